@@ -1,0 +1,23 @@
+//! What is written down: one record for every connection, one for every exchange on it.
+
+use std::path::PathBuf;
+
+/// What the access log needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Nothing is written if not.
+    pub enabled: bool,
+    /// How a record is written.
+    pub format: Format,
+    /// The file; `None`: standard output.
+    pub path: Option<PathBuf>,
+}
+
+/// How a record is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// The format nginx and Apache call combined; exchanges only.
+    Combined,
+    /// One JSON object a line; connections and exchanges.
+    Json,
+}

@@ -1,0 +1,249 @@
+//! Heads and fields: owned, parsed where they lie, changed in place, written again from here.
+
+use http::{Method, StatusCode};
+
+use crate::buffer::Buffer;
+
+/// The versions of HTTP Atlas speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1
+    Http11,
+}
+
+impl Version {
+    /// As the wire and the log write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+        }
+    }
+}
+
+/// How long a body is; decided once, from the head (RFC 9112 §6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    /// There is none.
+    None,
+    /// Content-Length, which may be zero.
+    Exact(u64),
+    /// In chunks, with or without trailers.
+    Chunked,
+    /// All there is until the connection closes. Responses only.
+    UntilClose,
+}
+
+/// A piece of the bytes of a [`Fields`]: from, to.
+pub(in crate::http) type Span = (u32, u32);
+
+/// The fields of a head or of trailers, in the order they came.
+///
+/// Names are tokens and values hold no CR, LF or NUL: parsing checks it, and so does
+/// [`Self::push`].
+#[derive(Default)]
+pub struct Fields {
+    /// A parsed head lies here whole; what is pushed follows it.
+    pub(in crate::http) bytes: Buffer,
+    pub(in crate::http) lines: Vec<(Span, Span)>,
+}
+
+impl Fields {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Name and value of each, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.lines
+            .iter()
+            .map(|&(name, value)| (self.name(name), self.value(value)))
+    }
+
+    /// The value of the first field of this name, in any case.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    /// The values of all fields of this name, in any case.
+    pub fn get_all<'a>(&'a self, wanted: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.iter()
+            .filter(move |(name, _)| name.eq_ignore_ascii_case(wanted))
+            .map(|(_, value)| value)
+    }
+
+    /// Whether there is a field of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Adds a field at the end. A value with CR, LF or NUL is not added, since it could not be
+    /// written: the caller has checked what it did not make itself.
+    pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        let value = value.as_ref();
+        let writable = !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
+        debug_assert!(writable && !name.is_empty());
+        if writable {
+            let name = self.store(name.as_bytes());
+            let value = self.store(value);
+            self.lines.push((name, value));
+        }
+    }
+
+    /// Replaces all fields of this name by one.
+    pub fn set(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        self.remove(name);
+        self.push(name, value);
+    }
+
+    /// Removes all fields of this name; whether there were any.
+    pub fn remove(&mut self, name: &str) -> bool {
+        let before = self.len();
+        self.retain(|known, _| !known.eq_ignore_ascii_case(name));
+        self.len() < before
+    }
+
+    /// Keeps the fields for which `keep` holds.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str, &[u8]) -> bool) {
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.retain(|&(name, value)| keep(self.name(name), self.value(value)));
+        self.lines = lines;
+    }
+
+    pub(in crate::http) fn value(&self, (from, to): Span) -> &[u8] {
+        &self.bytes.filled()[from as usize..to as usize]
+    }
+
+    fn name(&self, span: Span) -> &str {
+        std::str::from_utf8(self.value(span)).unwrap_or_default() // a token is ASCII
+    }
+
+    /// Puts bytes behind those that are there.
+    pub(in crate::http) fn store(&mut self, bytes: &[u8]) -> Span {
+        let from = self.bytes.len();
+        self.bytes.grow(from + bytes.len());
+        self.bytes.push(bytes);
+        (offset(from), offset(from + bytes.len()))
+    }
+}
+
+/// Heads are bounded far below 4 GiB by `limits.head`.
+fn offset(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
+
+/// A request's head, checked.
+pub struct RequestHead {
+    pub(in crate::http) method: Method,
+    pub(in crate::http) version: Version,
+    /// Where in the fields' bytes: path and query; the authority of the target or of Host.
+    pub(in crate::http) path: Span,
+    pub(in crate::http) query: Option<Span>,
+    pub(in crate::http) authority: Option<Span>,
+    pub(in crate::http) body: BodyLength,
+    /// The fields, to be changed on the way.
+    pub fields: Fields,
+}
+
+impl RequestHead {
+    /// The method.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The version the client speaks.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The path as it was sent, still encoded: begins with `/`, or is `*` (OPTIONS only).
+    pub fn path(&self) -> &str {
+        self.text(self.path)
+    }
+
+    /// What follows `?`, if there is one.
+    pub fn query(&self) -> Option<&str> {
+        self.query.map(|span| self.text(span))
+    }
+
+    /// Path, `?` and query.
+    pub fn path_and_query(&self) -> &str {
+        match self.query {
+            Some((_, end)) => self.text((self.path.0, end)),
+            None => self.path(),
+        }
+    }
+
+    /// Host and perhaps port, from an absolute target or else from Host. Missing or empty only in
+    /// HTTP/1.0 requests and for `Host:` without a value.
+    pub fn authority(&self) -> Option<&str> {
+        self.authority
+            .map(|span| self.text(span))
+            .filter(|authority| !authority.is_empty())
+    }
+
+    /// How long the body is.
+    pub fn body(&self) -> BodyLength {
+        self.body
+    }
+
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    pub fn expects_continue(&self) -> bool {
+        self.fields
+            .get("expect")
+            .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
+    }
+
+    fn text(&self, span: Span) -> &str {
+        std::str::from_utf8(self.fields.value(span)).unwrap_or_default() // checked when parsed
+    }
+}
+
+/// A response's head, checked; or one made by Atlas.
+pub struct ResponseHead {
+    /// The status.
+    pub status: StatusCode,
+    /// How long the body is.
+    pub body: BodyLength,
+    /// The fields, without those that frame the body.
+    pub fields: Fields,
+}
+
+impl ResponseHead {
+    /// One made by Atlas.
+    pub fn new(status: StatusCode, body: BodyLength) -> Self {
+        Self {
+            status,
+            body,
+            fields: Fields::new(),
+        }
+    }
+}
+
+/// Whether one of the values is a list (`a, b`) with this token in it, in any case.
+pub fn has_token<'a>(values: impl Iterator<Item = &'a [u8]>, token: &str) -> bool {
+    tokens(values).any(|known| known.eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// The members of comma-separated lists, trimmed, without empty ones.
+pub fn tokens<'a>(values: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a [u8]> {
+    values
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !token.is_empty())
+}

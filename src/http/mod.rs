@@ -1,0 +1,218 @@
+//! HTTP on the wire; knows no route, no upstream, no configuration.
+
+pub mod errors;
+pub mod h1;
+pub mod message;
+
+use std::time::Duration;
+
+pub use message::{BodyLength, Fields, RequestHead, ResponseHead, Version};
+
+use crate::outcome::End;
+
+/// Limits and timeouts of HTTP, towards clients and, where they apply, towards endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// For a request head to come whole, from its first byte.
+    pub header_timeout: Duration,
+    /// Between two pieces of a request body.
+    pub body_timeout: Duration,
+    /// For the next request on a connection that has had one; for the first byte of the first.
+    pub idle_timeout: Duration,
+    /// Between two moments at which the peer took bytes.
+    pub write_timeout: Duration,
+    /// Bytes a head may have, request line included.
+    pub head_bytes_max: usize,
+    /// Fields a head may have.
+    pub fields_max: usize,
+    /// Bytes a request line may have.
+    pub request_line_bytes_max: usize,
+    /// Bytes a request body may have; `None`: any number.
+    pub body_bytes_max: Option<u64>,
+    /// Bytes per second a peer has to send or take while a body is on its way, averaged after a
+    /// grace of [`MIN_RATE_GRACE`]; 0: any.
+    pub min_rate: u64,
+}
+
+/// How long a body may be slower than the least rate.
+pub const MIN_RATE_GRACE: Duration = Duration::from_secs(5);
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(30),
+            head_bytes_max: 32 * 1024,
+            fields_max: 100,
+            request_line_bytes_max: 8 * 1024,
+            body_bytes_max: None,
+            min_rate: 240,
+        }
+    }
+}
+
+/// One request and its response, whatever version of HTTP carries them.
+///
+/// The three parts are separate, so that the body can be read while the response is written.
+pub struct Exchange<'c> {
+    /// The request's head.
+    pub request: RequestHead,
+    /// The request's body.
+    pub body: RequestBody<'c>,
+    /// The way back.
+    pub response: Responder<'c>,
+}
+
+/// A request's body, without its framing.
+pub enum RequestBody<'c> {
+    /// On an HTTP/1 connection.
+    H1(h1::server::RequestBody<'c>),
+}
+
+impl RequestBody<'_> {
+    /// The next piece; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// The client's end, if it closed, was too slow, too large or malformed.
+    pub async fn read(&mut self) -> Result<Option<&[u8]>, End> {
+        match self {
+            Self::H1(body) => body.read().await,
+        }
+    }
+
+    /// Whether all of it has been read, or there is none.
+    pub fn is_finished(&self) -> bool {
+        match self {
+            Self::H1(body) => body.is_finished(),
+        }
+    }
+
+    /// Whether a piece of it has been read: the request cannot be sent anew from here on.
+    pub fn has_begun(&self) -> bool {
+        match self {
+            Self::H1(body) => body.has_begun(),
+        }
+    }
+
+    /// The trailers, after the end.
+    pub fn trailers(&self) -> Option<&Fields> {
+        match self {
+            Self::H1(body) => body.trailers(),
+        }
+    }
+
+    /// Waits until the client has gone away (closed or reset) without taking anything it sent.
+    /// To be used beside a wait for the endpoint, when the body has been read.
+    pub async fn client_gone(&self) -> End {
+        match self {
+            Self::H1(body) => body.client_gone().await,
+        }
+    }
+}
+
+/// The way a response goes back.
+pub enum Responder<'c> {
+    /// On an HTTP/1 connection.
+    H1(h1::server::Responder<'c>),
+}
+
+impl Responder<'_> {
+    /// Sends an informational response (1xx but 101). Does nothing for HTTP/1.0 clients.
+    ///
+    /// # Errors
+    ///
+    /// The client's end.
+    pub async fn inform(&mut self, head: &ResponseHead) -> Result<(), End> {
+        match self {
+            Self::H1(responder) => responder.inform(head).await,
+        }
+    }
+
+    /// Begins the response. `head.fields` holds no framing fields; they are made from
+    /// `head.body`, the request's method and the client's version. Nothing may be sent before the
+    /// first [`Self::flush`] or [`Self::finish`].
+    ///
+    /// # Errors
+    ///
+    /// The client's end.
+    pub async fn start(&mut self, head: &ResponseHead) -> Result<(), End> {
+        match self {
+            Self::H1(responder) => responder.start(head).await,
+        }
+    }
+
+    /// Adds to the body. For HEAD, 204 and 304 it is thrown away.
+    ///
+    /// # Errors
+    ///
+    /// The client's end; `Atlas … System` for more than `head.body` promised.
+    pub async fn write(&mut self, piece: &[u8]) -> Result<(), End> {
+        match self {
+            Self::H1(responder) => responder.write(piece).await,
+        }
+    }
+
+    /// Sends what has been written so far.
+    ///
+    /// # Errors
+    ///
+    /// The client's end.
+    pub async fn flush(&mut self) -> Result<(), End> {
+        match self {
+            Self::H1(responder) => responder.flush().await,
+        }
+    }
+
+    /// Ends the response and sends all of it. A response that is not finished when the exchange
+    /// ends closes the connection in a way the client cannot take for an end.
+    ///
+    /// # Errors
+    ///
+    /// The client's end; `Atlas … System` for less than `head.body` promised.
+    pub async fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), End> {
+        match self {
+            Self::H1(responder) => responder.finish(trailers).await,
+        }
+    }
+
+    /// Whether [`Self::start`] was called: no other answer can be given from here on.
+    pub fn has_started(&self) -> bool {
+        match self {
+            Self::H1(responder) => responder.has_started(),
+        }
+    }
+
+    /// The status of the response, once started.
+    pub fn status(&self) -> Option<http::StatusCode> {
+        match self {
+            Self::H1(responder) => responder.status(),
+        }
+    }
+
+    /// Body bytes written so far, without framing.
+    pub fn body_bytes(&self) -> u64 {
+        match self {
+            Self::H1(responder) => responder.body_bytes(),
+        }
+    }
+
+    /// The connection shall not be used for another request.
+    pub fn close_after(&mut self) {
+        match self {
+            Self::H1(responder) => responder.close_after(),
+        }
+    }
+}
+
+/// What answers exchanges; the HTTP drivers know nothing else of the proxy.
+pub trait Service {
+    /// Answers one exchange, writes its record, and says how it ended.
+    fn answer(&self, exchange: Exchange<'_>) -> impl Future<Output = End>;
+
+    /// Told of a request that was answered before it became an exchange: its head did not come,
+    /// or was not HTTP. `line` is what is known of its request line.
+    fn refused(&self, line: &[u8], status: http::StatusCode, end: End);
+}

@@ -1,0 +1,3 @@
+//! Arguments to configuration to supervisor to exit code; nothing else.
+
+fn main() {}

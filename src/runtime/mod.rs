@@ -1,0 +1,78 @@
+//! The worker's runtime: monoio, used the way that is safe on it. Nothing else names monoio's I/O.
+//!
+//! The rules, each measured on the released version: wait for readiness and then make a
+//! nonblocking system call, so that no dropped future ever loses bytes; take a [`turn`] after a
+//! bounded amount of work, because timers and other sockets are looked at only when every task
+//! waits; catch panics at every task.
+
+mod gate;
+mod socket;
+mod start;
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+pub use gate::turn;
+pub use socket::{Address, Listener, Socket};
+pub use start::{Driver, Preference, start};
+
+use crate::time::{Deadline, now};
+
+/// A deadline passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimedOut;
+
+/// Runs a future on this worker, to its end or its panic.
+///
+/// `panicked` is told what a panic said; the panic ends this task and nothing else.
+pub fn spawn(future: impl Future<Output = ()> + 'static, panicked: impl FnOnce(String) + 'static) {
+    monoio::spawn(async move {
+        if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
+            panicked(panic_text(&*panic));
+        }
+    });
+}
+
+/// Waits for a future, but not longer than until `deadline`.
+///
+/// Only futures that may be dropped at any time belong here; those of [`Socket`] may.
+pub async fn before<T>(deadline: Deadline, future: impl Future<Output = T>) -> Result<T, TimedOut> {
+    let deadline = monoio::time::Instant::from_std(deadline.instant());
+    monoio::time::timeout_at(deadline, future)
+        .await
+        .map_err(|_| TimedOut)
+}
+
+/// Waits until `deadline`.
+pub async fn sleep_until(deadline: Deadline) {
+    monoio::time::sleep_until(monoio::time::Instant::from_std(deadline.instant())).await;
+}
+
+/// Waits for a time.
+pub async fn sleep(time: Duration) {
+    sleep_until(Deadline::after(now(), time)).await;
+}
+
+/// Runs a blocking call on a thread beside the worker and waits for its answer.
+///
+/// # Errors
+///
+/// What the panic said, if the call panicked.
+pub async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    // A panic inside monoio's pool would leave the awaiter waiting for ever.
+    let caught =
+        move || std::panic::catch_unwind(AssertUnwindSafe(call)).map_err(|panic| panic_text(&*panic));
+    monoio::spawn_blocking(caught)
+        .await
+        .unwrap_or_else(|_| Err("the thread pool has stopped".to_owned()))
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without words".to_owned())
+}

@@ -1,0 +1,313 @@
+//! Sockets that are waited for by readiness and used by nonblocking system calls.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, TcpStream as StdStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use monoio::net::TcpStream;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+
+use super::gate;
+
+/// Work a connection may do before it lets the others go first: bytes moved, a system call
+/// counting as [`CALL_COST`] of them. 256 KiB are some 60 µs of copying.
+const TURN_COST_MAX: u32 = 256 * 1024;
+
+/// What a system call counts beside its bytes.
+const CALL_COST: u32 = 8 * 1024;
+
+/// Where a socket listens or connects to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    /// TCP over IPv4 or IPv6.
+    Tcp(SocketAddr),
+    /// A Unix stream socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+type Wait = Pin<Box<dyn Future<Output = io::Result<()>>>>;
+
+/// A connected stream socket, TCP or Unix.
+///
+/// One task may wait for reading and one for writing; both waits survive their future: what was
+/// asked of the driver stays asked, so that a `select` which drops a wait costs nothing.
+pub struct Socket {
+    stream: Rc<TcpStream>,
+    reading: RefCell<Option<Wait>>,
+    writing: RefCell<Option<Wait>>,
+    /// Whether a read may find something without waiting first.
+    maybe_readable: Cell<bool>,
+    spent: Cell<u32>,
+}
+
+impl Socket {
+    /// Takes over a connected socket and makes it nonblocking.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        Self::nonblocking(fd)
+    }
+
+    /// Takes over a connected socket that is nonblocking already.
+    fn nonblocking(fd: OwnedFd) -> io::Result<Self> {
+        // monoio's `TcpStream` asks nothing of the descriptor that a Unix stream could not answer,
+        // as long as only its readiness is used.
+        let stream = TcpStream::from_std(StdStream::from(fd))?;
+        Ok(Self {
+            stream: Rc::new(stream),
+            reading: RefCell::default(),
+            writing: RefCell::default(),
+            maybe_readable: Cell::new(true),
+            spent: Cell::new(0),
+        })
+    }
+
+    /// Connects. Dropping the future gives the attempt up.
+    pub async fn connect(address: &Address) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (fd, started) = match address {
+            Address::Tcp(address) => {
+                let family = match address {
+                    SocketAddr::V4(_) => AddressFamily::INET,
+                    SocketAddr::V6(_) => AddressFamily::INET6,
+                };
+                let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+                sockopt::set_tcp_nodelay(&fd, true)?;
+                let started = rustix::net::connect(&fd, address);
+                (fd, started)
+            }
+            Address::Unix(path) => {
+                let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+                let started = rustix::net::connect(&fd, &SocketAddrUnix::new(path)?);
+                (fd, started)
+            }
+        };
+        match started {
+            Ok(()) => Self::nonblocking(fd),
+            Err(Errno::INPROGRESS) => {
+                let socket = Self::nonblocking(fd)?;
+                socket.writable().await?;
+                sockopt::socket_error(&socket)??;
+                Ok(socket)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Receives what is there. `Ok(0)` is the peer's FIN.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when nothing is there.
+    pub fn try_recv(&self, into: &mut [u8]) -> io::Result<usize> {
+        let wanted = into.len();
+        let received = loop {
+            match rustix::net::recv(self.stream_fd(), &mut *into, RecvFlags::DONTWAIT) {
+                Err(Errno::INTR) => {}
+                other => break other,
+            }
+        };
+        match received {
+            Ok((count, _)) => {
+                self.spend(count);
+                // Less than asked for: the queue is empty, so the next read waits before it calls.
+                self.maybe_readable.set(count == wanted);
+                Ok(count)
+            }
+            Err(error) => {
+                self.maybe_readable.set(false);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Sends what fits.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when nothing fits.
+    pub fn try_send(&self, from: &[u8]) -> io::Result<usize> {
+        loop {
+            match rustix::net::send(self.stream_fd(), from, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(count) => {
+                    self.spend(count);
+                    return Ok(count);
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Whether the peer has closed, or has sent something, without taking it.
+    ///
+    /// `None`: it is open and has sent nothing. `Some(0)`: it has closed or reset.
+    pub fn peek(&self) -> Option<usize> {
+        let mut byte = [0];
+        match rustix::net::recv(
+            self.stream_fd(),
+            &mut byte[..],
+            RecvFlags::DONTWAIT | RecvFlags::PEEK,
+        ) {
+            Ok((count, _)) => Some(count),
+            Err(Errno::AGAIN | Errno::INTR) => None,
+            Err(_) => Some(0),
+        }
+    }
+
+    /// Waits until there is something to receive, a FIN and an error included.
+    pub async fn readable(&self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_readable(cx)).await
+    }
+
+    /// Waits until there is space to send.
+    pub async fn writable(&self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_writable(cx)).await
+    }
+
+    /// Whether a read may find something: false after one that emptied the queue.
+    pub fn maybe_readable(&self) -> bool {
+        self.maybe_readable.get()
+    }
+
+    /// As [`Self::readable`], inside another future.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let make = |stream: Rc<TcpStream>| -> Wait { Box::pin(async move { stream.readable(false).await }) };
+        let ready = self.poll_wait(&self.reading, make, cx);
+        if ready.is_ready() {
+            self.maybe_readable.set(true);
+        }
+        ready
+    }
+
+    /// As [`Self::writable`], inside another future.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let make = |stream: Rc<TcpStream>| -> Wait { Box::pin(async move { stream.writable(false).await }) };
+        self.poll_wait(&self.writing, make, cx)
+    }
+
+    fn poll_wait(
+        &self,
+        slot: &RefCell<Option<Wait>>,
+        make: impl Fn(Rc<TcpStream>) -> Wait,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut slot = slot.borrow_mut();
+        let wait = slot.get_or_insert_with(|| make(self.stream.clone()));
+        match wait.as_mut().poll(cx) {
+            Poll::Pending => {
+                self.spent.set(0); // this task parks: its turn is over by itself
+                Poll::Pending
+            }
+            Poll::Ready(result) => {
+                *slot = None;
+                Poll::Ready(result)
+            }
+        }
+    }
+
+    /// Lets others go first if this connection has done its share; else goes on at once.
+    pub async fn turn(&self) {
+        if self.spent.get() >= TURN_COST_MAX {
+            self.spent.set(0);
+            gate::turn().await;
+        }
+    }
+
+    fn spend(&self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.spent
+            .set(self.spent.get().saturating_add(bytes).saturating_add(CALL_COST));
+    }
+
+    /// Sends a FIN: this side has nothing more to say.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(
+            self.stream_fd(),
+            rustix::net::Shutdown::Write,
+        )?)
+    }
+
+    /// Closes with a reset when dropped, instead of a FIN: the peer must not take what it got for
+    /// all there was.
+    pub fn reset_on_close(&self) {
+        let _ = sockopt::set_socket_linger(self.stream_fd(), Some(std::time::Duration::ZERO));
+    }
+
+    fn stream_fd(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        crate::sys::borrow(&self.stream)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // The waits hold the descriptor open; they go first.
+        self.reading.take();
+        self.writing.take();
+    }
+}
+
+/// A socket that accepts: one of a worker's own, bound and listening before the worker started.
+pub struct Listener {
+    socket: Socket,
+}
+
+impl Listener {
+    /// Takes over a listening socket.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            socket: Socket::new(fd)?,
+        })
+    }
+
+    /// Waits until a connection may be accepted.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+
+    /// Accepts one connection. The peer's address is missing for Unix sockets.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when none waits.
+    pub fn try_accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (fd, peer) = rustix::net::acceptfrom_with(self.socket.as_fd(), flags)?;
+        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+        Ok((Socket::nonblocking(fd)?, peer))
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Socket({})", self.stream.as_raw_fd())
+    }
+}

@@ -1,0 +1,143 @@
+//! Starts a worker's runtime on the best driver that this machine allows, and says which.
+
+use std::fmt;
+
+use monoio::blocking::DefaultThreadPool;
+use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
+
+/// Threads beside each worker for calls that block: opening and reading cold files.
+const BLOCKING_THREADS: usize = 2;
+
+/// Ring entries asked for, largest first: a ring is charged to RLIMIT_MEMLOCK on some kernels.
+const RING_ENTRIES: [u32; 2] = [1024, 256];
+
+/// Which driver the operator asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Preference {
+    /// io_uring where it can be had, else epoll.
+    #[default]
+    Auto,
+    /// epoll.
+    Epoll,
+}
+
+/// How this worker learns of its sockets, and why not better.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// io_uring, with the named flags.
+    IoUring(&'static str),
+    /// epoll, with the reason.
+    Epoll(String),
+}
+
+impl Driver {
+    /// The word as logs and metrics write it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::IoUring(_) => "io_uring",
+            Self::Epoll(_) => "epoll",
+        }
+    }
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::IoUring(flags) => write!(f, "io_uring ({flags})"),
+            Self::Epoll(why) => write!(f, "epoll ({why})"),
+        }
+    }
+}
+
+/// Runs `main` on this thread until it is done.
+///
+/// # Errors
+///
+/// When neither driver can be had; the text says why.
+pub fn start<T, F: Future<Output = T>>(
+    preference: Preference,
+    main: impl FnOnce(Driver) -> F,
+) -> Result<T, String> {
+    let refusal = match preference {
+        Preference::Epoll => "asked for".to_owned(),
+        Preference::Auto => match ring() {
+            Ok((mut runtime, flags)) => {
+                return runtime.block_on(async {
+                    super::gate::open().map_err(|error| format!("cannot make a socket pair: {error}"))?;
+                    Ok(main(Driver::IoUring(flags)).await)
+                });
+            }
+            Err(refusal) => refusal,
+        },
+    };
+    let mut runtime = RuntimeBuilder::<LegacyDriver>::new()
+        .enable_timer()
+        .attach_thread_pool(Box::new(DefaultThreadPool::new(BLOCKING_THREADS)))
+        .build()
+        .map_err(|error| format!("neither io_uring ({refusal}) nor epoll ({error}) can be had"))?;
+    runtime.block_on(async {
+        super::gate::open().map_err(|error| format!("cannot make a socket pair: {error}"))?;
+        Ok(main(Driver::Epoll(refusal)).await)
+    })
+}
+
+type RingRuntime = monoio::Runtime<monoio::time::TimeDriver<IoUringDriver>>;
+
+/// Steps the flags and the size down to what the kernel has.
+fn ring() -> Result<(RingRuntime, &'static str), String> {
+    if !monoio::utils::detect_uring() {
+        return Err(why_no_ring());
+    }
+    let mut last = String::new();
+    for entries in RING_ENTRIES {
+        for (single_issuer, flags) in [(true, "single issuer, cooperative"), (false, "cooperative")] {
+            match build(entries, single_issuer) {
+                Ok(runtime) => return Ok((runtime, flags)),
+                Err(error) => last = explain(&error),
+            }
+        }
+    }
+    Err(last)
+}
+
+/// A ring with cooperative task running. Without it every completion interrupts the worker, which
+/// measured 30 to 50 % slower; DEFER_TASKRUN starves on this runtime.
+fn build(entries: u32, single_issuer: bool) -> std::io::Result<RingRuntime> {
+    let mut ring = io_uring::IoUring::builder();
+    ring.setup_coop_taskrun();
+    if single_issuer {
+        ring.setup_single_issuer();
+    }
+    RuntimeBuilder::<IoUringDriver>::new()
+        .uring_builder(ring)
+        .with_entries(entries)
+        .enable_timer()
+        .attach_thread_pool(Box::new(DefaultThreadPool::new(BLOCKING_THREADS)))
+        .build()
+}
+
+/// monoio's probe says only no; a bare ring tells the reason.
+fn why_no_ring() -> String {
+    match io_uring::IoUring::new(8) {
+        Err(error) => explain(&error),
+        Ok(_) => "this kernel's io_uring lacks operations Atlas needs; 5.11 or newer has them".to_owned(),
+    }
+}
+
+fn explain(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => {
+            "io_uring is denied: kernel.io_uring_disabled, or the container's seccomp profile".to_owned()
+        }
+        Some(libc::ENOSYS) => {
+            "this kernel has no io_uring, or the container's seccomp profile hides it".to_owned()
+        }
+        Some(libc::ENOMEM) => {
+            "no locked memory for io_uring: raise RLIMIT_MEMLOCK (LimitMEMLOCK= in systemd)".to_owned()
+        }
+        Some(libc::EINVAL) => {
+            "this kernel's io_uring has no cooperative task running; 5.19 or newer has it".to_owned()
+        }
+        _ => format!("io_uring: {error}"),
+    }
+}

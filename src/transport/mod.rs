@@ -1,0 +1,230 @@
+//! A byte stream to a peer, after any handshake: plain, or TLS with records made in this process.
+//!
+//! All operations take `&self`, so that one task can drive both directions of a connection at
+//! once; nothing is borrowed while it waits. Every operation may be dropped while it waits without
+//! losing a byte.
+
+mod rustls;
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::time::Duration;
+
+use ::rustls::{ClientConnection, ServerConnection};
+
+use self::rustls::Rustls;
+use crate::buffer::Buffer;
+use crate::runtime::{Socket, before};
+use crate::time::Deadline;
+
+/// What a closing connection may still send before it is dropped: enough for a request whose
+/// answer came early, too little to keep a worker busy.
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+
+/// A byte stream to a peer.
+pub struct Transport {
+    socket: Socket,
+    layer: RefCell<Layer>,
+    bytes_in: Cell<u64>,
+    bytes_out: Cell<u64>,
+}
+
+enum Layer {
+    Plain,
+    Rustls(Box<Rustls>),
+}
+
+impl Transport {
+    /// Without TLS.
+    pub fn plain(socket: Socket) -> Self {
+        Self::new(socket, Layer::Plain)
+    }
+
+    /// TLS with a client, after the handshake. `unread`: what came behind it and was not yet fed.
+    pub fn rustls_server(socket: Socket, connection: ServerConnection, unread: Buffer) -> Self {
+        Self::new(
+            socket,
+            Layer::Rustls(Box::new(Rustls::server(connection, unread))),
+        )
+    }
+
+    /// TLS with an endpoint, after the handshake.
+    pub fn rustls_client(socket: Socket, connection: ClientConnection, unread: Buffer) -> Self {
+        Self::new(
+            socket,
+            Layer::Rustls(Box::new(Rustls::client(connection, unread))),
+        )
+    }
+
+    fn new(socket: Socket, layer: Layer) -> Self {
+        Self {
+            socket,
+            layer: RefCell::new(layer),
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
+        }
+    }
+
+    /// The socket below: for its addresses, its options and its readiness, not for its bytes.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Plaintext bytes read so far.
+    pub fn bytes_in(&self) -> u64 {
+        self.bytes_in.get()
+    }
+
+    /// Plaintext bytes taken for writing so far.
+    pub fn bytes_out(&self) -> u64 {
+        self.bytes_out.get()
+    }
+
+    /// Reads what is there, waiting until something is. `Ok(0)` is an end in order: a FIN on a
+    /// plain connection, close_notify on TLS.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` for a FIN without close_notify; `InvalidData` with the `rustls::Error`
+    /// inside for records that are not good; else the socket's error.
+    pub async fn read(&self, into: &mut [u8]) -> io::Result<usize> {
+        self.socket.turn().await;
+        loop {
+            match self.try_read(into) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket.readable().await?,
+                result => return result,
+            }
+        }
+    }
+
+    /// As [`Self::read`], without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when nothing is there; else as [`Self::read`].
+    pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        let result = match &mut *self.layer.borrow_mut() {
+            Layer::Plain if !self.socket.maybe_readable() => Err(io::ErrorKind::WouldBlock.into()),
+            Layer::Plain => self.socket.try_recv(into),
+            Layer::Rustls(tls) => tls.try_read(&self.socket, into),
+        };
+        if let Ok(count) = result {
+            self.bytes_in.set(self.bytes_in.get() + count as u64);
+        }
+        result
+    }
+
+    /// Waits until the peer has sent something or has closed. Bytes already taken from the socket
+    /// but not yet read are not seen: call it only after a read that found nothing.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+
+    /// Writes all of `from`. What is written is on its way when [`Self::flush`] has returned.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` when nothing could be written for `timeout`; else the socket's error.
+    pub async fn write_all(&self, mut from: &[u8], timeout: Duration) -> io::Result<()> {
+        while !from.is_empty() {
+            self.socket.turn().await;
+            match self.try_write(from) {
+                Ok(count) => from = &from[count..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.space(timeout).await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what fits, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when nothing fits.
+    pub fn try_write(&self, from: &[u8]) -> io::Result<usize> {
+        let count = match &mut *self.layer.borrow_mut() {
+            Layer::Plain => self.socket.try_send(from),
+            Layer::Rustls(tls) => tls.try_write(&self.socket, from),
+        }?;
+        self.bytes_out.set(self.bytes_out.get() + count as u64);
+        Ok(count)
+    }
+
+    /// Hands everything that was written to the kernel.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write_all`].
+    pub async fn flush(&self, timeout: Duration) -> io::Result<()> {
+        loop {
+            match self.try_flush() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.space(timeout).await?,
+                result => return result,
+            }
+        }
+    }
+
+    /// As [`Self::flush`], without waiting.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when something is left.
+    pub fn try_flush(&self) -> io::Result<()> {
+        match &mut *self.layer.borrow_mut() {
+            Layer::Plain => Ok(()),
+            Layer::Rustls(tls) => tls.try_flush(&self.socket),
+        }
+    }
+
+    async fn space(&self, timeout: Duration) -> io::Result<()> {
+        before(Deadline::within(timeout), self.socket.writable())
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Says that nothing more will be written: close_notify where there is TLS, then FIN. The
+    /// other direction stays open.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write_all`].
+    pub async fn finish(&self, timeout: Duration) -> io::Result<()> {
+        if let Layer::Rustls(tls) = &mut *self.layer.borrow_mut() {
+            tls.close_notify()?;
+        }
+        self.flush(timeout).await?;
+        self.socket.shutdown_write()
+    }
+
+    /// Ends the connection in order: [`Self::finish`], then waits for the peer's end so that the
+    /// kernel does not throw our last bytes away with a reset. Whether the peer's end came.
+    pub async fn close(&self, deadline: Deadline) -> bool {
+        let goodbye = async {
+            if self.finish(Duration::MAX).await.is_err() {
+                return false;
+            }
+            let mut rest = Buffer::none();
+            let mut total = 0;
+            while total <= LINGER_BYTES_MAX {
+                // Wait first: an idle peer must not cost a buffer.
+                if !self.socket.maybe_readable() && self.readable().await.is_err() {
+                    return false;
+                }
+                if rest.capacity() == 0 {
+                    rest = Buffer::small();
+                }
+                match self.read(rest.space()).await {
+                    Ok(0) => return true,
+                    Ok(count) => total += count,
+                    Err(_) => return false,
+                }
+            }
+            false
+        };
+        before(deadline, goodbye).await.unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! Atlas as its users see it.

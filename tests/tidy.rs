@@ -1,0 +1,290 @@
+//! Properties of the source itself: where unsafe lives, which module may know which, module docs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which module may use which, written once; `ARCHITECTURE.md` explains each line.
+const KNOWS: &[(&str, &[&str])] = &[
+    // The ground: knows nothing of proxying.
+    ("buffer", &[]),
+    ("time", &[]),
+    ("drain", &[]),
+    ("outcome", &[]),
+    ("sys", &["buffer"]),
+    ("runtime", &["sys", "time"]),
+    // Bytes.
+    ("metrics", &["outcome", "time"]),
+    ("transport", &["buffer", "runtime", "sys", "time"]),
+    (
+        "relay",
+        &["buffer", "outcome", "runtime", "sys", "time", "transport"],
+    ),
+    // Protocols: mechanism without policy.
+    (
+        "listener",
+        &["buffer", "metrics", "outcome", "runtime", "sys", "time"],
+    ),
+    (
+        "tls",
+        &["buffer", "outcome", "runtime", "sys", "time", "transport"],
+    ),
+    (
+        "http",
+        &["buffer", "drain", "outcome", "runtime", "time", "transport"],
+    ),
+    // Nouns of the configuration.
+    ("route", &["http"]),
+    (
+        "upstream",
+        &[
+            "http",
+            "metrics",
+            "outcome",
+            "runtime",
+            "sys",
+            "time",
+            "tls",
+            "transport",
+        ],
+    ),
+    ("files", &["buffer", "http", "outcome", "runtime", "sys", "time"]),
+    ("access_log", &["outcome", "time"]),
+    // The contract.
+    (
+        "generation",
+        &[
+            "access_log",
+            "files",
+            "http",
+            "listener",
+            "route",
+            "tls",
+            "upstream",
+        ],
+    ),
+    // Policy: the two modules that know how it all fits together.
+    (
+        "proxy",
+        &[
+            "access_log",
+            "buffer",
+            "drain",
+            "files",
+            "generation",
+            "http",
+            "metrics",
+            "outcome",
+            "relay",
+            "route",
+            "runtime",
+            "time",
+            "transport",
+            "upstream",
+        ],
+    ),
+    (
+        "connection",
+        &[
+            "access_log",
+            "buffer",
+            "drain",
+            "generation",
+            "http",
+            "listener",
+            "metrics",
+            "outcome",
+            "proxy",
+            "relay",
+            "runtime",
+            "time",
+            "tls",
+            "transport",
+        ],
+    ),
+    // The control plane.
+    (
+        "worker",
+        &[
+            "access_log",
+            "connection",
+            "drain",
+            "generation",
+            "listener",
+            "metrics",
+            "outcome",
+            "proxy",
+            "runtime",
+            "sys",
+            "time",
+            "upstream",
+        ],
+    ),
+    (
+        "admin",
+        &[
+            "drain",
+            "http",
+            "listener",
+            "metrics",
+            "outcome",
+            "runtime",
+            "time",
+            "transport",
+        ],
+    ),
+    (
+        "config",
+        &[
+            "access_log",
+            "files",
+            "generation",
+            "http",
+            "listener",
+            "route",
+            "runtime",
+            "time",
+            "tls",
+            "upstream",
+        ],
+    ),
+    (
+        "supervisor",
+        &[
+            "access_log",
+            "admin",
+            "config",
+            "generation",
+            "listener",
+            "metrics",
+            "runtime",
+            "sys",
+            "time",
+            "upstream",
+            "worker",
+        ],
+    ),
+];
+
+#[test]
+fn modules_know_only_what_the_architecture_allows() {
+    let allowed: BTreeMap<_, _> = KNOWS.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        let Some(module) = top_module(&path) else {
+            continue;
+        };
+        let Some(knows) = allowed.get(module.as_str()) else {
+            wrong.push(format!(
+                "{}: module `{module}` is not in the table",
+                path.display()
+            ));
+            continue;
+        };
+        for (number, line) in text.lines().enumerate() {
+            for used in crate_paths(line) {
+                if used != module && !knows.contains(&used.as_str()) {
+                    wrong.push(format!(
+                        "{}:{}: `{module}` must not know `{used}`",
+                        path.display(),
+                        number + 1
+                    ));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_table_is_in_layers() {
+    for (row, (module, knows)) in KNOWS.iter().enumerate() {
+        for used in *knows {
+            assert!(
+                KNOWS[..row].iter().any(|(above, _)| above == used),
+                "`{module}` knows `{used}`, which is not above it in the table"
+            );
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_lives_in_sys() {
+    let strays: Vec<_> = sources()
+        .into_iter()
+        .filter(|(path, text)| {
+            !path.starts_with("src/sys")
+                && text
+                    .lines()
+                    .any(|l| code(l).contains("unsafe") && !l.contains("unsafe_"))
+        })
+        .map(|(path, _)| path)
+        .collect();
+    assert!(strays.is_empty(), "unsafe outside src/sys: {strays:?}");
+}
+
+#[test]
+fn every_file_opens_with_what_it_is() {
+    let silent: Vec<_> = sources()
+        .into_iter()
+        .filter(|(_, t)| !t.starts_with("//!"))
+        .map(|(p, _)| p)
+        .collect();
+    assert!(silent.is_empty(), "no `//!` line at the top of {silent:?}");
+}
+
+fn sources() -> Vec<(PathBuf, String)> {
+    fn walk(dir: &Path, found: &mut Vec<(PathBuf, String)>) {
+        for entry in fs::read_dir(dir).expect("src is readable") {
+            let path = entry.expect("src is readable").path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push((path.clone(), fs::read_to_string(&path).expect("source is UTF-8")));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(Path::new("src"), &mut found);
+    found
+}
+
+fn top_module(path: &Path) -> Option<String> {
+    let first = path
+        .strip_prefix("src")
+        .ok()?
+        .components()
+        .next()?
+        .as_os_str()
+        .to_str()?;
+    let name = first.trim_end_matches(".rs");
+    (name != "lib" && name != "main" && name != "cli").then(|| name.to_owned())
+}
+
+fn code(line: &str) -> &str {
+    line.split("//").next().unwrap_or(line)
+}
+
+/// The modules a line names after `crate::`, braces included: `use crate::{log, time};`.
+fn crate_paths(line: &str) -> Vec<String> {
+    let names = |text: &str| -> Vec<String> {
+        match text.strip_prefix('{') {
+            Some(list) => list
+                .trim_end_matches(['}', ';'])
+                .split(',')
+                .map(|n| first_word(n.trim()))
+                .collect(),
+            None => vec![first_word(text)],
+        }
+    };
+    code(line)
+        .match_indices("crate::")
+        .flat_map(|(at, _)| names(&line[at + "crate::".len()..]))
+        .collect()
+}
+
+fn first_word(text: &str) -> String {
+    text.chars()
+        .take_while(|c| c.is_alphanumeric() || *c == '_')
+        .collect()
+}
