@@ -1,6 +1,13 @@
-//! An address that accepts.
+//! An address that accepts: bound before the workers start, counted while connections live.
+
+mod bind;
+pub mod proxy_protocol;
+mod slots;
 
 use std::sync::Arc;
+
+pub use bind::{BindError, bind};
+pub use slots::{Slot, Slots};
 
 use crate::runtime::Address;
 

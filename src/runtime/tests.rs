@@ -13,11 +13,7 @@ use crate::time::now;
 /// Runs a test body on io_uring, where this machine has it, and on epoll.
 fn on_both_drivers<F: Future<Output = ()>>(body: impl Fn() -> F) {
     for preference in [Preference::Auto, Preference::Epoll] {
-        start(preference, |driver| {
-            println!("driver: {driver}");
-            body()
-        })
-        .expect("a runtime starts");
+        start(preference, |_| body()).expect("a runtime starts");
     }
 }
 

@@ -1,0 +1,160 @@
+//! Binds listeners: for TCP one SO_REUSEPORT socket a worker, for a Unix path one for all.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::runtime::Address;
+
+/// Connections that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// A listener that cannot be had.
+#[derive(Debug)]
+pub struct BindError {
+    address: Address,
+    error: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on {}: {}", self.address, self.error)?;
+        f.write_str(match self.error.kind() {
+            io::ErrorKind::AddrInUse => "; another program listens there (`ss -ltnp` tells which)",
+            io::ErrorKind::PermissionDenied => {
+                "; ports below 1024 need CAP_NET_BIND_SERVICE (AmbientCapabilities= in systemd), \
+                 Unix sockets a folder that may be written"
+            }
+            io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
+            _ => "",
+        })
+    }
+}
+
+impl std::error::Error for BindError {}
+
+/// Binds an address and listens on it: one descriptor a worker.
+///
+/// # Errors
+///
+/// When the address is taken, not allowed or not there.
+pub fn bind(address: &Address, workers: usize) -> Result<Vec<OwnedFd>, BindError> {
+    match address {
+        Address::Tcp(at) => bind_tcp(*at, workers),
+        Address::Unix(path) => bind_unix(path, workers),
+    }
+    .map_err(|error| BindError {
+        address: address.clone(),
+        error,
+    })
+}
+
+fn bind_tcp(at: SocketAddr, workers: usize) -> io::Result<Vec<OwnedFd>> {
+    // SO_REUSEPORT would let a second Atlas share the port in silence, and each would get half of
+    // the connections. A socket without it is refused where anybody listens.
+    drop(tcp_socket(at, false)?);
+    let mut sockets = Vec::with_capacity(workers);
+    let mut at = at;
+    for _ in 0..workers {
+        let socket = tcp_socket(at, true)?;
+        if let Some(bound) = socket.local_addr()?.as_socket() {
+            at = bound; // port 0: all workers take the port the first one got
+        }
+        sockets.push(socket);
+    }
+    // All are bound before the first one listens: a connection must not be hashed to a socket that
+    // is about to get company.
+    for socket in &sockets {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(sockets.into_iter().map(OwnedFd::from).collect())
+}
+
+fn tcp_socket(at: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, None)?;
+    if at.is_ipv6() {
+        // Each listener is what it says, as in nginx: `::` is IPv6, `0.0.0.0` IPv4.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_tcp_nodelay(true)?; // accepted sockets inherit it
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::from(at))?;
+    Ok(socket)
+}
+
+fn bind_unix(path: &Path, workers: usize) -> io::Result<Vec<OwnedFd>> {
+    remove_stale(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    // As nginx does: who may connect is said by the folder.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+    socket.listen(BACKLOG)?;
+    let mut sockets = Vec::with_capacity(workers);
+    for _ in 1..workers {
+        sockets.push(socket.try_clone()?.into());
+    }
+    sockets.push(socket.into());
+    Ok(sockets)
+}
+
+/// Removes a socket that a program left behind when it died. One that answers stays.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let Ok(found) = std::fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    if !found.file_type().is_socket() {
+        return Ok(()); // bind says "address in use", and the file is kept
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local() -> Address {
+        Address::Tcp("127.0.0.1:0".parse().unwrap())
+    }
+
+    fn port(socket: &OwnedFd) -> SocketAddr {
+        rustix::net::getsockname(socket).unwrap().try_into().unwrap()
+    }
+
+    #[test]
+    fn all_workers_share_one_port() {
+        let sockets = bind(&local(), 3).unwrap();
+        assert_eq!(port(&sockets[0]), port(&sockets[2]));
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_an_error_even_where_it_is_shared() {
+        let sockets = bind(&local(), 1).unwrap();
+        let error = bind(&Address::Tcp(port(&sockets[0])), 1).unwrap_err();
+        assert!(
+            error.to_string().contains("another program listens there"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_socket_left_behind_is_replaced_and_one_in_use_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = Address::Unix(folder.path().join("a.sock"));
+        drop(bind(&address, 1).unwrap());
+        let sockets = bind(&address, 2).unwrap();
+        assert_eq!(sockets.len(), 2);
+        assert!(bind(&address, 1).is_err());
+    }
+}
