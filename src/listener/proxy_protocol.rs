@@ -3,7 +3,13 @@
 //! Written after the protocol's text by its author, `proxy-protocol.txt` of HAProxy. A listener
 //! that expects the header gets nothing else: who may connect to it is for the firewall to say.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::buffer::Buffer;
+use crate::outcome::{Cause, End, Phase, Side};
+use crate::runtime::{Socket, before};
+use crate::time::Deadline;
 
 /// Bytes a version 1 line can have, CR and LF included (§2.1).
 const V1_BYTES_MAX: usize = 107;
@@ -33,6 +39,50 @@ pub struct Header {
 /// Not a PROXY header; with what is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
+
+/// Reads the header off a connection, and not a byte more.
+///
+/// # Errors
+///
+/// `Downstream Accept …`: `TimedOut`, `Closed`, `Reset`, `Malformed`.
+pub async fn read(socket: &Socket, deadline: Deadline) -> Result<Header, End> {
+    let end = |cause| End::new(Side::Downstream, Phase::Accept, cause);
+    let failed = |error: io::Error| {
+        end(if error.kind() == io::ErrorKind::ConnectionReset {
+            Cause::Reset
+        } else {
+            Cause::System
+        })
+    };
+    let mut seen = Buffer::none();
+    loop {
+        before(deadline, socket.readable())
+            .await
+            .map_err(|_| end(Cause::TimedOut))?
+            .map_err(failed)?;
+        seen.grow(HEADER_BYTES_MAX);
+        // Look before taking: what follows the header belongs to TLS.
+        let known = seen.len();
+        let count = match socket.try_peek(seen.space()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            other => other.map_err(failed)?,
+        };
+        seen.fill(count);
+        let header = parse(seen.filled()).map_err(|Malformed(what)| {
+            tracing::info!("a connection to a listener with proxy_protocol was closed: {what}");
+            end(Cause::Malformed)
+        })?;
+        let take = header.map_or(count, |header| header.length - known);
+        let taken = socket
+            .try_recv(&mut seen.filled_mut()[known..known + take])
+            .map_err(failed)?;
+        match header {
+            Some(header) => return Ok(header),
+            None if taken == 0 => return Err(end(Cause::Closed)),
+            None => {}
+        }
+    }
+}
 
 /// Reads a header from the first bytes of a connection. `None`: more bytes are needed.
 ///
@@ -179,6 +229,36 @@ mod tests {
         header
             .addresses
             .map(|(client, local)| (format!("{client} {local}"), header.length))
+    }
+
+    #[test]
+    fn a_header_that_comes_in_pieces_is_read_to_its_last_byte_and_no_further() {
+        let whole = [&v2(1, 0x11, &[7; 12])[..], b"rest"].concat();
+        crate::runtime::start(crate::runtime::Preference::Auto, |_| async move {
+            for cut in 1..whole.len() {
+                let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+                let socket = Socket::new(ours.into()).unwrap();
+                std::io::Write::write_all(&mut theirs, &whole[..cut]).unwrap();
+                let deadline = Deadline::within(std::time::Duration::from_secs(5));
+                let mut reading = Box::pin(read(&socket, deadline));
+                let early = before(
+                    Deadline::within(std::time::Duration::from_millis(2)),
+                    &mut reading,
+                )
+                .await;
+                std::io::Write::write_all(&mut theirs, &whole[cut..]).unwrap();
+                let header = match early {
+                    Ok(header) => header,
+                    Err(_) => reading.await,
+                };
+                assert!(header.unwrap().addresses.is_some());
+                drop(socket.readable().await);
+                let mut rest = [0; 8];
+                let count = socket.try_recv(&mut rest).unwrap();
+                assert_eq!(&rest[..count], b"rest");
+            }
+        })
+        .unwrap();
     }
 
     #[test]

@@ -155,18 +155,30 @@ impl Socket {
         }
     }
 
+    /// As [`Self::try_recv`], leaving what it finds for the next read.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when nothing is there.
+    pub fn try_peek(&self, into: &mut [u8]) -> io::Result<usize> {
+        let (count, _) = rustix::net::recv(self.stream_fd(), into, RecvFlags::DONTWAIT | RecvFlags::PEEK)?;
+        Ok(count)
+    }
+
     /// Whether the peer has closed, or has sent something, without taking it.
     ///
     /// `None`: it is open and has sent nothing. `Some(0)`: it has closed or reset.
     pub fn peek(&self) -> Option<usize> {
-        let mut byte = [0];
-        match rustix::net::recv(
-            self.stream_fd(),
-            &mut byte[..],
-            RecvFlags::DONTWAIT | RecvFlags::PEEK,
-        ) {
-            Ok((count, _)) => Some(count),
-            Err(Errno::AGAIN | Errno::INTR) => None,
+        match self.try_peek(&mut [0]) {
+            Ok(count) => Some(count),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) =>
+            {
+                None
+            }
             Err(_) => Some(0),
         }
     }
