@@ -156,6 +156,8 @@ words! {
         NoCommonProtocol = "no_common_protocol",
         /// TLS: the peer does not accept the certificate.
         CertificateRejected = "certificate_rejected",
+        /// TLS: Atlas does not accept the peer's certificate.
+        CertificateUntrusted = "certificate_untrusted",
         /// TLS: the peer ended with an alert.
         Alert = "alert",
         /// What came is not TLS.

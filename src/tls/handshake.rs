@@ -1,0 +1,386 @@
+//! Drives a handshake of rustls over a socket, under one deadline, to a transport or an alert.
+
+use std::io;
+
+use rustls::client::ClientConnection;
+use rustls::{
+    AlertDescription, CipherSuite, ConnectionCommon, Error, HandshakeKind, PeerIncompatible, ProtocolVersion,
+    SideData,
+};
+
+use super::{Alert, ClientSettings, Failed, Hello, Secured, Settings, TlsFacts, hello};
+use crate::buffer::{self, Buffer};
+use crate::outcome::{Carrier, Cause, End, Phase, Refusal, Side};
+use crate::runtime::{Socket, before};
+use crate::time::Deadline;
+use crate::transport::Transport;
+
+/// Does a server's handshake with a client, its ClientHello included.
+///
+/// # Errors
+///
+/// See [`Failed`]; the alert was sent, and the socket is closed.
+pub async fn accept(socket: Socket, settings: &Settings, deadline: Deadline) -> Result<Secured, Failed> {
+    accept_hello(hello::peek(socket, deadline).await?, settings, deadline).await
+}
+
+/// Goes on with a handshake whose ClientHello was looked at.
+///
+/// # Errors
+///
+/// As [`accept`].
+pub async fn accept_hello(hello: Hello, settings: &Settings, deadline: Deadline) -> Result<Secured, Failed> {
+    let Hello {
+        socket,
+        accepted,
+        mut unread,
+        offered,
+    } = hello;
+    let done = async {
+        let mut connection = match accepted.into_connection(settings.server.clone()) {
+            Ok(connection) => connection,
+            Err((error, mut alert)) => {
+                let mut bytes = Vec::new();
+                let _ = alert.write_all(&mut bytes); // into memory: cannot fail
+                let _ = send(&socket, &bytes, deadline).await;
+                return Err(Stop::refused(error, &bytes));
+            }
+        };
+        drive(&mut connection, &socket, &mut unread, deadline).await?;
+        Ok(connection)
+    };
+    match done.await {
+        Ok(connection) => {
+            let mut facts = facts(&connection, carrier(settings));
+            facts.server_name = connection.server_name().map(str::to_ascii_lowercase);
+            facts.resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+            let transport = Transport::rustls_server(socket, connection, unread);
+            Ok(Secured { transport, facts })
+        }
+        Err(stop) => Err(Failed {
+            offered: Some(offered),
+            ..stop.into_failed(Peer::Client)
+        }),
+    }
+}
+
+fn carrier(settings: &Settings) -> Carrier {
+    Carrier::Process(match settings.prefer_ktls {
+        true => Refusal::NotInThisBuild,
+        false => Refusal::NotPreferred,
+    })
+}
+
+/// Does a client's handshake with an endpoint. `host` is the endpoint's name or address; it is
+/// what the certificate has to stand for, unless the settings name another.
+///
+/// # Errors
+///
+/// See [`Failed`]; the alert was sent, and the socket is closed.
+pub async fn connect(
+    socket: Socket,
+    settings: &ClientSettings,
+    host: &str,
+    deadline: Deadline,
+) -> Result<Secured, Failed> {
+    let mut unread = Buffer::none();
+    let done = async {
+        let name = match &settings.server_name {
+            Some(name) => name.clone(),
+            None => ClientSettings::parse_name(host).map_err(|_| Stop::Cause(Cause::Unresolved))?,
+        };
+        let mut connection = ClientConnection::new(settings.client.clone(), name)
+            .map_err(|error| Stop::Refused { error, alert: None })?;
+        drive(&mut connection, &socket, &mut unread, deadline).await?;
+        Ok(connection)
+    };
+    match done.await {
+        Ok(connection) => {
+            let mut facts = facts(&connection, Carrier::Process(Refusal::NotInThisBuild));
+            facts.resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+            let transport = Transport::rustls_client(socket, connection, unread);
+            Ok(Secured { transport, facts })
+        }
+        Err(stop) => Err(Stop::into_failed(stop, Peer::Endpoint)),
+    }
+}
+
+/// Everything between the ClientHello and the last Finished.
+///
+/// In TLS 1.3 the last flight (a client's Finished, a server's tickets) is left in `connection`:
+/// the transport sends it together with the first bytes of data, or before it first waits.
+async fn drive<D: SideData>(
+    connection: &mut ConnectionCommon<D>,
+    socket: &Socket,
+    unread: &mut Buffer,
+    deadline: Deadline,
+) -> Result<(), Stop> {
+    while connection.is_handshaking() {
+        send_flight(connection, socket, deadline).await?;
+        if unread.is_empty() {
+            *unread = Buffer::none();
+            *unread = receive(socket, deadline).await?;
+        }
+        // All that came in one go, so that what rustls has to say to it goes out in one go too.
+        while connection.is_handshaking() && !unread.is_empty() {
+            let count = connection.read_tls(&mut unread.filled())?;
+            unread.consume(count);
+            if let Err(error) = connection.process_new_packets() {
+                return Err(refuse(connection, socket, error, deadline).await);
+            }
+        }
+    }
+    if connection.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
+        return Ok(());
+    }
+    send_flight(connection, socket, deadline).await
+}
+
+/// Sends all that rustls wants to say, as one piece.
+async fn send_flight<D: SideData>(
+    connection: &mut ConnectionCommon<D>,
+    socket: &Socket,
+    deadline: Deadline,
+) -> Result<(), Stop> {
+    if !connection.wants_write() {
+        return Ok(());
+    }
+    let flight = take_flight(connection);
+    let sent = send(socket, &flight, deadline).await;
+    buffer::give_vec(flight);
+    sent
+}
+
+fn take_flight<D: SideData>(connection: &mut ConnectionCommon<D>) -> Vec<u8> {
+    let mut flight = buffer::take_vec();
+    while connection.wants_write() && connection.write_tls(&mut flight).is_ok() {}
+    flight
+}
+
+/// Ends a handshake that rustls refuses; its alert goes out first.
+async fn refuse<D: SideData>(
+    connection: &mut ConnectionCommon<D>,
+    socket: &Socket,
+    error: Error,
+    deadline: Deadline,
+) -> Stop {
+    let flight = take_flight(connection);
+    // If the peer does not take the alert the connection ends all the same.
+    let _ = send(socket, &flight, deadline).await;
+    let stop = Stop::refused(error, &flight);
+    buffer::give_vec(flight);
+    stop
+}
+
+/// Sends all of `bytes`.
+pub(super) async fn send(socket: &Socket, mut bytes: &[u8], deadline: Deadline) -> Result<(), Stop> {
+    while !bytes.is_empty() {
+        match socket.try_send(bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                before(deadline, socket.writable())
+                    .await
+                    .map_err(|_| Stop::Cause(Cause::TimedOut))??;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Receives something, never nothing. While it waits it holds no buffer.
+pub(super) async fn receive(socket: &Socket, deadline: Deadline) -> Result<Buffer, Stop> {
+    let wait = async {
+        socket.turn().await;
+        loop {
+            if socket.maybe_readable() {
+                let mut buffer = Buffer::small();
+                match socket.try_recv(buffer.space()) {
+                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(count) => {
+                        buffer.fill(count);
+                        return Ok(buffer);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            socket.readable().await?;
+        }
+    };
+    Ok(before(deadline, wait)
+        .await
+        .map_err(|_| Stop::Cause(Cause::TimedOut))??)
+}
+
+fn facts<D: SideData>(connection: &ConnectionCommon<D>, carrier: Carrier) -> TlsFacts {
+    TlsFacts {
+        server_name: None,
+        version: match connection.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "TLSv1.2",
+        },
+        cipher: connection
+            .negotiated_cipher_suite()
+            .and_then(|suite| suite_name(suite.suite()))
+            .unwrap_or("unknown"),
+        alpn: connection
+            .alpn_protocol()
+            .map(|name| String::from_utf8_lossy(name).into_owned()),
+        resumed: false,
+        carrier,
+    }
+}
+
+/// A cipher suite's name in the registry of IANA.
+pub(super) fn suite_name(suite: CipherSuite) -> Option<&'static str> {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => Some("TLS_AES_128_GCM_SHA256"),
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => Some("TLS_AES_256_GCM_SHA384"),
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => Some("TLS_CHACHA20_POLY1305_SHA256"),
+        CipherSuite::TLS13_AES_128_CCM_SHA256 => Some("TLS_AES_128_CCM_SHA256"),
+        CipherSuite::TLS13_AES_128_CCM_8_SHA256 => Some("TLS_AES_128_CCM_8_SHA256"),
+        other => other.as_str(),
+    }
+}
+
+/// Whom the handshake is with.
+#[derive(Clone, Copy)]
+pub(super) enum Peer {
+    Client,
+    Endpoint,
+}
+
+/// Why a handshake does not go on.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The socket.
+    Io(io::Error),
+    /// rustls.
+    Refused { error: Error, alert: Option<Alert> },
+    /// A rule of Atlas.
+    Cause(Cause),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Stop {
+    /// An error of rustls, and what was sent because of it.
+    pub(super) fn refused(error: Error, sent: &[u8]) -> Self {
+        let alert = match &error {
+            Error::AlertReceived(description) => Some(Alert::Received(*description)),
+            error => alert_in(sent).or_else(|| alert_for(error)).map(Alert::Sent),
+        };
+        Self::Refused { error, alert }
+    }
+
+    pub(super) fn into_failed(self, peer: Peer) -> Failed {
+        let (side, phase) = match peer {
+            Peer::Client => (Side::Downstream, Phase::Handshake),
+            Peer::Endpoint => (Side::Upstream, Phase::Connect),
+        };
+        let (cause, alert, reason) = match self {
+            Self::Io(error) => (cause_of_io(&error), None, None),
+            Self::Refused { error, alert } => (cause_of(&error), alert, Some(error)),
+            Self::Cause(cause) => (cause, None, None),
+        };
+        let side = if cause == Cause::System { Side::Atlas } else { side };
+        Failed {
+            alert,
+            reason,
+            ..End::new(side, phase, cause).into()
+        }
+    }
+}
+
+/// The alert at the end of a flight that is not encrypted.
+fn alert_in(flight: &[u8]) -> Option<AlertDescription> {
+    const ALERT: u8 = 21;
+    match flight.get(flight.len().checked_sub(7)?..)? {
+        [ALERT, 3, _, 0, 2, _level, description] => Some(AlertDescription::from(*description)),
+        _ => None,
+    }
+}
+
+/// The alert rustls sends for an error, where it went out encrypted.
+fn alert_for(error: &Error) -> Option<AlertDescription> {
+    match error {
+        Error::InvalidCertificate(error) => Some(AlertDescription::from(error.clone())),
+        Error::DecryptError => Some(AlertDescription::BadRecordMac),
+        Error::InvalidMessage(_) => Some(AlertDescription::DecodeError),
+        Error::PeerMisbehaved(_) => Some(AlertDescription::IllegalParameter),
+        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
+            Some(AlertDescription::UnexpectedMessage)
+        }
+        _ => None,
+    }
+}
+
+fn cause_of_io(error: &io::Error) -> Cause {
+    use io::ErrorKind;
+    match error.kind() {
+        ErrorKind::UnexpectedEof => Cause::Closed,
+        ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => Cause::Reset,
+        ErrorKind::TimedOut => Cause::TimedOut,
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Cause::Unreachable,
+        // rustls' own words for a message that is longer than it takes.
+        ErrorKind::InvalidData | ErrorKind::Other => Cause::Malformed,
+        _ => Cause::System,
+    }
+}
+
+fn cause_of(error: &Error) -> Cause {
+    match error {
+        Error::NoApplicationProtocol => Cause::NoCommonProtocol,
+        Error::PeerIncompatible(reason) => cause_of_incompatible(reason),
+        Error::AlertReceived(description) => cause_of_alert(*description),
+        Error::InvalidCertificate(_) | Error::NoCertificatesPresented => Cause::CertificateUntrusted,
+        Error::InvalidMessage(_)
+        | Error::DecryptError
+        | Error::PeerMisbehaved(_)
+        | Error::PeerSentOversizedRecord
+        | Error::InvalidEncryptedClientHello(_)
+        | Error::InappropriateMessage { .. }
+        | Error::InappropriateHandshakeMessage { .. } => Cause::Malformed,
+        _ => Cause::System,
+    }
+}
+
+fn cause_of_incompatible(reason: &PeerIncompatible) -> Cause {
+    match reason {
+        PeerIncompatible::ServerDoesNotSupportTls12Or13
+        | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+        | PeerIncompatible::SupportedVersionsExtensionRequired
+        | PeerIncompatible::Tls12NotOffered
+        | PeerIncompatible::Tls12NotOfferedOrEnabled => Cause::NoCommonVersion,
+        PeerIncompatible::KeyShareExtensionRequired
+        | PeerIncompatible::NamedGroupsExtensionRequired
+        | PeerIncompatible::SignatureAlgorithmsExtensionRequired
+        | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon
+        | PeerIncompatible::NoCipherSuitesInCommon
+        | PeerIncompatible::NoEcPointFormatsInCommon
+        | PeerIncompatible::NoKxGroupsInCommon
+        | PeerIncompatible::NoSignatureSchemesInCommon => Cause::NoCommonCipher,
+        _ => Cause::Unsupported,
+    }
+}
+
+fn cause_of_alert(description: AlertDescription) -> Cause {
+    match description {
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnknownCA => Cause::CertificateRejected,
+        AlertDescription::ProtocolVersion => Cause::NoCommonVersion,
+        AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => Cause::NoCommonCipher,
+        AlertDescription::NoApplicationProtocol => Cause::NoCommonProtocol,
+        AlertDescription::UserCanceled | AlertDescription::CloseNotify => Cause::Closed,
+        _ => Cause::Alert,
+    }
+}

@@ -1,0 +1,1 @@
+//! The TLS room by itself: certificates as data, handshakes over real sockets.
