@@ -1,1 +1,16 @@
-//! Atlas as its users see it.
+//! Atlas as its users see it: the built binary, real sockets, real clients and origins.
+//!
+//! `support` holds the words the tests speak; every other module is one subject.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::cast_possible_truncation,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    unreachable_pub,
+    missing_docs,
+    reason = "tests run beside Atlas, not in it: they may wait, share and fail"
+)]
+
+mod raw_http1;
+mod support;

@@ -1,0 +1,115 @@
+//! Programs of the machine that play clients and origins: curl, openssl, nginx and others.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use super::{free_port, wait_until};
+
+/// Whether this program is there. Says so when not; fails when `ATLAS_REQUIRE` names it.
+pub fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|folder: PathBuf| folder.join(program).is_file());
+    if !found {
+        let required = std::env::var("ATLAS_REQUIRE").unwrap_or_default();
+        assert!(
+            !required.split(',').any(|name| name.trim() == program),
+            "ATLAS_REQUIRE names {program}, which this machine does not have"
+        );
+        eprintln!("skipped: this machine has no {program}");
+    }
+    found
+}
+
+/// Runs a program to its end, with this on its standard input.
+pub fn command(program: &str, arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot start {program}: {error}"));
+    let mut stdin = child.stdin.take().expect("it is piped");
+    let input = input.to_vec();
+    // A program that stops reading early is fine.
+    let feeder = std::thread::spawn(move || drop(stdin.write_all(&input)));
+    let output = child.wait_with_output().expect("the program ends");
+    feeder.join().expect("the feeder does not panic");
+    output
+}
+
+/// A real nginx on a free port, with this inside `server { … }`; `{folder}` is its folder.
+pub struct Nginx {
+    process: Child,
+    pub folder: tempfile::TempDir,
+    pub address: String,
+}
+
+pub fn nginx(server: &str) -> Nginx {
+    let folder = tempfile::tempdir().expect("there is room for files");
+    // nginx drops root for `nobody`, who must be able to enter.
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("the folder is ours");
+    let address = format!("127.0.0.1:{}", free_port());
+    let text = configuration(&address, folder.path(), server);
+    let file = folder.path().join("nginx.conf");
+    std::fs::write(&file, text).expect("the folder is writable");
+    let program = ["/usr/sbin/nginx", "/usr/bin/nginx", "/sbin/nginx"]
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+        .unwrap_or("nginx");
+    let process = Command::new(program)
+        .arg("-p")
+        .arg(folder.path())
+        .arg("-c")
+        .arg(&file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("nginx starts");
+    wait_until("nginx listens", || std::net::TcpStream::connect(&address).ok());
+    Nginx {
+        process,
+        folder,
+        address,
+    }
+}
+
+fn configuration(address: &str, folder: &Path, server: &str) -> String {
+    let folder_text = folder.display().to_string();
+    let text = "
+        daemon off;
+        worker_processes 1;
+        pid {folder}/nginx.pid;
+        error_log {folder}/error.log;
+        events { worker_connections 1024; }
+        http {
+            access_log off;
+            client_body_temp_path {folder}/body;
+            proxy_temp_path {folder}/proxy;
+            fastcgi_temp_path {folder}/fastcgi;
+            uwsgi_temp_path {folder}/uwsgi;
+            scgi_temp_path {folder}/scgi;
+            client_max_body_size 0;
+            server {
+                listen {address};
+                root {folder};
+                {server}
+            }
+        }";
+    text.replace("{server}", server)
+        .replace("{address}", address)
+        .replace("{folder}", &folder_text)
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // TERM, so that the master takes its worker along.
+        super::atlas::signal(&self.process, rustix::process::Signal::TERM);
+        let _ = self.process.wait();
+    }
+}
