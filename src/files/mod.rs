@@ -1,9 +1,42 @@
 //! Static files: path → file, ranges, conditions, types.
 
-use std::path::PathBuf;
+mod body;
+mod cache;
+mod conditions;
+mod encoding;
+mod facts;
+mod kind;
+mod listing;
+mod open;
+mod path;
+mod ranges;
+mod reply;
+mod value;
 
-use crate::http::{RequestHead, Responder};
-use crate::outcome::End;
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Instant;
+
+use ::http::Method;
+use rustix::io::Errno;
+
+use self::body::Broken;
+use self::cache::{Cache, FRESH};
+use self::encoding::Coding;
+use self::listing::Wanted;
+use self::open::{Folder, Found, Shared, is_not_there, on_disk};
+use self::path::Target;
+use self::reply::{Reply, Variant};
+use crate::http::{Fields, RequestHead, Responder};
+use crate::outcome::{Cause, End, Phase, Side};
+use crate::time::{now, wall};
+
+/// The methods a file answers to, as Allow writes them.
+pub const ALLOW: &str = "GET, HEAD, OPTIONS";
+
+/// How often a file is looked at anew that changes while its first bytes are read.
+const LOOKS_MAX: usize = 3;
 
 /// What a root of static files needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,12 +55,20 @@ pub struct Settings {
     pub dotfiles: bool,
 }
 
-/// The methods a file answers to, as Allow writes them.
-pub const ALLOW: &str = "GET, HEAD, OPTIONS";
-
 /// A folder of static files, as one worker serves it.
+///
+/// A change on disk is seen within a second: that long a small file stays open for the next
+/// request, and the folder itself (which may be a link that a deployment swaps).
 pub struct Root {
     settings: Settings,
+    folder: RefCell<Option<Kept>>,
+    cache: Cache,
+    complained: Cell<Option<Instant>>,
+}
+
+struct Kept {
+    folder: Rc<Folder>,
+    since: Instant,
 }
 
 /// Nothing was sent: the caller answers from the catalogue of errors.
@@ -39,10 +80,35 @@ pub struct Failed {
     pub allow: Option<&'static str>,
 }
 
+impl Failed {
+    const fn of(cause: Cause) -> Self {
+        Self {
+            end: End::new(Side::Atlas, Phase::File, cause),
+            allow: None,
+        }
+    }
+}
+
+/// What a file has to know of a request.
+struct Asked<'r> {
+    method: &'r Method,
+    /// Below the root, still encoded.
+    path: &'r str,
+    /// As the client wrote it, with a prefix that a route may have taken off.
+    wire_path: &'r str,
+    query: Option<&'r str>,
+    fields: &'r Fields,
+}
+
 impl Root {
     /// Opens nothing yet: the first request does.
     pub fn new(settings: Settings) -> Self {
-        Self { settings }
+        Self {
+            settings,
+            folder: RefCell::default(),
+            cache: Cache::default(),
+            complained: Cell::default(),
+        }
     }
 
     /// What it was made from.
@@ -60,13 +126,236 @@ impl Root {
     ///
     /// # Errors
     ///
-    /// Why there is no file to send, before anything was sent.
+    /// Why there is no file to send, before anything was sent: `NotFound`, `MethodNotAllowed`
+    /// (with Allow), `FileChanged` for a file that never holds still, `TimedOut` for a disk that
+    /// does not answer, `System`.
     pub async fn answer(
         &self,
-        _request: &RequestHead,
-        _path: &str,
-        _response: &mut Responder<'_>,
+        request: &RequestHead,
+        path: &str,
+        response: &mut Responder<'_>,
     ) -> Result<End, Failed> {
-        todo!()
+        let reply = self
+            .begin(&Asked {
+                method: request.method(),
+                path,
+                wire_path: request.path(),
+                query: request.query(),
+                fields: &request.fields,
+            })
+            .await?;
+        Ok(self.send(reply, response).await.unwrap_or_else(|end| end))
+    }
+
+    /// Makes the answer, with its first bytes read: what fails up to here can still be said.
+    async fn begin(&self, asked: &Asked<'_>) -> Result<Reply, Failed> {
+        let mut may_be_kept = !asked.fields.has("range");
+        for _ in 0..LOOKS_MAX {
+            let mut reply = self.reply(asked, may_be_kept).await?;
+            match reply.advance().await {
+                Ok(()) => return Ok(reply),
+                Err(Broken::Changed) => may_be_kept = false,
+                Err(Broken::Unreadable(error)) => return Err(self.failed(asked.path, error)),
+            }
+        }
+        Err(Failed::of(Cause::FileChanged))
+    }
+
+    async fn send(&self, mut reply: Reply, response: &mut Responder<'_>) -> Result<End, End> {
+        response.start(&reply.head).await?;
+        while let Some(piece) = reply.piece() {
+            response.write(piece).await?;
+            reply.advance().await.map_err(|broken| match broken {
+                Broken::Changed => Failed::of(Cause::FileChanged).end,
+                Broken::Unreadable(error) => self.failed("", error).end,
+            })?;
+        }
+        response.finish(None).await?;
+        Ok(End::finished(Side::Atlas))
+    }
+
+    /// What a request gets, from its path to the head of its answer.
+    async fn reply(&self, asked: &Asked<'_>, may_be_kept: bool) -> Result<Reply, Failed> {
+        match *asked.method {
+            Method::GET | Method::HEAD => {}
+            Method::OPTIONS => return Ok(Reply::options()),
+            _ => {
+                return Err(Failed {
+                    allow: Some(ALLOW),
+                    ..Failed::of(Cause::MethodNotAllowed)
+                });
+            }
+        }
+        let not_found = Failed::of(Cause::NotFound);
+        let target = Target::parse(asked.path, self.settings.dotfiles).ok_or(not_found)?;
+        let failed = |error| self.failed(asked.path, error);
+        let folder = self.folder().await.map_err(failed)?;
+        let look = Look {
+            root: self,
+            folder: &folder,
+            may_be_kept,
+            now: now(),
+        };
+        if let Some(reply) = look.target(asked, &target).await.map_err(failed)? {
+            return Ok(reply);
+        }
+        let fallback = match &self.settings.fallback {
+            Some(name) => look.file(name.trim_start_matches('/').as_bytes(), asked).await,
+            None => Ok(None),
+        };
+        fallback.map_err(failed)?.ok_or(not_found)
+    }
+
+    /// The folder, looked for anew every [`FRESH`].
+    async fn folder(&self) -> Result<Rc<Folder>, Errno> {
+        let now = now();
+        if let Some(kept) = &mut *self.folder.borrow_mut()
+            && now.saturating_duration_since(kept.since) < FRESH
+        {
+            return Ok(kept.folder.clone());
+        }
+        let opened = Rc::new(Folder::open(&self.settings.root).await?);
+        let kept = Kept {
+            folder: opened.clone(),
+            since: now,
+        };
+        let before = self.folder.replace(Some(kept));
+        if before.is_some_and(|before| !before.folder.is_same(&opened)) {
+            self.cache.clear();
+        }
+        Ok(opened)
+    }
+
+    /// The end for an error of the kernel; what an operator can mend is logged, at most once a
+    /// second.
+    fn failed(&self, path: &str, error: Errno) -> Failed {
+        let cause = match error {
+            error if is_not_there(error) => Cause::NotFound,
+            Errno::TIMEDOUT => Cause::TimedOut,
+            _ => Cause::System,
+        };
+        let now = now();
+        let is_quiet = self
+            .complained
+            .get()
+            .is_some_and(|last| now.saturating_duration_since(last) < FRESH);
+        if (cause != Cause::NotFound || error == Errno::ACCESS) && !is_quiet {
+            self.complained.set(Some(now));
+            let root = self.settings.root.display();
+            tracing::warn!(%root, path, %error, "a file cannot be served");
+        }
+        Failed::of(cause)
     }
 }
+
+/// One look at a root for one request.
+struct Look<'l> {
+    root: &'l Root,
+    folder: &'l Folder,
+    may_be_kept: bool,
+    now: Instant,
+}
+
+impl Look<'_> {
+    /// What is at the target: a file, a folder's index or list, or the way to a folder.
+    async fn target(&self, asked: &Asked<'_>, target: &Target) -> Result<Option<Reply>, Errno> {
+        if !target.folder
+            && let Some(reply) = self.file(&target.name, asked).await?
+        {
+            return Ok(Some(reply));
+        }
+        // A prefix may have been taken off with nothing left behind it: `/docs` is `` then.
+        if !asked.wire_path.ends_with('/') {
+            let folder = self.directory(&target.name).await?;
+            return Ok(folder.map(|_| Reply::redirect(asked.wire_path, asked.query)));
+        }
+        for index in &self.root.settings.index {
+            if let Some(reply) = self.file(&target.inside(index), asked).await? {
+                return Ok(Some(reply));
+            }
+        }
+        if !self.root.settings.listing {
+            return Ok(None);
+        }
+        let Some(folder) = self.directory(&target.name).await? else {
+            return Ok(None);
+        };
+        let wanted = Wanted {
+            title: percent_encoding::percent_decode_str(asked.wire_path).collect(),
+            has_parent: !target.name.is_empty(),
+            dotfiles: self.root.settings.dotfiles,
+        };
+        let page = on_disk(move || listing::page(&folder, &wanted)).await?;
+        Ok(Some(Reply::listing(asked.method, page)))
+    }
+
+    /// The answer with a file, or with the neighbour the client would rather have.
+    async fn file(&self, name: &[u8], asked: &Asked<'_>) -> Result<Option<Reply>, Errno> {
+        let Some(file) = self.open(name).await? else {
+            return Ok(None);
+        };
+        let mut variant = Variant { file, coding: None };
+        if self.root.settings.precompressed {
+            for coding in encoding::wanted(asked.fields.get_all("accept-encoding")) {
+                if let Some(file) = self.neighbour(name, coding).await {
+                    variant = Variant {
+                        file,
+                        coding: Some(coding),
+                    };
+                    break;
+                }
+            }
+        }
+        let varies = self.root.settings.precompressed;
+        Ok(Some(Reply::file(asked, kind::of(name), variant, varies, wall())))
+    }
+
+    async fn neighbour(&self, name: &[u8], coding: Coding) -> Option<Shared> {
+        let name = Target::with(name, coding.suffix());
+        if let Some(kept) = self.kept(&name) {
+            return kept;
+        }
+        // One that must not be read is as good as none: there is the file itself.
+        let found = self.folder.find(&name).await;
+        let file = found.ok().and_then(Found::into_file);
+        // That there is none is worth knowing as well: it is what most files say thrice.
+        self.root.cache.keep(name, file.as_ref(), self.now);
+        file
+    }
+
+    async fn open(&self, name: &[u8]) -> Result<Option<Shared>, Errno> {
+        if let Some(Some(file)) = self.kept(name) {
+            return Ok(Some(file));
+        }
+        let file = self.find(name).await?.and_then(Found::into_file);
+        if let Some(file) = &file {
+            self.root.cache.keep(name.to_owned(), Some(file), self.now);
+        }
+        Ok(file)
+    }
+
+    fn kept(&self, name: &[u8]) -> Option<Option<Shared>> {
+        self.may_be_kept
+            .then(|| self.root.cache.find(name, self.now))
+            .flatten()
+    }
+
+    async fn directory(&self, name: &[u8]) -> Result<Option<std::os::fd::OwnedFd>, Errno> {
+        Ok(match self.find(name).await? {
+            Some(Found::Folder(fd)) => Some(fd),
+            _ => None,
+        })
+    }
+
+    async fn find(&self, name: &[u8]) -> Result<Option<Found>, Errno> {
+        match self.folder.find(name).await {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::ACCESS) => Err(Errno::ACCESS), // not found, but worth a line in the log
+            Err(error) if is_not_there(error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! The bytes of an answer, read piece by piece while they are sent.
+
+use std::io::IoSliceMut;
+use std::ops::Range;
+
+use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
+
+use super::open::{Shared, on_disk};
+use crate::buffer::{Buffer, SMALL};
+
+/// A body: texts and parts of one file.
+#[derive(Default)]
+pub(super) struct Body {
+    file: Option<Shared>,
+    /// What comes after the text and the part at hand.
+    pieces: std::vec::IntoIter<Piece>,
+    text: Vec<u8>,
+    /// What is left of the part at hand.
+    part: Range<u64>,
+    buffer: Buffer,
+}
+
+/// A piece of a body.
+pub(super) enum Piece {
+    /// These bytes.
+    Text(Vec<u8>),
+    /// These bytes of the file.
+    Part(Range<u64>),
+}
+
+/// Why a body does not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// The file is not what it was when the head was made.
+    Changed,
+    /// It cannot be read.
+    Unreadable(Errno),
+}
+
+impl Body {
+    /// No file, only these bytes.
+    pub(super) fn text(text: Vec<u8>) -> Self {
+        Self {
+            pieces: vec![Piece::Text(text)].into_iter(),
+            ..Self::default()
+        }
+    }
+
+    /// One part of a file.
+    pub(super) fn part(file: Shared, part: Range<u64>) -> Self {
+        Self {
+            file: Some(file),
+            part,
+            ..Self::default()
+        }
+    }
+
+    /// Several pieces, in order.
+    pub(super) fn pieces(file: Shared, pieces: Vec<Piece>) -> Self {
+        Self {
+            file: Some(file),
+            pieces: pieces.into_iter(),
+            ..Self::default()
+        }
+    }
+
+    /// Reads the next bytes, for [`Self::piece`]; whether there were any.
+    ///
+    /// The last bytes of a part come only when the file is still what it was: a body that goes on
+    /// to its end tells the truth.
+    pub(super) async fn advance(&mut self) -> Result<bool, Broken> {
+        self.text.clear();
+        if self.part.is_empty() {
+            self.buffer = Buffer::none();
+            match self.pieces.next() {
+                None => return Ok(false),
+                Some(Piece::Part(part)) => self.part = part,
+                Some(Piece::Text(text)) => {
+                    self.text = text;
+                    return Ok(true);
+                }
+            }
+        }
+        let Some(file) = &self.file else {
+            return Ok(false);
+        };
+        let left = self.part.end - self.part.start;
+        let buffer = reuse(std::mem::take(&mut self.buffer), left);
+        let buffer = read(file, self.part.start, left, buffer).await?;
+        self.part.start += buffer.len() as u64;
+        self.buffer = buffer;
+        if self.part.is_empty() && !file.is_unchanged().map_err(Broken::Unreadable)? {
+            return Err(Broken::Changed);
+        }
+        Ok(true)
+    }
+
+    /// The bytes at hand.
+    pub(super) fn piece(&self) -> &[u8] {
+        if self.text.is_empty() {
+            self.buffer.filled()
+        } else {
+            &self.text
+        }
+    }
+}
+
+/// An empty buffer, large where there is much to read.
+fn reuse(mut buffer: Buffer, left: u64) -> Buffer {
+    buffer.clear();
+    if buffer.capacity() > 0 {
+        buffer
+    } else if left <= SMALL as u64 {
+        Buffer::small()
+    } else {
+        Buffer::large()
+    }
+}
+
+/// Fills the buffer from the file, but for no more than `left` bytes.
+async fn read(file: &Shared, from: u64, left: u64, mut buffer: Buffer) -> Result<Buffer, Broken> {
+    let wanted = buffer.capacity().min(usize::try_from(left).unwrap_or(usize::MAX));
+    while buffer.len() < wanted {
+        let at = from + buffer.len() as u64;
+        let missing = wanted - buffer.len();
+        let space = &mut buffer.space()[..missing];
+        // What is in the page cache comes at once; the kernel says so when it would have to wait,
+        // or when the file system cannot tell (EOPNOTSUPP).
+        let count = match preadv2(
+            &file.fd,
+            &mut [IoSliceMut::new(space)],
+            at,
+            ReadWriteFlags::NOWAIT,
+        ) {
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                let (count, back) = read_cold(file, at, missing, buffer).await?;
+                buffer = back;
+                count
+            }
+            result => result.map_err(Broken::Unreadable)?,
+        };
+        if count == 0 {
+            return Err(Broken::Changed); // it ends before the end it had
+        }
+        buffer.fill(count);
+    }
+    Ok(buffer)
+}
+
+/// Reads what is not in memory, beside the worker.
+async fn read_cold(
+    file: &Shared,
+    at: u64,
+    missing: usize,
+    mut buffer: Buffer,
+) -> Result<(usize, Buffer), Broken> {
+    let fd = file
+        .fd
+        .try_clone()
+        .map_err(|error| Broken::Unreadable(Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
+    on_disk(move || {
+        loop {
+            match pread(&fd, &mut buffer.space()[..missing], at) {
+                Err(Errno::INTR) => {}
+                result => return result.map(|count| (count, buffer)),
+            }
+        }
+    })
+    .await
+    .map_err(Broken::Unreadable)
+}
