@@ -1,0 +1,100 @@
+//! Connects to an endpoint: each of its addresses until one answers, then TLS where asked.
+
+use std::fmt;
+use std::io;
+use std::time::Instant;
+
+use super::Endpoint;
+use crate::outcome::{Cause, End, Phase, Side};
+use crate::runtime::{Address, Socket, before};
+use crate::time::{Deadline, now};
+use crate::tls::{self, ClientSettings};
+use crate::transport::Transport;
+
+/// A connection that did not come about; displayed, it says why in a line.
+pub(super) struct Failed {
+    pub(super) end: End,
+    reason: String,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+/// Connects by the deadline. The address is told where the endpoint has several or may change.
+pub(super) async fn connect(
+    endpoint: &Endpoint,
+    settings: Option<&ClientSettings>,
+    deadline: Deadline,
+) -> Result<(Transport, Option<Address>), Failed> {
+    let addresses = endpoint.addresses();
+    let mut last = Failed {
+        end: End::new(Side::Upstream, Phase::Connect, Cause::Unresolved),
+        reason: "its name has no address yet".to_owned(),
+    };
+    for (place, address) in addresses.iter().enumerate() {
+        let by = share(deadline, addresses.len() - place, now());
+        match before(by, Socket::connect(address)).await {
+            Ok(Ok(socket)) => {
+                endpoint.prefer(place);
+                let transport = secure(socket, settings, endpoint.host(), deadline).await?;
+                return Ok((transport, Some(address.clone())));
+            }
+            Ok(Err(error)) => {
+                last = Failed {
+                    end: end_of(&error),
+                    reason: format!("{address}: {error}"),
+                }
+            }
+            Err(_) => {
+                last = Failed {
+                    end: End::new(Side::Upstream, Phase::Connect, Cause::TimedOut),
+                    reason: format!("{address}: it does not answer in time"),
+                }
+            }
+        }
+    }
+    Err(last)
+}
+
+/// An address that does not answer must leave time for those after it.
+fn share(deadline: Deadline, addresses_left: usize, now: Instant) -> Deadline {
+    let left = u32::try_from(addresses_left).unwrap_or(u32::MAX).max(1);
+    Deadline::after(now, deadline.left(now) / left)
+}
+
+async fn secure(
+    socket: Socket,
+    settings: Option<&ClientSettings>,
+    host: &str,
+    deadline: Deadline,
+) -> Result<Transport, Failed> {
+    let Some(settings) = settings else {
+        return Ok(Transport::plain(socket));
+    };
+    match tls::connect(socket, settings, host, deadline).await {
+        Ok(secured) => Ok(secured.transport),
+        Err(failed) => Err(Failed {
+            end: End::new(failed.end.side, Phase::Connect, failed.end.cause),
+            reason: format!("TLS: {failed}"),
+        }),
+    }
+}
+
+fn end_of(error: &io::Error) -> End {
+    use io::ErrorKind as Kind;
+    let (side, cause) = match error.kind() {
+        // A Unix socket that nobody listens on: the file is missing, or its queue is full.
+        Kind::ConnectionRefused | Kind::NotFound | Kind::WouldBlock => (Side::Upstream, Cause::Refused),
+        Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NetworkDown => {
+            (Side::Upstream, Cause::Unreachable)
+        }
+        Kind::TimedOut => (Side::Upstream, Cause::TimedOut),
+        Kind::ConnectionReset | Kind::ConnectionAborted => (Side::Upstream, Cause::Reset),
+        // No descriptors, no ports, no memory, no permission.
+        _ => (Side::Atlas, Cause::System),
+    };
+    End::new(side, Phase::Connect, cause)
+}

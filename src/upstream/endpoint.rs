@@ -1,0 +1,117 @@
+//! One endpoint: its addresses, as far as they are known, and its idle connections.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::pool::Pool;
+use super::{EndpointSettings, Resolved};
+use crate::runtime::Address;
+
+/// How often a failing endpoint may be complained about in the log of errors.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One endpoint of an upstream, as one worker uses it.
+pub struct Endpoint {
+    /// As the file and records write it.
+    name: Arc<str>,
+    /// What TLS asks for and verifies.
+    host: Arc<str>,
+    settings: EndpointSettings,
+    /// In the order they are tried; empty while a name is not yet looked up.
+    addresses: RefCell<Rc<[Address]>>,
+    pub(super) pool: Pool,
+    complained: Cell<Option<Instant>>,
+}
+
+impl Endpoint {
+    pub(super) fn new(settings: &EndpointSettings) -> Self {
+        let (name, host, addresses) = match settings {
+            EndpointSettings::Address(address) => {
+                let host = match address {
+                    Address::Tcp(address) => address.ip().to_string(),
+                    Address::Unix(_) => "localhost".to_owned(),
+                };
+                (address.to_string(), host.into(), vec![address.clone()])
+            }
+            EndpointSettings::Name(host, port) => (format!("{host}:{port}"), host.clone(), Vec::new()),
+        };
+        Self {
+            name: name.into(),
+            host,
+            settings: settings.clone(),
+            addresses: RefCell::new(addresses.into()),
+            pool: Pool::default(),
+            complained: Cell::new(None),
+        }
+    }
+
+    /// The endpoint as the file writes it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The same, to be kept.
+    pub fn shared_name(&self) -> Arc<str> {
+        self.name.clone()
+    }
+
+    /// How many idle connections there are.
+    pub fn idle(&self) -> usize {
+        self.pool.len()
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub(super) fn addresses(&self) -> Rc<[Address]> {
+        self.addresses.borrow().clone()
+    }
+
+    /// This address could be reached: it is tried first from here on.
+    pub(super) fn prefer(&self, place: usize) {
+        if place > 0 {
+            let mut addresses = self.addresses.borrow().to_vec();
+            if place < addresses.len() {
+                addresses.swap(0, place);
+                *self.addresses.borrow_mut() = addresses.into();
+            }
+        }
+    }
+
+    /// Takes over the addresses that an endpoint of the generation before knew.
+    pub(super) fn inherit(&self, previous: &[Self]) {
+        if let Some(known) = previous.iter().find(|known| known.settings == self.settings) {
+            *self.addresses.borrow_mut() = known.addresses();
+        }
+    }
+
+    pub(super) fn set_addresses(&self, resolved: &Resolved) {
+        let EndpointSettings::Name(host, port) = &self.settings else {
+            return;
+        };
+        if *host == resolved.host && *port == resolved.port && !resolved.addresses.is_empty() {
+            *self.addresses.borrow_mut() = resolved.addresses.iter().copied().map(Address::Tcp).collect();
+            self.pool.retain(|idle| self.still_has(idle.address.as_ref()));
+        }
+    }
+
+    /// Whether a connection to this address is still one to this endpoint.
+    pub(super) fn still_has(&self, address: Option<&Address>) -> bool {
+        address.is_none_or(|address| self.addresses.borrow().contains(address))
+    }
+
+    /// Whether it is time to say again that it fails.
+    pub(super) fn may_complain(&self, now: Instant) -> bool {
+        let may = self
+            .complained
+            .get()
+            .is_none_or(|last| now.saturating_duration_since(last) >= COMPLAINT_INTERVAL);
+        if may {
+            self.complained.set(Some(now));
+        }
+        may
+    }
+}
