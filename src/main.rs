@@ -1,3 +1,5 @@
-//! Arguments to configuration to supervisor to exit code; nothing else.
+//! The binary: everything is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    atlas::cli::main()
+}

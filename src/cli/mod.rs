@@ -1,1 +1,125 @@
-//! To be written: cli.
+//! The command line: one file a command.
+//!
+//! Exit codes: 0 fine, 1 failed while running, 2 wrong usage or configuration. With
+//! `--format json` there is one document on standard output and nothing on standard error.
+
+mod check;
+mod demo;
+mod explain;
+mod run;
+mod version;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Wrong usage or configuration.
+pub const WRONG: u8 = 2;
+
+/// Where the configuration is when nobody says.
+const DEFAULT_FILE: &str = "/etc/atlas/atlas.toml";
+
+/// Runs what the command line asks for, to its end.
+pub fn main() -> ExitCode {
+    match Arguments::try_parse() {
+        Ok(arguments) => arguments.run(),
+        Err(error) => {
+            let is_help = !error.use_stderr();
+            // Nobody is left to tell that standard error is closed.
+            let _ = error.print();
+            if is_help { ExitCode::SUCCESS } else { WRONG.into() }
+        }
+    }
+}
+
+/// A TLS-terminating reverse proxy.
+#[derive(Debug, Parser)]
+#[command(
+    name = "atlas",
+    version,
+    disable_help_subcommand = true,
+    args_conflicts_with_subcommands = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    file: File,
+    /// Check the configuration and end, as `atlas check`.
+    #[arg(short = 't', short_alias = 'T')]
+    test: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve, as the configuration says (what plain `atlas` does).
+    Run(File),
+    /// Say what is wrong with the configuration.
+    Check {
+        #[command(flatten)]
+        file: File,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Serve a site of its own on https://localhost:8443, without any configuration.
+    Demo,
+    /// Say what would serve a URL, and which lines of the configuration decide it.
+    Explain(explain::Arguments),
+    /// Say which Atlas this is.
+    Version {
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// Which configuration.
+#[derive(Clone, Debug, Args)]
+struct File {
+    /// The configuration file.
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = DEFAULT_FILE)]
+    path: PathBuf,
+}
+
+/// How to answer.
+#[derive(Clone, Copy, Debug, Args)]
+struct Output {
+    /// `json` for programs: one document on standard output.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+impl Arguments {
+    fn run(self) -> ExitCode {
+        match self.command {
+            None if self.test => check::check(&self.file.path, Format::Text),
+            None => run::run(&self.file.path),
+            Some(Command::Run(file)) => run::run(&file.path),
+            Some(Command::Check { file, output }) => check::check(&file.path, output.format),
+            Some(Command::Demo) => demo::run(),
+            Some(Command::Explain(arguments)) => explain::explain(&arguments),
+            Some(Command::Version { output }) => version::version(output.format),
+        }
+    }
+}
+
+/// Writes an answer to standard output. A reader that has gone away is no failure.
+fn answer(text: impl std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Writes to standard error.
+fn complain(text: impl std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+//! What the command line takes.
+
+use clap::{CommandFactory, Parser};
+
+use super::*;
+
+fn parse(line: &str) -> Result<Arguments, clap::Error> {
+    Arguments::try_parse_from(line.split(' '))
+}
+
+#[test]
+fn the_command_line_is_well_formed() {
+    Arguments::command().debug_assert();
+}
+
+#[test]
+fn plain_atlas_runs_the_default_file() {
+    let arguments = parse("atlas").unwrap();
+    assert!(arguments.command.is_none());
+    assert_eq!(arguments.file.path, PathBuf::from("/etc/atlas/atlas.toml"));
+    assert!(!arguments.test);
+}
+
+#[test]
+fn old_habits_of_testing_a_configuration_work() {
+    for line in ["atlas -t -c a.toml", "atlas -T -c a.toml", "atlas -tc a.toml"] {
+        let arguments = parse(line).unwrap();
+        assert!(arguments.test, "{line}");
+        assert_eq!(arguments.file.path, PathBuf::from("a.toml"), "{line}");
+    }
+}
+
+#[test]
+fn each_command_is_taken() {
+    for line in [
+        "atlas -c a.toml",
+        "atlas run",
+        "atlas run -c a.toml",
+        "atlas check --config a.toml",
+        "atlas check -c a.toml --format json",
+        "atlas demo",
+        "atlas explain https://a.example/",
+        "atlas explain -c a.toml --format json -X POST -H X-A:b https://a.example/",
+        "atlas version",
+        "atlas version --format json",
+    ] {
+        assert!(parse(line).is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn what_is_not_there_is_refused() {
+    for line in [
+        "atlas doctor",
+        "atlas fetch",
+        "atlas -t run",
+        "atlas explain",
+        "atlas check --format xml",
+        "atlas -c a.toml run",
+    ] {
+        assert!(parse(line).is_err(), "{line}");
+    }
+}

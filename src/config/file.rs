@@ -1,0 +1,357 @@
+//! The configuration file as it is written: one struct a table, one field a key.
+//!
+//! What stands here is all there is: the documentation and the example are checked against it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use toml::de::DeValue;
+
+use super::error::Diagnostic;
+use super::read::{
+    At, Many, Named, Number, OneOrMany, Place, Read, Table, short_or_table, table, wrong_type,
+};
+use super::values::{
+    AddressAndPort, Bound, Endpoint, FileBelow, FileName, Host, HostSent, ListenAddress, LogFormat, Method,
+    MinVersion, Mode, Network, Protocol, Size, Template, Time, UrlPath, Workers,
+};
+
+/// All tables, in the order of the documentation.
+pub const TABLES: &[Table] = &[
+    File::TABLE,
+    Listen::TABLE,
+    Tls::TABLE,
+    Certificate::TABLE,
+    Route::TABLE,
+    Files::TABLE,
+    Redirect::TABLE,
+    Respond::TABLE,
+    Upstream::TABLE,
+    UpstreamTls::TABLE,
+    Timeouts::TABLE,
+    Limits::TABLE,
+    AccessLog::TABLE,
+    Admin::TABLE,
+];
+
+/// A port.
+pub type Port = Number<1, 65_535>;
+/// A number of connections.
+pub type Connections = Number<1, 10_000_000>;
+/// A number of idle connections.
+pub type IdleConnections = Number<0, 65_536>;
+/// A number of fields.
+pub type FieldCount = Number<1, 1_000>;
+/// A status.
+pub type Status = Number<100, 999>;
+
+table! {
+    /// What holds for the whole process.
+    File "" {
+        /// How many threads serve connections; `"auto"` is one for each core the process may use. A reload cannot change it.
+        workers: Workers = "\"auto\"",
+        /// Networks whose `X-Forwarded-For`, `X-Forwarded-Proto`, `Forwarded` and the like are believed.
+        trusted_proxies: Vec<At<Network>> = "[]",
+        /// Where connections are accepted.
+        listen: OneOrMany<Listen> = "required",
+        /// Certificates and versions for all listeners that have no table of their own.
+        tls: Tls = "required if a listener speaks TLS",
+        /// Which request goes where.
+        route: Many<Route> = "none",
+        /// Groups of endpoints, each with a name.
+        upstream: Named<Upstream> = "none",
+        /// How long Atlas waits.
+        timeouts: Timeouts = "as below",
+        /// How much Atlas takes.
+        limits: Limits = "as below",
+        /// What is written down of every request.
+        access_log: AccessLog = "as below",
+        /// Metrics and health.
+        admin: Admin = "none",
+    }
+}
+
+table! {
+    /// Where connections are accepted, and what is spoken there; `[listen]` if there is one.
+    Listen "[[listen]]" {
+        /// The IP address to listen on; `"0.0.0.0"` is all of IPv4, `"::"` all of IPv6, `"unix:/path"` a Unix socket.
+        address: ListenAddress = "required",
+        /// The port to listen on; a Unix socket has none.
+        port: Port = "required",
+        /// What routes and records call it; two listeners have different names.
+        name: String = "the address and port",
+        /// `"http"` answers requests by the routes, `"tcp"` passes bytes to one upstream.
+        mode: Mode = "\"http\"",
+        /// `false` for no TLS, or a table like `[tls]` for certificates of its own.
+        tls: ListenTls = "the table `[tls]`",
+        /// In tcp mode: the upstream the bytes go to.
+        upstream: String = "required in tcp mode",
+        /// Whether each connection begins with a PROXY protocol header, version 1 or 2, that tells the client's address.
+        proxy_protocol: bool = "false",
+        /// How many connections may be open at a time; those beyond wait in the kernel's queue.
+        connections_max: Connections = "65536",
+    }
+}
+
+short_or_table! {
+    /// TLS of a listener.
+    ListenTls bool, Tls, "`false` or a table"
+}
+
+table! {
+    /// TLS towards clients.
+    Tls "[tls]" {
+        /// The certificate and its chain, in PEM; the one used when the client asks for no name, or one that is not known.
+        cert: PathBuf = "required",
+        /// The certificate's private key, in PEM.
+        key: PathBuf = "required",
+        /// More certificates; the one that has the name the client asks for is used.
+        certificate: Many<Certificate> = "none",
+        /// Whether the kernel shall encrypt where it can.
+        prefer_ktls: bool = "true",
+        /// How large a body must be before its connection is handed to the kernel.
+        ktls_threshold: Size = "\"1MiB\"",
+        /// The oldest version of TLS that is spoken.
+        min_version: MinVersion = "\"1.2\"",
+        /// The protocols offered to clients (ALPN), best first; in tcp mode any, and none unless written.
+        alpn: Vec<At<Protocol>> = "[\"http/1.1\"]",
+    }
+}
+
+table! {
+    /// One more certificate.
+    Certificate "[[tls.certificate]]" {
+        /// The certificate and its chain, in PEM.
+        cert: PathBuf = "required",
+        /// The certificate's private key, in PEM.
+        key: PathBuf = "required",
+    }
+}
+
+table! {
+    /// Which requests, and what is done with them. The most specific route wins: first by host, then by path, then by the number of other conditions. Order does not matter, a tie is an error.
+    Route "[[route]]" {
+        /// The host asked for: `"a.example"`, or `"*.example"` for any one label before it.
+        host: Host = "any",
+        /// This path and all below it: `"/x"` is `/x` and `/x/y`, not `/xy`; `"/x/"` is what is below only. The longest wins.
+        path: UrlPath = "\"/\"",
+        /// This path only; wins over `path`.
+        path_exact: UrlPath = "none",
+        /// The methods it is for.
+        method: Vec<At<Method>> = "any",
+        /// Fields a request must have with exactly this value.
+        header: Headers = "none",
+        /// The name of the one listener it is for.
+        listen: String = "all in http mode",
+        /// Pass requests to this upstream.
+        upstream: String = "one action is required",
+        /// Serve files below this folder.
+        files: FilesAction = "one action is required",
+        /// Send clients elsewhere; `{host}`, `{uri}`, `{path}` and `{query}` are those of the request.
+        redirect: RedirectAction = "one action is required",
+        /// Answer with this status.
+        respond: RespondAction = "one action is required",
+        /// Whether `path` is taken off the request's path before it goes to the upstream or to the folder.
+        strip_prefix: bool = "false",
+    }
+}
+
+short_or_table! {
+    /// What is served as files.
+    FilesAction PathBuf, Files, "a path or a table"
+}
+
+short_or_table! {
+    /// Where clients are sent.
+    RedirectAction Template, Redirect, "a URL or a table"
+}
+
+short_or_table! {
+    /// What is answered.
+    RespondAction Status, Respond, "a status or a table"
+}
+
+table! {
+    /// Static files, with more to say than a folder.
+    Files "[route.files]" {
+        /// The folder; nothing outside it is ever served.
+        root: PathBuf = "required",
+        /// Names of the files served for a folder, the first that is there.
+        index: Vec<At<FileName>> = "[\"index.html\"]",
+        /// Whether a folder without an index is listed.
+        listing: bool = "false",
+        /// The file below the root that is served where none is found, for single-page applications.
+        fallback: FileBelow = "none",
+        /// Whether `FILE.br`, `FILE.zst` and `FILE.gz` are sent to clients that accept them.
+        precompressed: bool = "true",
+        /// Whether names that begin with a dot are served.
+        dotfiles: bool = "false",
+    }
+}
+
+table! {
+    /// A redirect, with more to say than a URL.
+    Redirect "[route.redirect]" {
+        /// Where to; `{host}`, `{uri}`, `{path}` and `{query}` are those of the request.
+        to: Template = "required",
+        /// 301, 302, 303, 307 or 308.
+        status: Status = "308",
+    }
+}
+
+table! {
+    /// An answer, with more to say than a status.
+    Respond "[route.respond]" {
+        /// The status, from 200 to 599.
+        status: Status = "200",
+        /// The body.
+        body: Text = "\"\"",
+        /// The body's Content-Type.
+        r#type: String = "\"text/plain; charset=utf-8\"",
+    }
+}
+
+table! {
+    /// A group of endpoints that serve the same; NAME is what routes call it.
+    Upstream "[upstream.NAME]" {
+        /// Where it can be reached, in turn: `"host:port"` or `"unix:/path"`. Names are looked up again and again.
+        endpoints: Vec<At<Endpoint>> = "required",
+        /// The Host the upstream is sent.
+        host: HostSent = "the client's",
+        /// How long a connection, with its TLS, may take before the next endpoint is tried.
+        connect_timeout: Time = "\"5s\"",
+        /// How long the response may take to begin, once the request is sent.
+        response_timeout: Time = "\"60s\"",
+        /// How long a body, or a connection in tcp mode, may stand still.
+        idle_timeout: Time = "\"60s\"",
+        /// How many idle connections each worker keeps for an endpoint.
+        pool_idle_max: IdleConnections = "64",
+        /// How long an idle connection is kept.
+        pool_idle_timeout: Time = "\"60s\"",
+        /// TLS towards the endpoints: `true`, or a table.
+        tls: UpstreamTlsValue = "false",
+    }
+}
+
+short_or_table! {
+    /// TLS of an upstream.
+    UpstreamTlsValue bool, UpstreamTls, "true, false or a table"
+}
+
+table! {
+    /// TLS towards endpoints.
+    UpstreamTls "[upstream.NAME.tls]" {
+        /// The certificates that may sign those of the endpoints, in PEM.
+        ca: PathBuf = "the system's",
+        /// The certificate shown to endpoints that ask for one, in PEM.
+        cert: PathBuf = "none",
+        /// That certificate's private key, in PEM.
+        key: PathBuf = "none",
+        /// The name to ask for and to verify.
+        server_name: String = "the endpoint's host",
+        /// Whether the endpoint's certificate is verified; `false` lets anybody on the way read and change everything.
+        verify: bool = "true",
+    }
+}
+
+table! {
+    /// How long Atlas waits for clients.
+    Timeouts "[timeouts]" {
+        /// For the TLS handshake, from the connection's first moment.
+        handshake: Time = "\"10s\"",
+        /// For a request's head, from its first byte.
+        header: Time = "\"10s\"",
+        /// Between two pieces of a request's body.
+        body: Time = "\"30s\"",
+        /// For the next request on a connection that is kept.
+        idle: Time = "\"60s\"",
+        /// Between two moments at which the client takes some of the response.
+        write: Time = "\"30s\"",
+        /// For everything that is under way when Atlas is told to stop.
+        drain: Time = "\"30s\"",
+    }
+}
+
+table! {
+    /// How much Atlas takes from clients.
+    Limits "[limits]" {
+        /// The size of a request's head.
+        head: Size = "\"32KiB\"",
+        /// The number of fields in a head.
+        fields: FieldCount = "100",
+        /// The size of a request's first line.
+        request_line: Size = "\"8KiB\"",
+        /// The size of a request's body, or `"unlimited"`.
+        body: Bound = "\"unlimited\"",
+        /// How much of a body has to come or go in a second, on average after 5 seconds; `"0B"` is any.
+        min_rate: Size = "\"240B\"",
+    }
+}
+
+table! {
+    /// What is written down of every request.
+    AccessLog "[access_log]" {
+        /// Whether it is written at all.
+        enabled: bool = "true",
+        /// `"combined"` as nginx and Apache write it, or `"json"`, one object a line, with all there is to know.
+        format: LogFormat = "\"combined\"",
+        /// The file it is written to; `"-"` is standard output.
+        path: PathBuf = "\"-\"",
+    }
+}
+
+table! {
+    /// Metrics and health, for programs; nobody else should reach the address.
+    Admin "[admin]" {
+        /// Where `/metrics`, `/-/healthy` and `/-/ready` are served.
+        address: AddressAndPort = "none",
+    }
+}
+
+/// Text of any kind, which may be empty.
+#[derive(Clone, Debug, Default)]
+pub struct Text(pub String);
+
+impl Read for Text {
+    const EXPECTS: &'static str = "a string";
+
+    fn read(value: &DeValue<'_>, place: &Place<'_>, found: &mut Vec<Diagnostic>) -> Option<Self> {
+        match value.as_str() {
+            Some(text) => Some(Self(text.to_owned())),
+            None => String::read(value, place, found).map(Self), // says what is wrong
+        }
+    }
+}
+
+/// Names of fields, and the value each must have.
+#[derive(Debug, Default)]
+pub struct Headers(pub BTreeMap<String, String>);
+
+impl Read for Headers {
+    const EXPECTS: &'static str = "a table of names and values";
+
+    fn read(value: &DeValue<'_>, place: &Place<'_>, found: &mut Vec<Diagnostic>) -> Option<Self> {
+        let DeValue::Table(table) = value else {
+            let help = "write: header = { X-Name = \"value\" }";
+            found.push(wrong_type::<Self>(value, place).help(help));
+            return None;
+        };
+        let mut read = BTreeMap::new();
+        for (name, value) in table.iter() {
+            let place = Place {
+                key: name.get_ref(),
+                key_span: name.span(),
+                span: value.span(),
+            };
+            if http::HeaderName::from_bytes(name.get_ref().as_bytes()).is_err() {
+                let message = format!("`{}` cannot be the name of a field", name.get_ref());
+                let help = "a name has letters, digits and `-`: \"X-Name\"";
+                found.push(Diagnostic::error("bad-field", name.span(), message).help(help));
+            }
+            if let Some(value) = Text::read(value.get_ref(), &place, found) {
+                read.insert(name.get_ref().to_ascii_lowercase(), value.0.trim().to_owned());
+            }
+        }
+        Some(Self(read))
+    }
+}

@@ -1,0 +1,161 @@
+//! Upstreams: endpoints, times, pools, TLS towards them.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::super::file::{self, UpstreamTlsValue};
+use super::super::read::At;
+use super::super::values::{Endpoint, Mode};
+use super::{Resolver, listen, seconds, tls, to_usize, toml_key, values};
+use crate::runtime::Address;
+use crate::tls::ClientSettings;
+use crate::upstream::{EndpointSettings, Settings};
+
+impl<'a> Resolver<'a> {
+    fn upstream_tables(&self) -> &'a [(At<String>, file::Upstream)] {
+        self.file.upstream.as_ref().map_or(&[], |all| &all.value)
+    }
+
+    /// The names of all upstreams, also of those with errors.
+    pub(super) fn upstream_names(&self) -> impl Iterator<Item = &'a str> {
+        self.upstream_tables().iter().map(|(name, _)| &*name.value)
+    }
+
+    /// Where each upstream stands in the file.
+    pub(super) fn upstream_places(&self) -> Vec<Vec<Range<usize>>> {
+        let tables = self.upstream_tables().iter();
+        tables.map(|(_, table)| table.places()).collect()
+    }
+
+    /// All upstreams, if nothing is wrong with them.
+    pub(super) fn upstreams(&mut self) -> Option<Vec<Settings>> {
+        self.unused_upstreams();
+        let tables = self.upstream_tables().iter();
+        let settings: Vec<_> = tables.map(|(name, table)| self.upstream(name, table)).collect();
+        settings.into_iter().collect()
+    }
+
+    fn upstream(&mut self, name: &At<String>, table: &file::Upstream) -> Option<Settings> {
+        if !table.has("endpoints") {
+            let header = format!("[upstream.{}]", toml_key(&name.value));
+            let example = "endpoints = [\"127.0.0.1:3000\"]";
+            self.missing("endpoints", &header, table.span.clone(), example);
+        }
+        if let Some(list) = &table.endpoints {
+            self.check_endpoints(list);
+        }
+        let tls = match &table.tls {
+            Some(tls) => self.upstream_tls(name, table, tls)?,
+            None if table.has("tls") => return None,
+            None => None,
+        };
+        let pool_idle_max = table.pool_idle_max.as_ref();
+        Some(Settings {
+            name: name.value.as_str().into(),
+            endpoints: values(table.endpoints.as_ref(), |endpoint| endpoint.0.clone()),
+            host: table.host.as_ref().map(|host| host.value.0.clone()),
+            connect_timeout: seconds(table.connect_timeout.as_ref(), 5),
+            response_timeout: seconds(table.response_timeout.as_ref(), 60),
+            idle_timeout: seconds(table.idle_timeout.as_ref(), 60),
+            pool_idle_max: pool_idle_max.map_or(64, |most| to_usize(most.value.0)),
+            pool_idle_timeout: seconds(table.pool_idle_timeout.as_ref(), 60),
+            tls,
+        })
+    }
+
+    fn check_endpoints(&mut self, list: &At<Vec<At<Endpoint>>>) {
+        // One that could not be read was told already, and leaves the list shorter.
+        let is_told = self.found.iter().any(|one| {
+            let place = one.span.as_ref();
+            place.is_some_and(|place| list.span.contains(&place.start))
+        });
+        if list.value.is_empty() && !is_told {
+            let help = "write at least one: endpoints = [\"127.0.0.1:3000\"]";
+            self.error(
+                "empty-endpoints",
+                list.span.clone(),
+                "an upstream needs an endpoint",
+                help,
+            );
+        }
+        for (index, endpoint) in list.value.iter().enumerate() {
+            let is_same = |other: &At<Endpoint>| other.value == endpoint.value;
+            if list.value[..index].iter().any(is_same) {
+                let help = "leave it out, unless it shall get more than its share";
+                self.warning(
+                    "duplicate-endpoint",
+                    endpoint.span.clone(),
+                    "this endpoint is there twice",
+                    help,
+                );
+            }
+        }
+    }
+
+    #[expect(clippy::option_option, reason = "outer: right or wrong; inner: TLS or not")]
+    fn upstream_tls(
+        &mut self,
+        name: &At<String>,
+        table: &file::Upstream,
+        tls: &At<UpstreamTlsValue>,
+    ) -> Option<Option<Arc<ClientSettings>>> {
+        let nothing = file::UpstreamTls::default();
+        let own = match &tls.value {
+            UpstreamTlsValue::Short(false) => return Some(None),
+            UpstreamTlsValue::Short(true) => &nothing,
+            UpstreamTlsValue::Table(own) => &**own,
+        };
+        let mut endpoints = table.endpoints.iter().flat_map(|list| &list.value);
+        let has_unix = endpoints.any(|endpoint| {
+            let EndpointSettings::Address(address) = &endpoint.value.0 else {
+                return false;
+            };
+            matches!(address, Address::Unix(_))
+        });
+        if has_unix && !own.has("server_name") {
+            let message = "TLS over a Unix socket needs the name to ask for and to verify";
+            let help = "write: tls = { server_name = \"app.internal\" }";
+            self.error("missing-key", tls.span.clone(), message, help);
+        }
+        let spoken = if self.is_for_routes(&name.value) {
+            tls::SPOKEN
+        } else {
+            &[]
+        };
+        self.client_tls(own, &tls.span, spoken).map(Some)
+    }
+
+    fn unused_upstreams(&mut self) {
+        for (name, table) in self.upstream_tables() {
+            if !self.is_for_listeners(&name.value) && !self.is_for_routes(&name.value) {
+                let message = format!("nothing uses the upstream `{}`", name.value);
+                let help = format!(
+                    "write in a route: upstream = {:?}; or leave the table out",
+                    name.value
+                );
+                self.warning("unused-upstream", table.span.clone(), message, help);
+            }
+        }
+    }
+
+    fn is_for_routes(&self, name: &str) -> bool {
+        let mut wanted = self
+            .route_tables()
+            .iter()
+            .filter_map(|route| route.upstream.as_ref());
+        wanted.any(|wanted| wanted.value == name)
+    }
+
+    fn is_for_listeners(&self, name: &str) -> bool {
+        let mut tcp = self
+            .listens()
+            .iter()
+            .filter(|listen| listen::mode(listen) == Mode::Tcp);
+        tcp.any(|listen| {
+            listen
+                .upstream
+                .as_ref()
+                .is_some_and(|wanted| wanted.value == name)
+        })
+    }
+}

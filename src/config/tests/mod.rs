@@ -1,0 +1,1 @@
+//! Configurations that are right, and what is said of those that are wrong.

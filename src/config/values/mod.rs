@@ -1,0 +1,666 @@
+//! The words of the configuration file: sizes, times, addresses, patterns, each with its own errors.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use toml::de::DeValue;
+
+use super::error::{Diagnostic, nearest};
+use super::read::{Number, Place, Read, Word, Wrong};
+use crate::route;
+use crate::runtime::Address;
+use crate::upstream::EndpointSettings;
+
+/// A time, longer than nothing: `"30s"`, `"1m30s"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time(pub Duration);
+
+/// Units of time, in milliseconds.
+const TIMES: &[(&str, u64)] = &[
+    ("ms", 1),
+    ("s", 1_000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
+
+impl Word for Time {
+    const EXPECTS: &'static str = "a time";
+    const EXAMPLE: &'static str = "\"30s\"";
+    const CODE: &'static str = "bad-time";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let help = "write a number and a unit (ms, s, m, h, d): \"30s\"";
+        let wrong = || Wrong::new(format!("`{text}` is not a time"), help);
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(Wrong::new(
+                "a time needs a unit",
+                format!("write \"{text}s\" for seconds, or \"{text}ms\""),
+            ));
+        }
+        let (mut rest, mut sum) = (text, 0_u64);
+        while !rest.is_empty() {
+            let (number, after) = split_number(rest).ok_or_else(wrong)?;
+            let end = after
+                .find(|letter: char| letter.is_ascii_digit())
+                .unwrap_or(after.len());
+            let (unit, after) = after.split_at(end);
+            let (_, milliseconds) = TIMES
+                .iter()
+                .find(|(name, _)| *name == unit.trim())
+                .ok_or_else(wrong)?;
+            sum = number
+                .checked_mul(*milliseconds)
+                .and_then(|part| sum.checked_add(part))
+                .ok_or_else(|| Wrong::new(format!("`{text}` is longer than Atlas can count"), help))?;
+            rest = after;
+        }
+        match (text.is_empty(), sum) {
+            (true, _) => Err(wrong()),
+            (_, 0) => Err(Wrong::new("a time of zero would end everything at once", help)),
+            _ => Ok(Self(Duration::from_millis(sum))),
+        }
+    }
+}
+
+/// A number of bytes: `"64KiB"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+/// Units of size, in bytes.
+const SIZES: &[(&str, u64)] = &[
+    ("B", 1),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+    ("KB", 1_000),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+];
+
+impl Word for Size {
+    const EXPECTS: &'static str = "a size";
+    const EXAMPLE: &'static str = "\"64KiB\"";
+    const CODE: &'static str = "bad-size";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let help = "write a whole number and a unit (B, KiB, MiB, GiB, TiB): \"64KiB\"";
+        let wrong = || Wrong::new(format!("`{text}` is not a size"), help);
+        let (number, unit) = split_number(text).ok_or_else(wrong)?;
+        let unit = unit.trim();
+        if unit.is_empty() {
+            return Err(Wrong::new(
+                "a size needs a unit",
+                format!("write \"{number}B\" for bytes, or \"{number}KiB\""),
+            ));
+        }
+        let Some((_, bytes)) = SIZES.iter().find(|(name, _)| *name == unit) else {
+            let meant = SIZES
+                .iter()
+                .find(|(name, _)| name[..1].eq_ignore_ascii_case(&unit[..unit.len().min(1)]));
+            return Err(match meant {
+                Some((name, _)) if unit.len() <= 3 && unit.is_ascii() => Wrong::new(
+                    format!("`{unit}` is not a unit of size"),
+                    format!("did you mean \"{number}{name}\"?"),
+                ),
+                _ => wrong(),
+            });
+        };
+        number
+            .checked_mul(*bytes)
+            .map(Self)
+            .ok_or_else(|| Wrong::new(format!("`{text}` is more than Atlas can count"), help))
+    }
+}
+
+fn split_number(text: &str) -> Option<(u64, &str)> {
+    let end = text
+        .find(|letter: char| !letter.is_ascii_digit())
+        .unwrap_or(text.len());
+    Some((text[..end].parse().ok()?, &text[end..]))
+}
+
+/// A number of bytes, or `"unlimited"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound(pub Option<u64>);
+
+impl Word for Bound {
+    const EXPECTS: &'static str = "a size or \"unlimited\"";
+    const EXAMPLE: &'static str = "\"64KiB\"";
+    const CODE: &'static str = "bad-size";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if text == "unlimited" {
+            return Ok(Self(None));
+        }
+        Size::parse(text)
+            .map(|Size(bytes)| Self(Some(bytes)))
+            .map_err(|wrong| Wrong::new(wrong.message, format!("{}, or \"unlimited\"", wrong.help)))
+    }
+}
+
+/// How many workers; `None`: one for each core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workers(pub Option<usize>);
+
+/// More threads than cores only cost; this is more than any machine has.
+const WORKERS_MAX: u64 = 1024;
+
+impl Read for Workers {
+    const EXPECTS: &'static str = "\"auto\" or a whole number";
+
+    fn read(value: &DeValue<'_>, place: &Place<'_>, found: &mut Vec<Diagnostic>) -> Option<Self> {
+        match value.as_str() {
+            Some("auto") => Some(Self(None)),
+            Some(word) if word.parse::<u64>().is_err() => {
+                let message = format!("`workers` must be {}, not \"{word}\"", Self::EXPECTS);
+                let help = "write: workers = \"auto\"";
+                found.push(Diagnostic::error("wrong-type", place.span.clone(), message).help(help));
+                None
+            }
+            _ => Number::<1, WORKERS_MAX>::read(value, place, found)
+                .map(|Number(count)| Self(usize::try_from(count).ok())),
+        }
+    }
+}
+
+/// Defines a closed list of words.
+macro_rules! one_of {
+    ($(#[$meta:meta])* $name:ident $expects:literal, $example:literal { $($(#[$doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$doc])* $variant,)+ }
+
+        impl Word for $name {
+            const EXPECTS: &'static str = $expects;
+            const EXAMPLE: &'static str = $example;
+            const CODE: &'static str = "bad-value";
+
+            fn parse(text: &str) -> Result<Self, Wrong> {
+                match text {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err(unknown_word(text, $expects, &[$($text),+])),
+                }
+            }
+        }
+    };
+}
+
+fn unknown_word(text: &str, expects: &str, known: &[&str]) -> Wrong {
+    let help = match nearest(text, known.iter().copied()) {
+        Some(word) => format!("did you mean \"{word}\"?"),
+        None => format!("write {expects}"),
+    };
+    Wrong::new(format!("\"{text}\" is not known here"), help)
+}
+
+one_of! {
+    /// What is spoken on a listener.
+    Mode "\"http\" or \"tcp\"", "\"http\"" {
+        /// Requests, by the routes.
+        Http = "http",
+        /// Bytes, to one upstream.
+        Tcp = "tcp",
+    }
+}
+
+one_of! {
+    /// The least version of TLS.
+    MinVersion "\"1.2\" or \"1.3\"", "\"1.2\"" {
+        /// TLS 1.2.
+        Tls12 = "1.2",
+        /// TLS 1.3.
+        Tls13 = "1.3",
+    }
+}
+
+one_of! {
+    /// How a record is written.
+    LogFormat "\"combined\" or \"json\"", "\"combined\"" {
+        /// As nginx and Apache call it.
+        Combined = "combined",
+        /// One object a line.
+        Json = "json",
+    }
+}
+
+/// A network: `"10.0.0.0/8"`, or one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network(pub IpNet);
+
+impl Word for Network {
+    const EXPECTS: &'static str = "a network";
+    const EXAMPLE: &'static str = "\"10.0.0.0/8\"";
+    const CODE: &'static str = "bad-network";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let help = "write an address or a network: \"10.0.0.0/8\", \"fd00::/8\", \"192.0.2.7\"";
+        if let Ok(address) = text.parse::<IpAddr>() {
+            return Ok(Self(address.into()));
+        }
+        let network: IpNet = text
+            .parse()
+            .map_err(|_| Wrong::new(format!("`{text}` is not a network"), help))?;
+        if network.trunc() == network {
+            return Ok(Self(network));
+        }
+        Err(Wrong::new(
+            format!("`{text}` is an address inside a network, not the network"),
+            format!("did you mean \"{}\", or \"{}\"?", network.trunc(), network.addr()),
+        ))
+    }
+}
+
+/// Where to listen: an IP address, or a Unix socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// TCP; the port stands in a key of its own.
+    Ip(IpAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl Word for ListenAddress {
+    const EXPECTS: &'static str = "an IP address or \"unix:/path\"";
+    const EXAMPLE: &'static str = "\"0.0.0.0\"";
+    const CODE: &'static str = "bad-address";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return unix_path(path).map(Self::Unix);
+        }
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Ip(address));
+        }
+        let message = format!("`{text}` is not an IP address");
+        if let Ok(both) = text.parse::<SocketAddr>() {
+            let help = format!(
+                "write the port in a line of its own: address = \"{}\", port = {}",
+                both.ip(),
+                both.port()
+            );
+            return Err(Wrong::new(message, help));
+        }
+        let bare = text.trim_start_matches('[').trim_end_matches(']');
+        Err(Wrong::new(
+            message,
+            match bare.parse::<IpAddr>() {
+                Ok(address) => format!("write it without brackets: \"{address}\""),
+                Err(_) if text.starts_with('/') => format!("for a Unix socket write \"unix:{text}\""),
+                Err(_) if text == "localhost" => "write \"127.0.0.1\" or \"::1\"".to_owned(),
+                Err(_) => {
+                    "write \"0.0.0.0\" for all of IPv4, \"::\" for all of IPv6, or an address of this machine"
+                        .to_owned()
+                }
+            },
+        ))
+    }
+}
+
+/// The longest path the kernel takes for a Unix socket.
+const UNIX_PATH_BYTES_MAX: usize = 107;
+
+fn unix_path(path: &str) -> Result<PathBuf, Wrong> {
+    let help = "write \"unix:/run/app.sock\"";
+    if path.is_empty() || path.contains('\0') {
+        return Err(Wrong::new("`unix:` needs a path", help));
+    }
+    if path.len() > UNIX_PATH_BYTES_MAX {
+        let message = format!(
+            "the path of a Unix socket has at most {UNIX_PATH_BYTES_MAX} bytes, this one {}",
+            path.len()
+        );
+        return Err(Wrong::new(message, help));
+    }
+    Ok(path.into())
+}
+
+/// An IP address and a port, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressAndPort(pub SocketAddr);
+
+impl Word for AddressAndPort {
+    const EXPECTS: &'static str = "an IP address with a port";
+    const EXAMPLE: &'static str = "\"127.0.0.1:9901\"";
+    const CODE: &'static str = "bad-address";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if let Some(address) = text
+            .parse()
+            .ok()
+            .filter(|address: &SocketAddr| address.port() != 0)
+        {
+            return Ok(Self(address));
+        }
+        let help = match text.parse::<IpAddr>() {
+            Ok(IpAddr::V4(address)) => format!("a port is missing: \"{address}:9901\""),
+            Ok(IpAddr::V6(address)) => format!("a port is missing: \"[{address}]:9901\""),
+            Err(_) => "write an IP address and a port: \"127.0.0.1:9901\"".to_owned(),
+        };
+        Err(Wrong::new(
+            format!("`{text}` is not an IP address with a port"),
+            help,
+        ))
+    }
+}
+
+/// Where an upstream can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint(pub EndpointSettings);
+
+impl Word for Endpoint {
+    const EXPECTS: &'static str = "\"host:port\" or \"unix:/path\"";
+    const EXAMPLE: &'static str = "\"127.0.0.1:3000\"";
+    const CODE: &'static str = "bad-endpoint";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return unix_path(path).map(|path| Self(EndpointSettings::Address(Address::Unix(path))));
+        }
+        if let Some((scheme, rest)) = text.split_once("://") {
+            let rest = rest.trim_end_matches('/');
+            let help = match scheme {
+                "https" => format!("write \"{rest}\" with a port, and tls = true in the upstream"),
+                _ => format!("write \"{rest}\" with a port"),
+            };
+            return Err(Wrong::new("an endpoint is no URL", help));
+        }
+        if let Ok(address) = text.parse::<IpAddr>() {
+            let with_port = SocketAddr::new(address, 3000);
+            return Err(Wrong::new(
+                format!("`{text}` has no port"),
+                format!("write the port behind it: \"{with_port}\""),
+            ));
+        }
+        if let Some(address) = text
+            .parse()
+            .ok()
+            .filter(|address: &SocketAddr| address.port() != 0)
+        {
+            return Ok(Self(EndpointSettings::Address(Address::Tcp(address))));
+        }
+        let Some((host, port)) = text.rsplit_once(':') else {
+            let (message, help) = if text.starts_with('/') {
+                (
+                    format!("`{text}` is not an endpoint"),
+                    format!("for a Unix socket write \"unix:{text}\""),
+                )
+            } else {
+                (
+                    format!("`{text}` has no port"),
+                    format!("write the port behind it: \"{text}:3000\""),
+                )
+            };
+            return Err(Wrong::new(message, help));
+        };
+        let port = port.parse::<u16>().ok().filter(|port| *port != 0);
+        match port {
+            Some(port) if is_host_name(host) => Ok(Self(EndpointSettings::Name(
+                host.to_ascii_lowercase().into(),
+                port,
+            ))),
+            Some(_) => Err(Wrong::new(
+                format!("`{host}` is not a host name"),
+                "write \"app.internal:3000\"",
+            )),
+            None => Err(Wrong::new(
+                format!("`{text}` has no port from 1 to 65535"),
+                format!("write \"{host}:3000\""),
+            )),
+        }
+    }
+}
+
+/// Labels of letters, digits, `-` and `_`, joined by points.
+pub fn is_host_name(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+/// Which host a route asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host(pub route::HostPattern);
+
+impl Word for Host {
+    const EXPECTS: &'static str = "a host name";
+    const EXAMPLE: &'static str = "\"a.example\"";
+    const CODE: &'static str = "bad-host";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+        let bracketed = |name: &str| {
+            let inner = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+            inner.is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())
+        };
+        if is_host_name(&name) || bracketed(&name) {
+            return Ok(Self(route::HostPattern::Exact(name)));
+        }
+        if let Some(rest) = name.strip_prefix("*.").filter(|rest| is_host_name(rest)) {
+            return Ok(Self(route::HostPattern::Wildcard(rest.to_owned())));
+        }
+        let message = format!("`{text}` is not a host a route can ask for");
+        let without_port = name
+            .rsplit_once(':')
+            .filter(|(host, port)| is_host_name(host) && port.parse::<u16>().is_ok());
+        Err(Wrong::new(
+            message,
+            match without_port {
+                Some((host, _)) => {
+                    format!("write it without the port: \"{host}\" (`listen` binds a route to a listener)")
+                }
+                None if name == "*" => "leave `host` out: the route is then for any host".to_owned(),
+                None if text.contains("://") => "write the name alone: \"a.example\"".to_owned(),
+                None if name.contains('*') => "`*` stands for the first label only: \"*.example\"".to_owned(),
+                None => "write \"a.example\" or \"*.example\"".to_owned(),
+            },
+        ))
+    }
+}
+
+/// Which path a route asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UrlPath(pub String);
+
+impl Word for UrlPath {
+    const EXPECTS: &'static str = "a path of URLs";
+    const EXAMPLE: &'static str = "\"/api\"";
+    const CODE: &'static str = "bad-path";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if !text.starts_with('/') {
+            return Err(Wrong::new("a path begins with `/`", format!("write \"/{text}\"")));
+        }
+        if let Some(at) = text.find(['?', '#']) {
+            let message = format!("a path has no `{}`", &text[at..=at]);
+            return Err(Wrong::new(message, format!("write \"{}\"", &text[..at])));
+        }
+        if let Some(at) = text.find('*') {
+            let help = format!(
+                "a path is for all that is below it anyway: \"{}\"",
+                text[..at].trim_end_matches('/')
+            );
+            let help = if text[..at].trim_end_matches('/').is_empty() {
+                "write \"/\"".to_owned()
+            } else {
+                help
+            };
+            return Err(Wrong::new("a path has no wildcards", help));
+        }
+        if text.split('/').any(|segment| matches!(segment, "." | "..")) || text.contains("//") {
+            let help = "requests are compared after `.`, `..` and `//` have gone";
+            return Err(Wrong::new("a path has no `.`, `..` or empty segments", help));
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let help = "write other letters as %-escapes of their UTF-8 bytes: \"/caf%C3%A9\"";
+            return Err(Wrong::new(
+                "a path holds no spaces, control characters or letters beyond ASCII",
+                help,
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// A method.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Method(pub http::Method);
+
+impl Word for Method {
+    const EXPECTS: &'static str = "a method";
+    const EXAMPLE: &'static str = "\"GET\"";
+    const CODE: &'static str = "bad-method";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let upper = text.to_ascii_uppercase();
+        if upper != text {
+            let message = format!("`{text}` would never match: methods are written in capitals");
+            return Err(Wrong::new(message, format!("did you mean \"{upper}\"?")));
+        }
+        text.parse()
+            .map(Self)
+            .map_err(|_| Wrong::new(format!("`{text}` is not a method"), "write \"GET\""))
+    }
+}
+
+/// A protocol a listener speaks inside TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Protocol(pub String);
+
+impl Word for Protocol {
+    const EXPECTS: &'static str = "a protocol";
+    const EXAMPLE: &'static str = "\"http/1.1\"";
+    const CODE: &'static str = "bad-alpn";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if (1..=255).contains(&text.len()) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Wrong::new(
+            "the name of a protocol has from 1 to 255 bytes",
+            "write \"http/1.1\"",
+        ))
+    }
+}
+
+/// Where a redirect leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template(pub Arc<str>);
+
+impl Word for Template {
+    const EXPECTS: &'static str = "a URL";
+    const EXAMPLE: &'static str = "\"https://{host}{uri}\"";
+    const CODE: &'static str = "bad-redirect";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        const KNOWN: [&str; 4] = ["host", "uri", "path", "query"];
+        let help = "write \"https://{host}{uri}\"; {path} and {query} are known as well";
+        let mut rest = text;
+        while let Some((_, after)) = rest.split_once('{') {
+            let Some((name, after)) = after.split_once('}') else {
+                return Err(Wrong::new("`{` has no `}`", help));
+            };
+            if !KNOWN.contains(&name) {
+                let help = nearest(name, KNOWN)
+                    .map_or_else(|| help.to_owned(), |name| format!("did you mean {{{name}}}?"));
+                return Err(Wrong::new(format!("`{{{name}}}` is not known"), help));
+            }
+            rest = after;
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Wrong::new(
+                "a URL holds no spaces, control characters or letters beyond ASCII",
+                help,
+            ));
+        }
+        if text.starts_with('/') || text.starts_with("http://") || text.starts_with("https://") {
+            return Ok(Self(text.into()));
+        }
+        if text.starts_with('{') {
+            return Ok(Self(text.into()));
+        }
+        let help = format!("write \"https://{text}\", or a path that begins with `/`");
+        Err(Wrong::new(format!("`{text}` is not a URL"), help))
+    }
+}
+
+/// The Host an upstream is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostSent(pub Arc<str>);
+
+impl Word for HostSent {
+    const EXPECTS: &'static str = "a host, with or without a port";
+    const EXAMPLE: &'static str = "\"app.internal\"";
+    const CODE: &'static str = "bad-host";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let authority: Option<http::uri::Authority> = text.parse().ok();
+        match authority {
+            Some(authority) if !text.contains('@') && !authority.host().is_empty() => Ok(Self(text.into())),
+            _ => Err(Wrong::new(
+                format!("`{text}` is not a host"),
+                "write \"app.internal\" or \"app.internal:8080\"",
+            )),
+        }
+    }
+}
+
+/// The name of a file in a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileName(pub String);
+
+impl Word for FileName {
+    const EXPECTS: &'static str = "a file name";
+    const EXAMPLE: &'static str = "\"index.html\"";
+    const CODE: &'static str = "bad-file-name";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let help = "write a name alone: \"index.html\"";
+        match text {
+            "" | "." | ".." => Err(Wrong::new(format!("`{text}` is not the name of a file"), help)),
+            _ if text.contains(['/', '\0']) => Err(Wrong::new("a file name has no `/`", help)),
+            _ => Ok(Self(text.to_owned())),
+        }
+    }
+}
+
+/// A file below a root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileBelow(pub String);
+
+impl Word for FileBelow {
+    const EXPECTS: &'static str = "a file below the root";
+    const EXAMPLE: &'static str = "\"index.html\"";
+    const CODE: &'static str = "bad-file-name";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let relative = text.trim_start_matches('/');
+        if relative != text && !relative.is_empty() {
+            return Err(Wrong::new(
+                "the file is named from the root on, without `/` before it",
+                format!("write \"{relative}\""),
+            ));
+        }
+        if text.contains('\0') || text.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            let message = format!("`{text}` is not a file below the root");
+            return Err(Wrong::new(message, "write \"index.html\""));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

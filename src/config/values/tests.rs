@@ -1,0 +1,1 @@
+//! Words that are right and words that are wrong.
