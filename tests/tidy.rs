@@ -49,7 +49,7 @@ const KNOWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("files", &["buffer", "http", "outcome", "runtime", "sys", "time"]),
-    ("access_log", &["outcome", "time"]),
+    ("access_log", &["metrics", "outcome", "time"]),
     // The contract.
     (
         "generation",

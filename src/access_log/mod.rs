@@ -1,6 +1,15 @@
 //! What is written down: one record for every connection, one for every exchange on it.
 
+mod format;
+mod log;
+mod record;
+mod writer;
+
 use std::path::PathBuf;
+
+pub use log::{BATCH_BYTES, Log};
+pub use record::{ConnectionFacts, ConnectionRecord, ExchangeRecord, Moved, Request, RequestFacts};
+pub use writer::{Batch, Sender, Target, Writer};
 
 /// What the access log needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,3 +30,6 @@ pub enum Format {
     /// One JSON object a line; connections and exchanges.
     Json,
 }
+
+#[cfg(test)]
+mod tests;

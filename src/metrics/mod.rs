@@ -1,1 +1,10 @@
-//! To be written: metrics.
+//! What is counted: by each worker for itself, summed when somebody asks, told as Prometheus text.
+
+mod counters;
+mod text;
+
+pub use counters::{Counters, Direction, ListenerCounters, Process, UpstreamCounters};
+pub use text::{Certificate, Facts, text};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,438 @@
+//! The counters. Each has one writer, so that counting is a load and a store, without contention.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::outcome::{Carrier, Cause, End, Phase, Refusal, Side};
+
+/// A number that only one thread changes and any thread reads.
+#[derive(Debug, Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    fn add(&self, count: u64) {
+        // One writer: no read-modify-write is needed, and none is paid for.
+        self.0.store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
+    }
+
+    fn subtract(&self, count: u64) {
+        self.0.store(self.0.load(Relaxed).saturating_sub(count), Relaxed);
+    }
+
+    pub(super) fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+fn counters(count: usize) -> Box<[Counter]> {
+    (0..count).map(|_| Counter::default()).collect()
+}
+
+/// Which way bytes went, seen from Atlas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Read from clients.
+    FromDownstream,
+    /// Written to clients.
+    ToDownstream,
+    /// Read from endpoints.
+    FromUpstream,
+    /// Written to endpoints.
+    ToUpstream,
+}
+
+impl Direction {
+    pub(super) const ALL: [Self; 4] = [
+        Self::FromDownstream,
+        Self::ToDownstream,
+        Self::FromUpstream,
+        Self::ToUpstream,
+    ];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::FromDownstream => "from_downstream",
+            Self::ToDownstream => "to_downstream",
+            Self::FromUpstream => "from_upstream",
+            Self::ToUpstream => "to_upstream",
+        }
+    }
+}
+
+/// The TLS versions handshakes are told apart by; the last is for those that agreed on none.
+pub(super) const TLS_VERSIONS: [&str; 3] = ["TLSv1.2", "TLSv1.3", "none"];
+
+/// Classes of response statuses; the first is for exchanges without a response.
+pub(super) const STATUS_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Every carrier with every refusal it can have.
+pub(super) fn carriers() -> Vec<Carrier> {
+    let process = Refusal::ALL.iter().map(|refusal| Carrier::Process(*refusal));
+    std::iter::once(Carrier::None).chain(process).collect()
+}
+
+/// What one worker counts. Only that worker may write; anybody may read.
+#[derive(Debug)]
+pub struct Counters {
+    listeners: Named<ListenerCounters>,
+    upstreams: Named<UpstreamCounters>,
+    handshakes: Box<[Counter]>,
+    handshakes_resumed: Counter,
+    carriers: Box<[Counter]>,
+    connections: Ends,
+    exchanges: Ends,
+    responses: [Counter; STATUS_CLASSES.len()],
+    bytes: [Counter; Direction::ALL.len()],
+    records_dropped: Counter,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Counters {
+    /// Everything at zero.
+    pub fn new() -> Self {
+        Self {
+            listeners: Named::default(),
+            upstreams: Named::default(),
+            handshakes: counters(TLS_VERSIONS.len() * Cause::ALL.len()),
+            handshakes_resumed: Counter::default(),
+            carriers: counters(carriers().len()),
+            connections: Ends::new(),
+            exchanges: Ends::new(),
+            responses: Default::default(),
+            bytes: Default::default(),
+            records_dropped: Counter::default(),
+        }
+    }
+
+    /// The counters of a listener, made when first asked for. Ask once and keep them: it is a search.
+    pub fn listener(&self, name: &Arc<str>) -> Arc<ListenerCounters> {
+        self.listeners.find_or_add(name)
+    }
+
+    /// The counters of an upstream, made when first asked for. Ask once and keep them: it is a search.
+    pub fn upstream(&self, name: &Arc<str>) -> Arc<UpstreamCounters> {
+        self.upstreams.find_or_add(name)
+    }
+
+    /// A handshake with a client went through; `version` as `TLSv1.3`.
+    pub fn handshake_finished(&self, version: &str, resumed: bool) {
+        self.handshake(version, Cause::Finished);
+        if resumed {
+            self.handshakes_resumed.add(1);
+        }
+    }
+
+    /// A handshake with a client did not go through.
+    pub fn handshake_failed(&self, cause: Cause) {
+        self.handshake("none", cause);
+    }
+
+    fn handshake(&self, version: &str, cause: Cause) {
+        let last = TLS_VERSIONS.len() - 1;
+        let row = TLS_VERSIONS
+            .iter()
+            .position(|known| *known == version)
+            .unwrap_or(last);
+        self.handshakes[row * Cause::ALL.len() + cause as usize].add(1);
+    }
+
+    /// It is decided who makes the records of a downstream connection.
+    pub fn carried(&self, carrier: Carrier) {
+        let at = match carrier {
+            Carrier::None => 0,
+            Carrier::Process(refusal) => 1 + refusal as usize,
+        };
+        self.carriers[at].add(1);
+    }
+
+    /// A downstream connection ended.
+    pub fn connection_ended(&self, end: End) {
+        self.connections.count(end);
+    }
+
+    /// An exchange ended, with the status the client got, if it got one.
+    pub fn exchange_ended(&self, end: End, status: Option<u16>) {
+        self.exchanges.count(end);
+        let class = status.map_or(0, |status| usize::from(status / 100));
+        self.responses[class.min(STATUS_CLASSES.len() - 1)].add(1);
+    }
+
+    /// Plaintext bytes went through.
+    pub fn bytes_moved(&self, direction: Direction, count: u64) {
+        self.bytes[direction as usize].add(count);
+    }
+
+    /// Access log records were thrown away because the writer does not keep up.
+    pub fn records_dropped(&self, count: u64) {
+        self.records_dropped.add(count);
+    }
+}
+
+/// What is read by [`super::text`].
+impl Counters {
+    pub(super) fn listeners(&self) -> impl Iterator<Item = (&Arc<str>, &ListenerCounters)> {
+        self.listeners.iter()
+    }
+
+    pub(super) fn upstreams(&self) -> impl Iterator<Item = (&Arc<str>, &UpstreamCounters)> {
+        self.upstreams.iter()
+    }
+
+    pub(super) fn handshakes_by_version_and_cause(&self) -> &[Counter] {
+        &self.handshakes
+    }
+
+    pub(super) fn handshakes_resumed(&self) -> u64 {
+        self.handshakes_resumed.value()
+    }
+
+    pub(super) fn carried_by(&self) -> &[Counter] {
+        &self.carriers
+    }
+
+    pub(super) fn connections_by_end(&self) -> &[Counter] {
+        &self.connections.0
+    }
+
+    pub(super) fn exchanges_by_end(&self) -> &[Counter] {
+        &self.exchanges.0
+    }
+
+    pub(super) fn responses_by_class(&self) -> &[Counter] {
+        &self.responses
+    }
+
+    pub(super) fn bytes_by_direction(&self) -> &[Counter] {
+        &self.bytes
+    }
+
+    pub(super) fn dropped_records(&self) -> u64 {
+        self.records_dropped.value()
+    }
+}
+
+/// A counter for every end there can be: side, then phase, then cause.
+#[derive(Debug)]
+struct Ends(Box<[Counter]>);
+
+impl Ends {
+    fn new() -> Self {
+        Self(counters(Side::ALL.len() * Phase::ALL.len() * Cause::ALL.len()))
+    }
+
+    fn count(&self, end: End) {
+        let row = end.side as usize * Phase::ALL.len() + end.phase as usize;
+        self.0[row * Cause::ALL.len() + end.cause as usize].add(1);
+    }
+}
+
+/// Every end there can be, in the order of their counters.
+pub(super) fn ends() -> impl Iterator<Item = End> {
+    Side::ALL.iter().flat_map(|side| {
+        Phase::ALL.iter().flat_map(move |phase| {
+            Cause::ALL
+                .iter()
+                .map(move |cause| End::new(*side, *phase, *cause))
+        })
+    })
+}
+
+/// Why an accept failed.
+pub(super) const ACCEPT_ERRORS: [&str; 4] = ["aborted", "no_descriptors", "no_memory", "other"];
+
+/// What one worker counts of one listener.
+#[derive(Debug, Default)]
+pub struct ListenerCounters {
+    open: Counter,
+    total: Counter,
+    accept_errors: [Counter; ACCEPT_ERRORS.len()],
+}
+
+impl ListenerCounters {
+    /// A connection was accepted.
+    pub fn connection_opened(&self) {
+        self.open.add(1);
+        self.total.add(1);
+    }
+
+    /// A connection that was accepted is gone.
+    pub fn connection_closed(&self) {
+        self.open.subtract(1);
+    }
+
+    /// `accept` failed.
+    pub fn accept_failed(&self, error: &io::Error) {
+        let at = match error.raw_os_error() {
+            Some(libc::ECONNABORTED) => 0,
+            Some(libc::EMFILE | libc::ENFILE) => 1,
+            Some(libc::ENOBUFS | libc::ENOMEM) => 2,
+            _ => 3,
+        };
+        self.accept_errors[at].add(1);
+    }
+
+    pub(super) fn open(&self) -> u64 {
+        self.open.value()
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.total.value()
+    }
+
+    pub(super) fn accept_errors(&self) -> &[Counter] {
+        &self.accept_errors
+    }
+}
+
+/// Upper bounds of the connect histogram, in microseconds; one more bucket is without bound.
+pub(super) const CONNECT_BOUNDS_US: [u64; 13] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000,
+];
+
+/// What one worker counts of one upstream.
+#[derive(Debug)]
+pub struct UpstreamCounters {
+    reused: Counter,
+    fresh: Counter,
+    connect_failures: Box<[Counter]>,
+    connect_buckets: [Counter; CONNECT_BOUNDS_US.len() + 1],
+    connect_us: Counter,
+}
+
+impl Default for UpstreamCounters {
+    fn default() -> Self {
+        Self {
+            reused: Counter::default(),
+            fresh: Counter::default(),
+            connect_failures: counters(Cause::ALL.len()),
+            connect_buckets: Default::default(),
+            connect_us: Counter::default(),
+        }
+    }
+}
+
+impl UpstreamCounters {
+    /// A request goes out on a connection from the pool.
+    pub fn connection_reused(&self) {
+        self.reused.add(1);
+    }
+
+    /// A new connection stands, TLS included, after `took`.
+    pub fn connected(&self, took: Duration) {
+        self.fresh.add(1);
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = CONNECT_BOUNDS_US.partition_point(|bound| *bound < took);
+        self.connect_buckets[bucket].add(1);
+        self.connect_us.add(took);
+    }
+
+    /// A new connection could not be had.
+    pub fn connect_failed(&self, cause: Cause) {
+        self.connect_failures[cause as usize].add(1);
+    }
+
+    pub(super) fn reused(&self) -> u64 {
+        self.reused.value()
+    }
+
+    pub(super) fn fresh(&self) -> u64 {
+        self.fresh.value()
+    }
+
+    pub(super) fn connect_failures_by_cause(&self) -> &[Counter] {
+        &self.connect_failures
+    }
+
+    pub(super) fn connect_buckets(&self) -> &[Counter] {
+        &self.connect_buckets
+    }
+
+    pub(super) fn connect_us(&self) -> u64 {
+        self.connect_us.value()
+    }
+}
+
+/// What the threads of the process count together; rare things only.
+#[derive(Debug, Default)]
+pub struct Process {
+    panics: AtomicU64,
+    records_lost: AtomicU64,
+    lines_dropped: AtomicU64,
+}
+
+impl Process {
+    /// A task or a thread panicked.
+    pub fn panicked(&self) {
+        self.panics.fetch_add(1, Relaxed);
+    }
+
+    /// Access log records that had been handed over could not be written.
+    pub fn records_lost(&self, count: u64) {
+        self.records_lost.fetch_add(count, Relaxed);
+    }
+
+    /// Lines of the error log were thrown away because nobody reads them.
+    pub fn lines_dropped(&self, count: u64) {
+        self.lines_dropped.fetch_add(count, Relaxed);
+    }
+
+    pub(super) fn panics(&self) -> u64 {
+        self.panics.load(Relaxed)
+    }
+
+    pub(super) fn lost_records(&self) -> u64 {
+        self.records_lost.load(Relaxed)
+    }
+
+    pub(super) fn dropped_lines(&self) -> u64 {
+        self.lines_dropped.load(Relaxed)
+    }
+}
+
+/// Counters by name: a list that only grows, as long as the names of all configurations so far.
+#[derive(Debug)]
+struct Named<T>(OnceLock<Box<Node<T>>>);
+
+#[derive(Debug)]
+struct Node<T> {
+    name: Arc<str>,
+    counters: Arc<T>,
+    next: Named<T>,
+}
+
+impl<T> Default for Named<T> {
+    fn default() -> Self {
+        Self(OnceLock::new())
+    }
+}
+
+impl<T: Default> Named<T> {
+    fn find_or_add(&self, name: &Arc<str>) -> Arc<T> {
+        let mut place = self;
+        loop {
+            let node = place.0.get_or_init(|| {
+                Box::new(Node {
+                    name: name.clone(),
+                    counters: Arc::default(),
+                    next: Self::default(),
+                })
+            });
+            if node.name == *name {
+                return node.counters.clone();
+            }
+            place = &node.next;
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &T)> {
+        let first = self.0.get();
+        std::iter::successors(first, |node| node.next.0.get()).map(|node| (&node.name, &*node.counters))
+    }
+}

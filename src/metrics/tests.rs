@@ -1,0 +1,1 @@
+//! Whether what is counted is what is told.

@@ -1,0 +1,449 @@
+//! The sum of what the workers counted, with what the supervisor knows, as Prometheus text.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use super::counters::{
+    ACCEPT_ERRORS, CONNECT_BOUNDS_US, Counter, Counters, Direction, Process, STATUS_CLASSES, TLS_VERSIONS,
+    UpstreamCounters, carriers, ends,
+};
+use crate::outcome::Cause;
+
+/// What the supervisor knows and no worker counts.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// When the process started.
+    pub started: SystemTime,
+    /// The number of the running generation.
+    pub generation: u64,
+    /// Reloads that brought a new generation.
+    pub reloads_finished: u64,
+    /// Reloads that changed nothing because the configuration was wrong.
+    pub reloads_failed: u64,
+    /// The driver of each worker, in their order, as `io_uring`, and the whole sentence about it.
+    pub drivers: Vec<(&'static str, String)>,
+    /// The certificates of the running generation.
+    pub certificates: Vec<Certificate>,
+}
+
+/// A certificate that is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The listener's name.
+    pub listener: Arc<str>,
+    /// The names it stands for, with commas between them.
+    pub names: String,
+    /// Its serial number in hexadecimal.
+    pub serial: String,
+    /// The last moment it is good.
+    pub not_after: SystemTime,
+}
+
+/// All metrics, in the text format of OpenMetrics 1.0, which Prometheus reads.
+pub fn text(workers: &[Arc<Counters>], process: &Process, facts: &Facts, now: SystemTime) -> String {
+    let mut families = Families::default();
+    connections(&mut families, workers);
+    handshakes(&mut families, workers);
+    exchanges(&mut families, workers);
+    upstreams(&mut families, workers);
+    logs(&mut families, workers, process);
+    control_plane(&mut families, facts);
+    certificates(&mut families, &facts.certificates, now);
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(families));
+    let mut text = String::new();
+    // Writing into a `String` cannot fail.
+    let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+    text
+}
+
+fn connections(families: &mut Families, workers: &[Arc<Counters>]) {
+    for (listener, counters) in workers.iter().flat_map(|worker| worker.listeners()) {
+        let labels = vec![("listener", listener.to_string())];
+        families.gauge(
+            "atlas_downstream_connections_open",
+            "Connections of clients that are open",
+            labels.clone(),
+            counters.open(),
+        );
+        families.counter(
+            "atlas_downstream_connections",
+            "Connections accepted",
+            labels.clone(),
+            counters.total(),
+        );
+        for (error, count) in ACCEPT_ERRORS.iter().zip(counters.accept_errors()) {
+            let mut labels = labels.clone();
+            labels.push(("error", (*error).to_owned()));
+            families.counter(
+                "atlas_accept_errors",
+                "Accepts that failed",
+                labels,
+                count.value(),
+            );
+        }
+    }
+    for worker in workers {
+        by_end(
+            families,
+            "atlas_downstream_connections_ended",
+            "Connections of clients, by how they ended",
+            worker.connections_by_end(),
+        );
+    }
+}
+
+fn handshakes(families: &mut Families, workers: &[Arc<Counters>]) {
+    let kinds = TLS_VERSIONS
+        .iter()
+        .flat_map(|version| Cause::ALL.iter().map(move |cause| (*version, *cause)));
+    for worker in workers {
+        for ((version, cause), count) in kinds.clone().zip(worker.handshakes_by_version_and_cause()) {
+            let labels = vec![
+                ("result", cause.as_str().to_owned()),
+                ("tls_version", version.to_owned()),
+            ];
+            families.counter_if_any(
+                "atlas_downstream_handshakes",
+                "TLS handshakes with clients, by result",
+                labels,
+                count.value(),
+            );
+        }
+        families.counter(
+            "atlas_downstream_handshakes_resumed",
+            "TLS handshakes with clients that took up a session of before",
+            Vec::new(),
+            worker.handshakes_resumed(),
+        );
+        for (carrier, count) in carriers().into_iter().zip(worker.carried_by()) {
+            let labels = vec![
+                ("carrier", carrier.as_str().to_owned()),
+                (
+                    "refusal",
+                    carrier
+                        .refusal()
+                        .map_or_else(String::new, |refusal| refusal.as_str().to_owned()),
+                ),
+            ];
+            families.counter(
+                "atlas_downstream_carriers",
+                "Connections of clients, by who makes their TLS records and why not the kernel",
+                labels,
+                count.value(),
+            );
+        }
+    }
+}
+
+fn exchanges(families: &mut Families, workers: &[Arc<Counters>]) {
+    for worker in workers {
+        by_end(
+            families,
+            "atlas_exchanges",
+            "Requests with their responses, by how they ended",
+            worker.exchanges_by_end(),
+        );
+        for (class, count) in STATUS_CLASSES.iter().zip(worker.responses_by_class()) {
+            families.counter(
+                "atlas_responses",
+                "Exchanges, by the class of the status the client got",
+                vec![("class", (*class).to_owned())],
+                count.value(),
+            );
+        }
+        for (direction, count) in Direction::ALL.iter().zip(worker.bytes_by_direction()) {
+            families.counter(
+                "atlas_bytes",
+                "Bytes inside TLS, by direction",
+                vec![("direction", direction.as_str().to_owned())],
+                count.value(),
+            );
+        }
+    }
+}
+
+fn by_end(families: &mut Families, name: &'static str, help: &'static str, counters: &[Counter]) {
+    for (end, count) in ends().zip(counters) {
+        let labels = vec![
+            ("side", end.side.as_str().to_owned()),
+            ("phase", end.phase.as_str().to_owned()),
+            ("cause", end.cause.as_str().to_owned()),
+        ];
+        families.counter_if_any(name, help, labels, count.value());
+    }
+}
+
+fn upstreams(families: &mut Families, workers: &[Arc<Counters>]) {
+    for (upstream, counters) in workers.iter().flat_map(|worker| worker.upstreams()) {
+        let labels = vec![("upstream", upstream.to_string())];
+        for (source, count) in [("pool", counters.reused()), ("new", counters.fresh())] {
+            let mut labels = labels.clone();
+            labels.push(("source", source.to_owned()));
+            families.counter(
+                "atlas_upstream_connections_used",
+                "Connections to endpoints that were put to use, from the pool or new",
+                labels,
+                count,
+            );
+        }
+        for (cause, count) in Cause::ALL.iter().zip(counters.connect_failures_by_cause()) {
+            let mut labels = labels.clone();
+            labels.push(("cause", cause.as_str().to_owned()));
+            families.counter_if_any(
+                "atlas_upstream_connect_failures",
+                "Connections to endpoints that could not be had",
+                labels,
+                count.value(),
+            );
+        }
+        families.add(
+            "atlas_upstream_connect_seconds",
+            "How long new connections to endpoints took, TLS included",
+            MetricType::Histogram,
+            labels,
+            Value::Histogram(Histogram::of(counters)),
+        );
+    }
+}
+
+fn logs(families: &mut Families, workers: &[Arc<Counters>], process: &Process) {
+    let dropped: u64 = workers.iter().map(|worker| worker.dropped_records()).sum();
+    for (log, count) in [
+        ("access", dropped + process.lost_records()),
+        ("error", process.dropped_lines()),
+    ] {
+        families.counter(
+            "atlas_log_lines_dropped",
+            "Lines of a log thrown away because they could not be written in time",
+            vec![("log", log.to_owned())],
+            count,
+        );
+    }
+    families.counter(
+        "atlas_panics",
+        "Faults in Atlas that ended a connection or a thread",
+        Vec::new(),
+        process.panics(),
+    );
+}
+
+fn control_plane(families: &mut Families, facts: &Facts) {
+    families.gauge(
+        "atlas_start_time_seconds",
+        "When the process started, in seconds since 1970",
+        Vec::new(),
+        seconds(facts.started),
+    );
+    families.gauge(
+        "atlas_build_info",
+        "Always 1; the version is in the label",
+        vec![("version", env!("CARGO_PKG_VERSION").to_owned())],
+        1,
+    );
+    families.gauge(
+        "atlas_generation_number",
+        "How often a configuration was taken, the first included",
+        Vec::new(),
+        facts.generation,
+    );
+    for (result, count) in [
+        ("finished", facts.reloads_finished),
+        ("failed", facts.reloads_failed),
+    ] {
+        families.counter(
+            "atlas_reloads",
+            "Reloads of the configuration",
+            vec![("result", result.to_owned())],
+            count,
+        );
+    }
+    for (worker, (driver, detail)) in facts.drivers.iter().enumerate() {
+        let labels = vec![
+            ("worker", worker.to_string()),
+            ("driver", (*driver).to_owned()),
+            ("detail", detail.clone()),
+        ];
+        families.gauge(
+            "atlas_worker_driver_info",
+            "Always 1; how a worker learns of its sockets is in the labels",
+            labels,
+            1,
+        );
+    }
+}
+
+fn certificates(families: &mut Families, certificates: &[Certificate], now: SystemTime) {
+    for certificate in certificates {
+        let labels = vec![
+            ("listener", certificate.listener.to_string()),
+            ("names", certificate.names.clone()),
+            ("serial", certificate.serial.clone()),
+        ];
+        let not_after = seconds(certificate.not_after);
+        families.gauge(
+            "atlas_tls_certificate_not_after_seconds",
+            "The last moment a certificate is good, in seconds since 1970",
+            labels.clone(),
+            not_after,
+        );
+        families.gauge(
+            "atlas_tls_certificate_expires_in_seconds",
+            "How long a certificate is still good; below zero: it has expired",
+            labels,
+            not_after - seconds(now),
+        );
+    }
+}
+
+/// Seconds since 1970, negative before.
+fn seconds(moment: SystemTime) -> i64 {
+    match moment.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |seconds| -seconds),
+    }
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+/// The families in the order they were first named; samples with the same labels are added up.
+#[derive(Debug, Default)]
+struct Families(Vec<Family>);
+
+#[derive(Debug)]
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    samples: BTreeMap<Labels, Value>,
+}
+
+#[derive(Debug)]
+enum Value {
+    Counter(u64),
+    Gauge(i64),
+    Histogram(Histogram),
+}
+
+impl Families {
+    fn counter(&mut self, name: &'static str, help: &'static str, labels: Labels, value: u64) {
+        self.add(name, help, MetricType::Counter, labels, Value::Counter(value));
+    }
+
+    /// For families with so many labels that those nothing happened to are left out.
+    fn counter_if_any(&mut self, name: &'static str, help: &'static str, labels: Labels, value: u64) {
+        if value > 0 {
+            self.counter(name, help, labels, value);
+        }
+    }
+
+    fn gauge(&mut self, name: &'static str, help: &'static str, labels: Labels, value: impl TryInto<i64>) {
+        let value = value.try_into().unwrap_or(i64::MAX);
+        self.add(name, help, MetricType::Gauge, labels, Value::Gauge(value));
+    }
+
+    fn add(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        kind: MetricType,
+        labels: Labels,
+        value: Value,
+    ) {
+        let at = match self.0.iter().position(|family| family.name == name) {
+            Some(at) => at,
+            None => {
+                self.0.push(Family {
+                    name,
+                    help,
+                    kind,
+                    samples: BTreeMap::new(),
+                });
+                self.0.len() - 1
+            }
+        };
+        match self.0[at].samples.entry(labels) {
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                entry.insert(value);
+            }
+            std::collections::btree_map::Entry::Occupied(mut entry) => entry.get_mut().add(value),
+        }
+    }
+}
+
+impl Value {
+    fn add(&mut self, other: Self) {
+        match (self, other) {
+            (Self::Counter(sum), Self::Counter(more)) => *sum = sum.wrapping_add(more),
+            (Self::Gauge(sum), Self::Gauge(more)) => *sum = sum.saturating_add(more),
+            (Self::Histogram(sum), Self::Histogram(more)) => sum.add(&more),
+            _ => debug_assert!(false, "a family has one kind"),
+        }
+    }
+}
+
+/// How many were within each bound, and their sum in microseconds.
+#[derive(Debug)]
+struct Histogram {
+    counts: Vec<u64>,
+    sum_us: u64,
+}
+
+impl Histogram {
+    fn of(counters: &UpstreamCounters) -> Self {
+        Self {
+            counts: counters.connect_buckets().iter().map(Counter::value).collect(),
+            sum_us: counters.connect_us(),
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.sum_us = self.sum_us.wrapping_add(other.sum_us);
+        for (sum, more) in self.counts.iter_mut().zip(&other.counts) {
+            *sum = sum.wrapping_add(*more);
+        }
+    }
+
+    /// Bounds in seconds with their counts; the library adds them up.
+    fn buckets(&self) -> Vec<(f64, u64)> {
+        let bounds = CONNECT_BOUNDS_US
+            .iter()
+            .map(|bound| micros_as_seconds(*bound))
+            .chain([f64::INFINITY]);
+        bounds.zip(self.counts.iter().copied()).collect()
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "285 years of microseconds are exact")]
+fn micros_as_seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
+
+impl Collector for Families {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for family in &self.0 {
+            let mut metric = encoder.encode_descriptor(family.name, family.help, None, family.kind)?;
+            for (labels, value) in &family.samples {
+                let mut sample = metric.encode_family(labels)?;
+                match value {
+                    Value::Counter(value) => sample.encode_counter::<NoLabelSet, _, u64>(value, None)?,
+                    Value::Gauge(value) => sample.encode_gauge(value)?,
+                    Value::Histogram(value) => sample.encode_histogram::<NoLabelSet>(
+                        micros_as_seconds(value.sum_us),
+                        value.counts.iter().sum(),
+                        &value.buckets(),
+                        None,
+                    )?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
