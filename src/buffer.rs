@@ -105,6 +105,11 @@ impl Buffer {
         }
     }
 
+    /// Keeps the first `count` filled bytes and forgets the rest.
+    pub fn truncate(&mut self, count: usize) {
+        self.end = self.end.min(self.start + count);
+    }
+
     /// Forgets what is filled.
     pub fn clear(&mut self) {
         self.start = 0;

@@ -1,8 +1,20 @@
 //! Heads and fields: owned, parsed where they lie, changed in place, written again from here.
 
+use std::cell::RefCell;
+
 use http::{Method, StatusCode};
 
 use crate::buffer::Buffer;
+
+/// Lists of fields a worker keeps the memory of; one for each message on its way is enough.
+const SPARE_LISTS_MAX: usize = 64;
+
+/// Lists that have grown beyond this many fields are not kept.
+const SPARE_LIST_FIELDS_MAX: usize = 128;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The versions of HTTP Atlas speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +51,9 @@ pub enum BodyLength {
 /// A piece of the bytes of a [`Fields`]: from, to.
 pub(in crate::http) type Span = (u32, u32);
 
+/// Where a field lies: its name, its value.
+pub(in crate::http) type Line = (Span, Span);
+
 /// The fields of a head or of trailers, in the order they came.
 ///
 /// Names are tokens and values hold no CR, LF or NUL: parsing checks it, and so does
@@ -47,13 +62,19 @@ pub(in crate::http) type Span = (u32, u32);
 pub struct Fields {
     /// A parsed head lies here whole; what is pushed follows it.
     pub(in crate::http) bytes: Buffer,
-    pub(in crate::http) lines: Vec<(Span, Span)>,
+    pub(in crate::http) lines: Vec<Line>,
 }
 
 impl Fields {
     /// None.
     pub fn new() -> Self {
-        Self::default()
+        Self::lying_in(Buffer::none())
+    }
+
+    /// Of a head that lies in `bytes`; the lines are to be told.
+    pub(in crate::http) fn lying_in(bytes: Buffer) -> Self {
+        let lines = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        Self { bytes, lines }
     }
 
     /// Name and value of each, in order.
@@ -136,14 +157,34 @@ impl Fields {
     /// Puts bytes behind those that are there.
     pub(in crate::http) fn store(&mut self, bytes: &[u8]) -> Span {
         let from = self.bytes.len();
-        self.bytes.grow(from + bytes.len());
+        if self.bytes.space().len() < bytes.len() {
+            self.bytes.compact();
+            self.bytes.grow(from + bytes.len());
+        }
         self.bytes.push(bytes);
         (offset(from), offset(from + bytes.len()))
     }
 }
 
+impl Drop for Fields {
+    fn drop(&mut self) {
+        let mut lines = std::mem::take(&mut self.lines);
+        if lines.capacity() == 0 || lines.capacity() > SPARE_LIST_FIELDS_MAX {
+            return;
+        }
+        lines.clear();
+        // At the end of a thread the spare lists may be gone before the last message.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < SPARE_LISTS_MAX {
+                spare.push(lines);
+            }
+        });
+    }
+}
+
 /// Heads are bounded far below 4 GiB by `limits.head`.
-fn offset(at: usize) -> u32 {
+pub(in crate::http) fn offset(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }
 
@@ -156,7 +197,12 @@ pub struct RequestHead {
     pub(in crate::http) query: Option<Span>,
     pub(in crate::http) authority: Option<Span>,
     pub(in crate::http) body: BodyLength,
-    /// The fields, to be changed on the way.
+    /// Whether the client wants to use the connection again.
+    pub(in crate::http) persists: bool,
+    pub(in crate::http) expects_continue: bool,
+    /// The fields, to be changed on the way: without those that frame the body (Content-Length,
+    /// Transfer-Encoding; see [`RequestHead::body`]), and with Host as [`RequestHead::authority`]
+    /// says.
     pub fields: Fields,
 }
 
@@ -202,11 +248,10 @@ impl RequestHead {
         self.body
     }
 
-    /// Whether the client waits for `100 Continue` before it sends the body.
+    /// Whether the client waits for `100 Continue` before it sends the body. HTTP/1.0 clients
+    /// never do, whatever they say.
     pub fn expects_continue(&self) -> bool {
-        self.fields
-            .get("expect")
-            .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
+        self.expects_continue
     }
 
     fn text(&self, span: Span) -> &str {
@@ -218,7 +263,8 @@ impl RequestHead {
 pub struct ResponseHead {
     /// The status.
     pub status: StatusCode,
-    /// How long the body is.
+    /// How long the body is. Of a response to HEAD and of a 304: what Content-Length says of the
+    /// body that is not sent, if it was there.
     pub body: BodyLength,
     /// The fields, without those that frame the body.
     pub fields: Fields,

@@ -27,6 +27,7 @@ pub struct Transport {
     layer: RefCell<Layer>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
+    aborted: Cell<bool>,
 }
 
 enum Layer {
@@ -62,6 +63,7 @@ impl Transport {
             layer: RefCell::new(layer),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
+            aborted: Cell::new(false),
         }
     }
 
@@ -197,9 +199,19 @@ impl Transport {
         self.socket.shutdown_write()
     }
 
+    /// Makes sure that the peer cannot take what it got for all there was: the connection will end
+    /// with a reset and without close_notify, whoever closes it.
+    pub fn abort(&self) {
+        self.aborted.set(true);
+        self.socket.reset_on_close();
+    }
+
     /// Ends the connection in order: [`Self::finish`], then waits for the peer's end so that the
     /// kernel does not throw our last bytes away with a reset. Whether the peer's end came.
     pub async fn close(&self, deadline: Deadline) -> bool {
+        if self.aborted.get() {
+            return false;
+        }
         let goodbye = async {
             if self.finish(Duration::MAX).await.is_err() {
                 return false;

@@ -1,0 +1,307 @@
+//! One upstream HTTP/1 connection: writes requests, reads responses.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+
+use super::super::{BodyLength, Fields, ResponseHead};
+use super::body::{Decoder, Step};
+use super::encode;
+use super::parse::{self, Asked, Persists, Scan};
+use super::wire::{self, BodyFill, Filled, Output, Sender};
+use crate::buffer::Buffer;
+use crate::outcome::{Cause, End, Phase, Side};
+use crate::time::Deadline;
+use crate::transport::Transport;
+
+/// Informational responses taken before the final one.
+const INFORMATIONAL_MAX: usize = 16;
+
+/// A request as it is sent to an endpoint. `fields` holds Host and no framing fields.
+pub struct Outgoing<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The request target: path and query, or `*`.
+    pub target: &'a str,
+    /// The fields; those that frame the body are made from `body`.
+    pub fields: &'a Fields,
+    /// How long the body is.
+    pub body: BodyLength,
+}
+
+/// What a connection to an endpoint needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Between two pieces, in either direction.
+    pub idle_timeout: Duration,
+    /// Bytes a response head may have.
+    pub head_bytes_max: usize,
+    /// Fields a response head may have.
+    pub fields_max: usize,
+}
+
+/// A connection to an endpoint, used for one exchange after another.
+pub struct Connection {
+    transport: Transport,
+    settings: Settings,
+    state: State,
+    /// What has come and is not yet taken. No memory while nothing has come.
+    input: Buffer,
+}
+
+/// What the two directions of an exchange leave behind.
+struct State {
+    asked: Cell<Asked>,
+    request_finished: Cell<bool>,
+    response_finished: Cell<bool>,
+    persists: Cell<bool>,
+}
+
+impl Connection {
+    /// A new one, after any handshake.
+    pub fn new(transport: Transport, settings: Settings) -> Self {
+        let state = State {
+            asked: Cell::default(),
+            request_finished: Cell::new(true),
+            response_finished: Cell::new(true),
+            persists: Cell::new(true),
+        };
+        Self {
+            transport,
+            settings,
+            state,
+            input: Buffer::none(),
+        }
+    }
+
+    /// The byte stream.
+    pub fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// The two directions of one exchange, to be driven by one task.
+    pub fn exchange(&mut self) -> (RequestWriter<'_>, ResponseReader<'_>) {
+        self.state.asked.take();
+        self.state.request_finished.set(false);
+        self.state.response_finished.set(false);
+        let (settings, state) = (&self.settings, &self.state);
+        let during = (Side::Upstream, Phase::RequestBody);
+        let output = Output::new(&self.transport, during, settings.idle_timeout, 0);
+        let writer = RequestWriter {
+            state,
+            sender: Sender::new(output),
+        };
+        let reader = ResponseReader {
+            transport: &self.transport,
+            begun: !self.input.is_empty(),
+            input: &mut self.input,
+            settings,
+            state,
+            told: 0,
+            scan: Scan::default(),
+            informational: 0,
+            decoder: None,
+            fill: BodyFill::new(settings.idle_timeout, 0, None),
+            failed: None,
+        };
+        (writer, reader)
+    }
+
+    /// Whether the last exchange left it ready for another: both messages were finished in order,
+    /// neither side asked to close, and no byte came that nobody asked for.
+    pub fn is_reusable(&self) -> bool {
+        let state = &self.state;
+        let finished = state.request_finished.get() && state.response_finished.get();
+        finished && state.persists.get() && self.input.is_empty()
+    }
+
+    /// Whether the endpoint has closed it, or sent something nobody asked for, meanwhile.
+    pub fn is_stale(&self) -> bool {
+        self.transport.socket().peek().is_some()
+    }
+}
+
+/// The request's direction.
+pub struct RequestWriter<'c> {
+    state: &'c State,
+    sender: Sender<'c>,
+}
+
+impl RequestWriter<'_> {
+    /// Writes the head. Nothing is sent before the first [`Self::flush`] or [`Self::finish`],
+    /// unless the head or a piece of the body is large.
+    ///
+    /// # Errors
+    ///
+    /// `Upstream RequestBody …`: `Reset`, `TimedOut`; as for the other calls, which must not be
+    /// dropped while they wait, unless the exchange ends with that.
+    #[expect(
+        clippy::unused_async,
+        reason = "the same call waits in other versions of HTTP"
+    )]
+    pub async fn start(&mut self, head: &Outgoing<'_>) -> Result<(), End> {
+        self.state.asked.set(Asked {
+            head: *head.method == Method::HEAD,
+        });
+        let framing = encode::request(self.sender.output.open(), head);
+        self.sender.begin(framing);
+        Ok(())
+    }
+
+    /// Adds to the body.
+    pub async fn write(&mut self, piece: &[u8]) -> Result<(), End> {
+        self.sender.write(piece).await
+    }
+
+    /// Sends what has been written so far.
+    pub async fn flush(&mut self) -> Result<(), End> {
+        self.sender.output.flush().await
+    }
+
+    /// Ends the request and sends all of it.
+    pub async fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), End> {
+        self.sender.finish(trailers).await?;
+        self.state.request_finished.set(true);
+        Ok(())
+    }
+}
+
+/// The response's direction.
+pub struct ResponseReader<'c> {
+    transport: &'c Transport,
+    settings: &'c Settings,
+    state: &'c State,
+    input: &'c mut Buffer,
+    /// Bytes the last call told of, done with at the next.
+    told: usize,
+    scan: Scan,
+    informational: usize,
+    /// After the final head.
+    decoder: Option<Decoder>,
+    fill: BodyFill,
+    begun: bool,
+    failed: Option<End>,
+}
+
+impl ResponseReader<'_> {
+    /// The next head: informational ones (1xx) first, then the final one. May be dropped while it
+    /// waits, and be called again.
+    ///
+    /// # Errors
+    ///
+    /// `Upstream Response …`: `TimedOut`, `Closed` (whether anything had come tells
+    /// [`Self::has_begun`]), `Truncated`, `Reset`, `Malformed`, `LimitReached`.
+    pub async fn head(&mut self, deadline: Deadline) -> Result<ResponseHead, End> {
+        let fail = |cause| End::new(Side::Upstream, Phase::Response, cause);
+        let (head, persists) = self.next_head(deadline).await.map_err(fail)?;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(fail(Cause::Malformed)); // nobody asked for another protocol
+        }
+        if head.status.is_informational() {
+            self.informational += 1;
+            return match self.informational > INFORMATIONAL_MAX {
+                true => Err(fail(Cause::LimitReached)),
+                false => Ok(head),
+            };
+        }
+        // A request to HEAD, and a 304, tell of a body that does not come.
+        let comes = !self.state.asked.get().head && head.status != StatusCode::NOT_MODIFIED;
+        let decoder = Decoder::new(if comes { head.body } else { BodyLength::None });
+        self.fill = BodyFill::new(self.settings.idle_timeout, 0, decoder.left());
+        self.state.persists.set(persists.0);
+        self.state.response_finished.set(decoder.is_finished());
+        self.decoder = Some(decoder);
+        Ok(head)
+    }
+
+    async fn next_head(&mut self, deadline: Deadline) -> Result<(ResponseHead, Persists), Cause> {
+        let limits = parse::Limits {
+            head_bytes_max: self.settings.head_bytes_max,
+            fields_max: self.settings.fields_max,
+            request_line_bytes_max: usize::MAX,
+        };
+        loop {
+            if !self.input.is_empty() {
+                let asked = self.state.asked.get();
+                match parse::response(self.input, &mut self.scan, asked, &limits) {
+                    Ok(Some(found)) => {
+                        self.scan = Scan::default();
+                        return Ok(found);
+                    }
+                    Ok(None) => {}
+                    Err((cause, _)) => return Err(cause),
+                }
+            }
+            match wire::fill(self.transport, self.input, deadline).await? {
+                Filled::Some => self.begun = true,
+                Filled::End => return Err(Cause::Closed),
+            }
+        }
+    }
+
+    /// The next piece of the body; `None` at the end. May be dropped while it waits.
+    ///
+    /// # Errors
+    ///
+    /// `Upstream ResponseBody …`: `TimedOut`, `Closed` where more was owed, `Truncated`, `Reset`,
+    /// `Malformed`; the same again if it is called again. `Atlas … System` before the final head.
+    pub async fn read(&mut self) -> Result<Option<&[u8]>, End> {
+        self.input.consume(std::mem::take(&mut self.told));
+        if let Some(end) = self.failed {
+            return Err(end);
+        }
+        match self.next().await {
+            Ok(0) => {
+                self.state.response_finished.set(true);
+                self.input.rest();
+                Ok(None)
+            }
+            Ok(count) => {
+                self.told = count;
+                Ok(Some(&self.input.filled()[..count]))
+            }
+            Err(cause) => {
+                let end = End::new(Side::Upstream, Phase::ResponseBody, cause);
+                self.failed = Some(end);
+                Err(end)
+            }
+        }
+    }
+
+    /// How many bytes of content come next; 0 at the end.
+    async fn next(&mut self) -> Result<usize, Cause> {
+        let decoder = self.decoder.as_mut().ok_or(Cause::System)?;
+        loop {
+            match decoder.next(self.input).map_err(|_| Cause::Malformed)? {
+                Step::Content(count) => return Ok(count),
+                Step::End => return Ok(0),
+                Step::More => match self.fill.fill(self.transport, self.input).await? {
+                    Filled::Some => {}
+                    Filled::End if decoder.ends_with_stream() => decoder.finish(),
+                    Filled::End => return Err(Cause::Closed),
+                },
+            }
+        }
+    }
+
+    /// The trailers, after the end.
+    pub fn trailers(&self) -> Option<&Fields> {
+        self.decoder.as_ref().and_then(Decoder::trailers)
+    }
+
+    /// Whether any byte of a response has come.
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+}
+
+impl Drop for ResponseReader<'_> {
+    fn drop(&mut self) {
+        self.input.consume(self.told);
+        self.input.rest();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,581 @@
+//! One downstream HTTP/1 connection: reads requests, frames bodies, writes responses.
+
+use std::cell::{Cell, RefCell};
+use std::future::pending;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use http::{Method, StatusCode};
+
+use super::super::errors::Fault;
+use super::super::{BodyLength, Exchange, Fields, RequestHead, ResponseHead, Service, Settings, Version};
+use super::body::{Decoder, Step};
+use super::encode::{self, Framing, Recipient};
+use super::parse::{self, Refused, Scan};
+use super::wire::{self, BodyFill, Filled, Output, Sender};
+use crate::buffer::{Buffer, SMALL};
+use crate::drain::Drain;
+use crate::outcome::{Cause, End, Phase, Side};
+use crate::runtime::before;
+use crate::time::Deadline;
+use crate::transport::Transport;
+
+/// Bytes of a request's body that are read and thrown away after an answer that did not need
+/// them, so that the connection can be used again. For more it is cheaper to close it.
+const DISCARD_BYTES_MAX: u64 = 64 * 1024;
+
+/// How long that may take.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+
+const HEAD_TIMED_OUT: Refused = Refused {
+    fault: &Fault::REQUEST_TIMED_OUT,
+    cause: Cause::TimedOut,
+    why: "the head was not complete in time",
+};
+
+const BODY_TOO_LARGE: Refused = Refused {
+    fault: &Fault::REQUEST_BODY_TOO_LARGE,
+    cause: Cause::LimitReached,
+    why: "Content-Length is more than is allowed here",
+};
+
+/// Serves exchanges on a connection until it ends; how and why it ended.
+///
+/// Does not close the transport: the caller does, by [`Transport::close`], which a response that
+/// broke off has been taught to be rude.
+pub async fn serve(transport: &Transport, settings: &Settings, service: &impl Service, drain: &Drain) -> End {
+    let mut connection = Connection {
+        transport,
+        settings,
+        drain,
+        input: Buffer::none(),
+    };
+    loop {
+        let ended = match connection.next_head().await {
+            Ok(head) => connection.exchange(head, service).await,
+            Err(Ending::Refused(refused)) => Some(connection.refuse(refused, service).await),
+            Err(Ending::End(end)) => Some(end),
+        };
+        if let Some(end) = ended {
+            return end;
+        }
+    }
+}
+
+struct Connection<'c> {
+    transport: &'c Transport,
+    settings: &'c Settings,
+    drain: &'c Drain,
+    /// What has come and is not yet taken. No memory while nothing has come.
+    input: Buffer,
+}
+
+/// Why there is no next head.
+enum Ending {
+    Refused(Refused),
+    End(End),
+}
+
+impl From<End> for Ending {
+    fn from(end: End) -> Self {
+        Self::End(end)
+    }
+}
+
+impl<'c> Connection<'c> {
+    async fn next_head(&mut self) -> Result<RequestHead, Ending> {
+        let limits = parse::Limits {
+            head_bytes_max: self.settings.head_bytes_max,
+            fields_max: self.settings.fields_max,
+            request_line_bytes_max: self.settings.request_line_bytes_max,
+        };
+        let mut scan = Scan::default();
+        let mut deadline = None;
+        loop {
+            if self.input.is_empty() {
+                self.first_bytes().await?;
+            }
+            match parse::request(&mut self.input, &mut scan, &limits) {
+                Ok(Some(head)) => return Ok(head),
+                Ok(None) if self.input.is_empty() => continue, // only the blank line of the last one
+                Ok(None) => {}
+                Err(refused) => return Err(Ending::Refused(refused)),
+            }
+            let deadline = *deadline.get_or_insert_with(|| Deadline::within(self.settings.header_timeout));
+            match wire::fill(self.transport, &mut self.input, deadline).await {
+                Ok(Filled::Some) => {}
+                Ok(Filled::End) => return Err(client_end(Phase::Request, Cause::Closed).into()),
+                Err(Cause::TimedOut) => return Err(Ending::Refused(HEAD_TIMED_OUT)),
+                Err(cause) => return Err(client_end(Phase::Request, cause).into()),
+            }
+        }
+    }
+
+    /// Waits for the first bytes of a request, without memory for them.
+    async fn first_bytes(&mut self) -> Result<(), End> {
+        let deadline = Deadline::within(self.settings.idle_timeout);
+        loop {
+            self.transport.socket().turn().await;
+            match wire::try_fill(self.transport, &mut self.input, false) {
+                Some(Ok(Filled::Some)) => return Ok(()),
+                Some(Ok(Filled::End)) => return Err(client_end(Phase::Idle, Cause::Finished)),
+                Some(Err(cause)) => return Err(client_end(Phase::Idle, cause)),
+                None => {}
+            }
+            let readable = pin!(before(deadline, self.transport.readable()));
+            match select(readable, pin!(self.drain.idle_ends())).await {
+                Either::Left((Ok(Ok(())), _)) => {}
+                Either::Left((Ok(Err(error)), _)) => {
+                    return Err(client_end(Phase::Idle, wire::cause_of(&error)));
+                }
+                Either::Left((Err(_), _)) => return Err(End::new(Side::Atlas, Phase::Idle, Cause::Idle)),
+                Either::Right(_) => return Err(End::new(Side::Atlas, Phase::Idle, Cause::Drained)),
+            }
+        }
+    }
+
+    /// One exchange; the connection's end, if it cannot be used again.
+    async fn exchange(&mut self, request: RequestHead, service: &impl Service) -> Option<End> {
+        if self.is_too_large(&request) {
+            self.input = Buffer::none();
+            let line = first_line(request.fields.bytes.filled());
+            return Some(self.answer_refused(&BODY_TOO_LARGE, line, service).await);
+        }
+        let state = State::new(&request);
+        let end = service
+            .answer(Exchange {
+                body: super::super::RequestBody::H1(RequestBody::new(self, &state, &request)),
+                response: super::super::Responder::H1(Responder::new(self, &state, &request)),
+                request,
+            })
+            .await;
+        self.after(&state, end).await
+    }
+
+    fn is_too_large(&self, request: &RequestHead) -> bool {
+        match (request.body, self.settings.body_bytes_max) {
+            (BodyLength::Exact(length), Some(max)) => length > max,
+            _ => false,
+        }
+    }
+
+    /// What becomes of the connection after an exchange.
+    async fn after(&mut self, state: &State, end: End) -> Option<End> {
+        match state.progress.get() {
+            Progress::Finished => {}
+            progress => {
+                if progress == Progress::Started(Framing::UntilClose) {
+                    self.transport.abort();
+                }
+                return Some(match end.is_good() {
+                    true => End::new(Side::Atlas, Phase::Response, Cause::System),
+                    false => end,
+                });
+            }
+        }
+        if self.drain.has_started() && !state.persists.get() {
+            return Some(End::new(Side::Atlas, Phase::Done, Cause::Drained));
+        }
+        if !state.persists.get() || !self.take_back(state).await {
+            return Some(End::finished(match state.client_persists {
+                true => Side::Atlas,
+                false => Side::Downstream,
+            }));
+        }
+        None
+    }
+
+    /// Takes the input back from the request's body, and reads over what is left of it if that is
+    /// little. Whether the next request comes next.
+    async fn take_back(&mut self, state: &State) -> bool {
+        let Some((input, mut decoder)) = state.rest.take() else {
+            return false; // the service keeps the body for itself
+        };
+        self.input = input;
+        if decoder.is_finished() {
+            self.input.rest();
+            return true;
+        }
+        let deadline = Deadline::within(DISCARD_TIMEOUT);
+        let mut discarded = 0;
+        while discarded <= DISCARD_BYTES_MAX {
+            match decoder.next(&mut self.input) {
+                Ok(Step::Content(count)) => {
+                    self.input.consume(count);
+                    discarded += count as u64;
+                }
+                Ok(Step::End) => return true,
+                Ok(Step::More) => match wire::fill(self.transport, &mut self.input, deadline).await {
+                    Ok(Filled::Some) => {}
+                    Ok(Filled::End) | Err(_) => return false,
+                },
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    async fn refuse(&mut self, refused: Refused, service: &impl Service) -> End {
+        let input = std::mem::take(&mut self.input);
+        self.answer_refused(&refused, first_line(input.filled()), service)
+            .await
+    }
+
+    /// Answers a request that does not become an exchange. The connection ends with it.
+    async fn answer_refused(&self, refused: &Refused, line: &[u8], service: &impl Service) -> End {
+        let phase = match refused.fault.status {
+            StatusCode::PAYLOAD_TOO_LARGE => Phase::RequestBody,
+            _ => Phase::Request,
+        };
+        let end = client_end(phase, refused.cause);
+        let (head, body) = refused.fault.response_because(refused.why);
+        let to = Recipient {
+            version: Version::Http11,
+            head: line.starts_with(b"HEAD "),
+        };
+        let mut output = self.output();
+        encode::response(output.open(), &head, to, false);
+        let sent = async {
+            if !to.head {
+                output.add(body.as_bytes()).await?;
+            }
+            output.flush().await
+        };
+        // A client that does not take its answer ends all the same, by what it did before.
+        let _: Result<(), End> = sent.await;
+        service.refused(line, head.status, end);
+        end
+    }
+
+    fn output(&self) -> Output<'c> {
+        let settings = self.settings;
+        let during = (Side::Downstream, Phase::Response);
+        Output::new(self.transport, during, settings.write_timeout, settings.min_rate)
+    }
+}
+
+/// How far a response has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Nothing,
+    Started(Framing),
+    Finished,
+}
+
+/// What an exchange's two halves tell each other, and the connection after them.
+struct State {
+    progress: Cell<Progress>,
+    /// The connection can be used again, as far as is known now.
+    persists: Cell<bool>,
+    client_persists: bool,
+    /// A body that nobody has begun to read could be read over after the response.
+    skippable: Cell<bool>,
+    /// What is left when the body is dropped.
+    rest: RefCell<Option<(Buffer, Decoder)>>,
+}
+
+impl State {
+    fn new(request: &RequestHead) -> Self {
+        let skippable = match request.body {
+            BodyLength::None => true,
+            // A client that waits for 100 may send the body after all, or not.
+            BodyLength::Exact(length) => length <= DISCARD_BYTES_MAX && !request.expects_continue,
+            BodyLength::Chunked | BodyLength::UntilClose => false,
+        };
+        Self {
+            progress: Cell::new(Progress::Nothing),
+            persists: Cell::new(request.persists),
+            client_persists: request.persists,
+            skippable: Cell::new(skippable),
+            rest: RefCell::default(),
+        }
+    }
+}
+
+/// A request's body on an HTTP/1 connection.
+pub struct RequestBody<'c> {
+    transport: &'c Transport,
+    state: &'c State,
+    /// In a cell, since whoever watches for the client's end keeps what comes meanwhile.
+    input: RefCell<Buffer>,
+    /// Bytes the last call told of, done with at the next.
+    told: usize,
+    decoder: Option<Decoder>,
+    fill: BodyFill,
+    content: u64,
+    content_max: u64,
+    begun: bool,
+    failed: Option<End>,
+}
+
+impl<'c> RequestBody<'c> {
+    fn new<'l: 'c>(connection: &mut Connection<'l>, state: &'c State, request: &RequestHead) -> Self {
+        let settings = connection.settings;
+        let decoder = Decoder::new(request.body);
+        Self {
+            transport: connection.transport,
+            state,
+            input: RefCell::new(std::mem::take(&mut connection.input)),
+            told: 0,
+            fill: BodyFill::new(settings.body_timeout, settings.min_rate, decoder.left()),
+            decoder: Some(decoder),
+            content: 0,
+            content_max: settings.body_bytes_max.unwrap_or(u64::MAX),
+            begun: false,
+            failed: None,
+        }
+    }
+
+    /// The next piece; `None` at the end. May be dropped while it waits.
+    ///
+    /// # Errors
+    ///
+    /// `Downstream RequestBody …`: `Closed`, `Truncated`, `Reset`, `TimedOut`, `TooSlow`,
+    /// `LimitReached`, `Malformed`; the same again if it is called again.
+    pub async fn read(&mut self) -> Result<Option<&[u8]>, End> {
+        let input = self.input.get_mut();
+        input.consume(std::mem::take(&mut self.told));
+        if let Some(end) = self.failed {
+            return Err(end);
+        }
+        match self.next().await {
+            Ok(0) => Ok(None),
+            Ok(count) => {
+                self.told = count;
+                Ok(Some(&self.input.get_mut().filled()[..count]))
+            }
+            Err(cause) => {
+                let end = client_end(Phase::RequestBody, cause);
+                self.failed = Some(end);
+                self.state.persists.set(false);
+                Err(end)
+            }
+        }
+    }
+
+    /// How many bytes of content come next; 0 at the end.
+    async fn next(&mut self) -> Result<usize, Cause> {
+        let Some(decoder) = &mut self.decoder else {
+            return Ok(0);
+        };
+        let input = self.input.get_mut();
+        loop {
+            match decoder.next(input).map_err(|_| Cause::Malformed)? {
+                Step::Content(count) => {
+                    self.begun = true;
+                    self.state.skippable.set(true);
+                    self.content += count as u64;
+                    return match self.content > self.content_max {
+                        true => Err(Cause::LimitReached),
+                        false => Ok(count),
+                    };
+                }
+                Step::End => {
+                    self.state.skippable.set(true);
+                    return Ok(0);
+                }
+                Step::More => match self.fill.fill(self.transport, input).await? {
+                    Filled::Some => {}
+                    Filled::End => return Err(Cause::Closed),
+                },
+            }
+        }
+    }
+
+    /// Whether all of it has been read, or there is none.
+    pub fn is_finished(&self) -> bool {
+        self.decoder.as_ref().is_none_or(Decoder::is_finished)
+    }
+
+    /// Whether a piece of it has been read.
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// The trailers, after the end.
+    pub fn trailers(&self) -> Option<&Fields> {
+        self.decoder.as_ref().and_then(Decoder::trailers)
+    }
+
+    /// Waits until the client has gone away: closed, half-closed or reset. What it sends meanwhile
+    /// is kept for later, up to a buffer full; behind more than that its end is not seen.
+    pub async fn client_gone(&self) -> End {
+        loop {
+            self.transport.socket().turn().await;
+            match self.look() {
+                Some(Ok(Filled::Some)) => {}
+                Some(Ok(Filled::End)) => return client_end(Phase::Response, Cause::Closed),
+                Some(Err(cause)) => return client_end(Phase::Response, cause),
+                None => {
+                    if let Err(error) = self.transport.readable().await {
+                        return client_end(Phase::Response, wire::cause_of(&error));
+                    }
+                }
+            }
+            if self.input.borrow().len() >= SMALL {
+                pending::<()>().await;
+            }
+        }
+    }
+
+    fn look(&self) -> Option<Result<Filled, Cause>> {
+        wire::try_fill(self.transport, &mut self.input.borrow_mut(), false)
+    }
+}
+
+impl Drop for RequestBody<'_> {
+    fn drop(&mut self) {
+        let mut input = self.input.take();
+        input.consume(self.told);
+        if let (Some(decoder), None) = (self.decoder.take(), self.failed) {
+            self.state.rest.replace(Some((input, decoder)));
+        }
+    }
+}
+
+/// The way back on an HTTP/1 connection.
+pub struct Responder<'c> {
+    state: &'c State,
+    drain: &'c Drain,
+    to: Recipient,
+    sender: Sender<'c>,
+    status: Option<StatusCode>,
+}
+
+impl<'c> Responder<'c> {
+    fn new(connection: &Connection<'c>, state: &'c State, request: &RequestHead) -> Self {
+        Self {
+            state,
+            drain: connection.drain,
+            to: Recipient {
+                version: request.version,
+                head: request.method == Method::HEAD,
+            },
+            sender: Sender::new(connection.output()),
+            status: None,
+        }
+    }
+
+    /// Sends an informational response (1xx but 101) at once. Does nothing for HTTP/1.0 clients,
+    /// which do not know them, and once the response has been started.
+    ///
+    /// # Errors
+    ///
+    /// The client's end, as for the other calls: `Downstream Response …` or `ResponseBody …`:
+    /// `Reset`, `TimedOut`, `TooSlow`; `Atlas … System` for a call out of order.
+    pub async fn inform(&mut self, head: &ResponseHead) -> Result<(), End> {
+        let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if !head.status.is_informational() || switches {
+            return Err(out_of_order());
+        }
+        if self.to.version == Version::Http10 || self.has_started() {
+            return Ok(());
+        }
+        encode::response(self.sender.output.open(), head, self.to, true);
+        self.sender.output.flush().await
+    }
+
+    /// Begins the response. Nothing is sent yet.
+    ///
+    /// # Errors
+    ///
+    /// `Atlas Response System` for an informational status or a second start.
+    #[expect(
+        clippy::unused_async,
+        reason = "the same call waits in other versions of HTTP"
+    )]
+    pub async fn start(&mut self, head: &ResponseHead) -> Result<(), End> {
+        if self.has_started() || head.status.is_informational() {
+            return Err(out_of_order());
+        }
+        let framing = encode::framing(head, self.to);
+        let ends = framing == Framing::UntilClose || self.drain.has_started() || !self.state.skippable.get();
+        let persists = self.state.persists.get() && !ends;
+        self.state.persists.set(persists);
+        self.status = Some(head.status);
+        self.state.progress.set(Progress::Started(framing));
+        encode::response(self.sender.output.open(), head, self.to, persists);
+        self.sender.begin(framing);
+        self.sender.output.phase = Phase::ResponseBody;
+        Ok(())
+    }
+
+    /// Adds to the body. Must not be dropped while it waits, unless the exchange ends with that.
+    ///
+    /// # Errors
+    ///
+    /// The client's end; `Atlas … System` for more than the head promised.
+    pub async fn write(&mut self, piece: &[u8]) -> Result<(), End> {
+        match self.state.progress.get() {
+            Progress::Started(_) => self.sender.write(piece).await,
+            Progress::Nothing | Progress::Finished => Err(out_of_order()),
+        }
+    }
+
+    /// Sends what has been written so far.
+    ///
+    /// # Errors
+    ///
+    /// The client's end.
+    pub async fn flush(&mut self) -> Result<(), End> {
+        self.sender.output.flush().await
+    }
+
+    /// Ends the response and sends all of it.
+    ///
+    /// # Errors
+    ///
+    /// The client's end; `Atlas … System` for less than the head promised.
+    pub async fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), End> {
+        match self.state.progress.get() {
+            Progress::Nothing => Err(out_of_order()),
+            Progress::Finished => Ok(()),
+            Progress::Started(_) => {
+                self.sender.finish(trailers).await?;
+                self.state.progress.set(Progress::Finished);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether [`Self::start`] was called.
+    pub fn has_started(&self) -> bool {
+        self.status.is_some()
+    }
+
+    /// The status of the response, once started.
+    pub fn status(&self) -> Option<StatusCode> {
+        self.status
+    }
+
+    /// Body bytes written so far, without framing; none for HEAD, 204 and 304.
+    pub fn body_bytes(&self) -> u64 {
+        self.sender.sent()
+    }
+
+    /// The connection shall not be used for another request. Said in the head if that has not
+    /// been started yet.
+    pub fn close_after(&mut self) {
+        self.state.persists.set(false);
+    }
+}
+
+fn client_end(phase: Phase, cause: Cause) -> End {
+    End::new(Side::Downstream, phase, cause)
+}
+
+/// The service has called in an order that makes no response.
+fn out_of_order() -> End {
+    End::new(Side::Atlas, Phase::Response, Cause::System)
+}
+
+/// What is known of a request line, for the record.
+fn first_line(bytes: &[u8]) -> &[u8] {
+    let bytes = bytes.trim_ascii_start();
+    let end = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+    &bytes[..end.unwrap_or(bytes.len())]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,343 @@
+//! The waits of both sides: fills an input buffer, empties an output buffer, with deadlines.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::super::{Fields, MIN_RATE_GRACE};
+use super::encode::{self, Framing};
+use crate::buffer::{Buffer, LARGE, SMALL};
+use crate::outcome::{Cause, End, Phase, Side};
+use crate::runtime::before;
+use crate::time::{Deadline, now};
+use crate::transport::Transport;
+
+/// A piece of a body at least this long goes out without being copied, if nothing waits before it.
+const DIRECT_BYTES_MIN: usize = 4 * 1024;
+
+/// What an error of a transport is called.
+pub(super) fn cause_of(error: &io::Error) -> Cause {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => Cause::Truncated,
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::NotConnected => Cause::Reset,
+        io::ErrorKind::InvalidData => Cause::Malformed,
+        io::ErrorKind::TimedOut => Cause::TimedOut,
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Cause::Unreachable,
+        _ => Cause::System,
+    }
+}
+
+/// How fast a peer is while it is waited for.
+///
+/// Only time spent waiting for the peer counts, so that nobody is blamed for another's slowness.
+#[derive(Default)]
+pub(super) struct Pace {
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    /// Counts a wait and what it brought; whether the peer is fast enough.
+    fn keeps(&mut self, waited: Duration, min_rate: u64) -> bool {
+        self.waited += waited;
+        if min_rate == 0 || self.waited <= MIN_RATE_GRACE {
+            return true;
+        }
+        let owed = self.waited.as_millis().saturating_mul(u128::from(min_rate)) / 1000;
+        u128::from(self.bytes) >= owed
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+}
+
+/// What came of trying to read.
+pub(super) enum Filled {
+    /// Bytes are in the buffer.
+    Some,
+    /// The peer has ended in order.
+    End,
+}
+
+/// Reads into `input` what is there, without waiting; takes memory for it only if needed.
+/// `None`: nothing is there.
+pub(super) fn try_fill(
+    transport: &Transport,
+    input: &mut Buffer,
+    bulk: bool,
+) -> Option<Result<Filled, Cause>> {
+    if bulk && input.is_empty() && input.capacity() < LARGE {
+        *input = Buffer::large();
+    }
+    if input.space().is_empty() {
+        input.compact();
+    }
+    if input.space().is_empty() {
+        input.grow(SMALL.max(input.capacity() * 2));
+    }
+    match transport.try_read(input.space()) {
+        Ok(0) => {
+            input.rest();
+            Some(Ok(Filled::End))
+        }
+        Ok(count) => {
+            input.fill(count);
+            Some(Ok(Filled::Some))
+        }
+        Err(error) => {
+            input.rest();
+            match error.kind() {
+                io::ErrorKind::WouldBlock => None,
+                _ => Some(Err(cause_of(&error))),
+            }
+        }
+    }
+}
+
+/// Reads into `input`, waiting until `deadline` if nothing is there.
+pub(super) async fn fill(
+    transport: &Transport,
+    input: &mut Buffer,
+    deadline: Deadline,
+) -> Result<Filled, Cause> {
+    transport.socket().turn().await;
+    loop {
+        if let Some(result) = try_fill(transport, input, false) {
+            return result;
+        }
+        readable(transport, deadline).await?;
+    }
+}
+
+async fn readable(transport: &Transport, deadline: Deadline) -> Result<(), Cause> {
+    match before(deadline, transport.readable()).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(cause_of(&error)),
+        Err(_) => Err(Cause::TimedOut),
+    }
+}
+
+/// Reads a body's bytes into `input`, with a deadline for each piece and a least rate.
+pub(super) struct BodyFill {
+    pub(super) timeout: Duration,
+    pub(super) min_rate: u64,
+    pub(super) pace: Pace,
+    /// The last read filled the buffer, or much is known to come: the next gets a large one.
+    pub(super) bulk: bool,
+}
+
+impl BodyFill {
+    pub(super) fn new(timeout: Duration, min_rate: u64, left: Option<u64>) -> Self {
+        Self {
+            timeout,
+            min_rate,
+            pace: Pace::default(),
+            bulk: left.is_some_and(|left| left >= LARGE as u64),
+        }
+    }
+
+    /// Reads into `input`, waiting if nothing is there.
+    pub(super) async fn fill(&mut self, transport: &Transport, input: &mut Buffer) -> Result<Filled, Cause> {
+        transport.socket().turn().await;
+        loop {
+            if let Some(result) = try_fill(transport, input, self.bulk) {
+                self.pace.count(input.len());
+                self.bulk |= input.space().is_empty();
+                return result;
+            }
+            let began = now();
+            readable(transport, Deadline::after(began, self.timeout)).await?;
+            if !self.pace.keeps(now() - began, self.min_rate) {
+                return Err(Cause::TooSlow);
+            }
+        }
+    }
+}
+
+/// Bytes on their way out: joined while they are small, sent as they lie when they are not.
+pub(super) struct Output<'c> {
+    transport: &'c Transport,
+    side: Side,
+    pub(super) phase: Phase,
+    timeout: Duration,
+    min_rate: u64,
+    pub(super) buffer: Buffer,
+    pace: Pace,
+}
+
+impl<'c> Output<'c> {
+    pub(super) fn new(
+        transport: &'c Transport,
+        (side, phase): (Side, Phase),
+        timeout: Duration,
+        min_rate: u64,
+    ) -> Self {
+        Self {
+            transport,
+            side,
+            phase,
+            timeout,
+            min_rate,
+            buffer: Buffer::none(),
+            pace: Pace::default(),
+        }
+    }
+
+    /// The buffer, with memory.
+    pub(super) fn open(&mut self) -> &mut Buffer {
+        if self.buffer.capacity() == 0 {
+            self.buffer = Buffer::small();
+        }
+        &mut self.buffer
+    }
+
+    /// Adds bytes; waits only if they are more than the buffer holds.
+    pub(super) async fn add(&mut self, mut bytes: &[u8]) -> Result<(), End> {
+        while !bytes.is_empty() {
+            if self.buffer.is_empty() && bytes.len() >= DIRECT_BYTES_MIN {
+                return self.send(bytes).await;
+            }
+            let taken = self.open().push(bytes);
+            bytes = &bytes[taken..];
+            if self.buffer.space().is_empty() {
+                self.send_buffer().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends everything and gives the memory back.
+    pub(super) async fn flush(&mut self) -> Result<(), End> {
+        self.send_buffer().await?;
+        let flushed = match self.transport.try_flush() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.transport.flush(self.timeout).await
+            }
+            result => result,
+        };
+        flushed.map_err(|error| self.end(cause_of(&error)))
+    }
+
+    async fn send_buffer(&mut self) -> Result<(), End> {
+        // Bytes are consumed as they go, so that a flush that was dropped can be entered again.
+        while !self.buffer.is_empty() {
+            match self.transport.try_write(self.buffer.filled()) {
+                Ok(count) => {
+                    self.pace.count(count);
+                    self.buffer.consume(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.space().await?,
+                Err(error) => return Err(self.end(cause_of(&error))),
+            }
+        }
+        self.buffer.rest();
+        Ok(())
+    }
+
+    async fn send(&mut self, mut bytes: &[u8]) -> Result<(), End> {
+        while !bytes.is_empty() {
+            self.transport.socket().turn().await;
+            match self.transport.try_write(bytes) {
+                Ok(count) => {
+                    self.pace.count(count);
+                    bytes = &bytes[count..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.space().await?,
+                Err(error) => return Err(self.end(cause_of(&error))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the peer takes bytes again.
+    async fn space(&mut self) -> Result<(), End> {
+        let began: Instant = now();
+        let deadline = Deadline::after(began, self.timeout);
+        match before(deadline, self.transport.socket().writable()).await {
+            Ok(Ok(())) if self.pace.keeps(now() - began, self.min_rate) => Ok(()),
+            Ok(Ok(())) => Err(self.end(Cause::TooSlow)),
+            Ok(Err(error)) => Err(self.end(cause_of(&error))),
+            Err(_) => Err(self.end(Cause::TimedOut)),
+        }
+    }
+
+    fn end(&self, cause: Cause) -> End {
+        End::new(self.side, self.phase, cause)
+    }
+}
+
+/// Writes one message's body after its head, in its framing.
+pub(super) struct Sender<'c> {
+    pub(super) output: Output<'c>,
+    framing: Framing,
+    /// Bytes still owed, if their number was promised.
+    left: u64,
+    sent: u64,
+}
+
+impl<'c> Sender<'c> {
+    pub(super) fn new(output: Output<'c>) -> Self {
+        Self {
+            output,
+            framing: Framing::Suppressed,
+            left: 0,
+            sent: 0,
+        }
+    }
+
+    /// The head is in the buffer; from here on the body follows.
+    pub(super) fn begin(&mut self, framing: Framing) {
+        self.framing = framing;
+        if let Framing::Exact(length) = framing {
+            self.left = length;
+        }
+    }
+
+    /// Bytes of the body so far, without framing.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    pub(super) async fn write(&mut self, piece: &[u8]) -> Result<(), End> {
+        if piece.is_empty() || self.framing == Framing::Suppressed {
+            return Ok(());
+        }
+        if self.has_length() && piece.len() as u64 > self.left {
+            return Err(self.promise_broken());
+        }
+        self.left = self.left.saturating_sub(piece.len() as u64);
+        self.sent += piece.len() as u64;
+        if self.framing == Framing::Chunked {
+            self.output
+                .add(encode::ChunkSize::of(piece.len()).as_bytes())
+                .await?;
+            self.output.add(piece).await?;
+            self.output.add(b"\r\n").await
+        } else {
+            self.output.add(piece).await
+        }
+    }
+
+    pub(super) async fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), End> {
+        if self.has_length() && self.left > 0 {
+            return Err(self.promise_broken());
+        }
+        if self.framing == Framing::Chunked {
+            encode::chunks_end(self.output.open(), trailers);
+        }
+        self.framing = Framing::Suppressed;
+        self.output.flush().await
+    }
+
+    fn has_length(&self) -> bool {
+        matches!(self.framing, Framing::Exact(_))
+    }
+
+    /// Whoever writes bodies has counted wrongly; what went out so far cannot be mended.
+    fn promise_broken(&self) -> End {
+        End::new(Side::Atlas, self.output.phase, Cause::System)
+    }
+}
