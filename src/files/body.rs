@@ -2,6 +2,7 @@
 
 use std::io::IoSliceMut;
 use std::ops::Range;
+use std::rc::Rc;
 
 use rustix::io::{Errno, ReadWriteFlags, pread, preadv2};
 
@@ -18,6 +19,8 @@ pub(super) struct Body {
     /// What is left of the part at hand.
     part: Range<u64>,
     buffer: Buffer,
+    /// The bytes at hand are the file's kept content.
+    is_kept: bool,
 }
 
 /// A piece of a body.
@@ -70,6 +73,7 @@ impl Body {
     /// to its end tells the truth.
     pub(super) async fn advance(&mut self) -> Result<bool, Broken> {
         self.text.clear();
+        self.is_kept = false;
         if self.part.is_empty() {
             self.buffer = Buffer::none();
             match self.pieces.next() {
@@ -84,24 +88,42 @@ impl Body {
         let Some(file) = &self.file else {
             return Ok(false);
         };
+        let is_whole = self.part == (0..file.facts.size);
+        if is_whole && file.content.get().is_some() {
+            self.part = 0..0;
+            self.is_kept = true;
+            return unchanged(file).map(|()| true);
+        }
         let left = self.part.end - self.part.start;
         let buffer = reuse(std::mem::take(&mut self.buffer), left);
         let buffer = read(file, self.part.start, left, buffer).await?;
         self.part.start += buffer.len() as u64;
         self.buffer = buffer;
-        if self.part.is_empty() && !file.is_unchanged().map_err(Broken::Unreadable)? {
-            return Err(Broken::Changed);
+        if self.part.is_empty() {
+            unchanged(file)?;
+            // Held by more than this body: it is kept open, and asked for again.
+            if is_whole && self.buffer.len() <= SMALL && Rc::strong_count(file) > 1 {
+                let _ = file.content.set(self.buffer.filled().into());
+            }
         }
         Ok(true)
     }
 
     /// The bytes at hand.
     pub(super) fn piece(&self) -> &[u8] {
-        if self.text.is_empty() {
-            self.buffer.filled()
-        } else {
-            &self.text
+        match &self.file {
+            Some(file) if self.is_kept => file.content.get().map_or(&[], |content| content),
+            _ if self.text.is_empty() => self.buffer.filled(),
+            _ => &self.text,
         }
+    }
+}
+
+fn unchanged(file: &Shared) -> Result<(), Broken> {
+    match file.is_unchanged() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Broken::Changed),
+        Err(error) => Err(Broken::Unreadable(error)),
     }
 }
 
@@ -124,8 +146,9 @@ async fn read(file: &Shared, from: u64, left: u64, mut buffer: Buffer) -> Result
         let at = from + buffer.len() as u64;
         let missing = wanted - buffer.len();
         let space = &mut buffer.space()[..missing];
-        // What is in the page cache comes at once; the kernel says so when it would have to wait,
-        // or when the file system cannot tell (EOPNOTSUPP).
+        // What is in the page cache comes at once; the kernel says so when it would have to wait
+        // (EAGAIN), or when the file system cannot tell (EOPNOTSUPP: overlayfs and tmpfs, still
+        // on Linux 6.18).
         let count = match preadv2(
             &file.fd,
             &mut [IoSliceMut::new(space)],

@@ -1,7 +1,10 @@
 //! Small files that were asked for a moment ago, still open: the next request need not look again.
 //!
-//! What is kept is the descriptor and the facts, never the content. Nobody is served what was
-//! replaced more than [`FRESH`] ago, and nothing stays open much longer than that.
+//! Nobody is served what was replaced more than [`FRESH`] ago, and nothing stays open much longer
+//! than that. What was changed in place is told by its facts, which are asked for every time.
+//!
+//! For 1 KiB on ext4 this is 0.3 µs of system calls (fstat) for a request instead of 3.1 µs
+//! (openat2, fstat, preadv2, fstat, close), and 1.1 µs less for each neighbour that is not there.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -15,8 +18,9 @@ use crate::runtime;
 /// files wants to be seen at once.
 pub(super) const FRESH: Duration = Duration::from_secs(1);
 
-/// Names kept by each worker for each root.
-const NAMES_MAX: usize = 1024;
+/// Names kept by each worker for each root: at most so many descriptors, and as many times
+/// [`SMALL`](crate::buffer::SMALL) bytes of content.
+const NAMES_MAX: usize = 512;
 
 /// The largest file that is kept open: for larger ones the look is not what costs.
 const SIZE_MAX: u64 = crate::buffer::LARGE as u64;
@@ -65,7 +69,7 @@ impl Cache {
         }
     }
 
-    /// Forgets everything: the root is another folder now.
+    /// Forgets everything: the root is another folder now, or descriptors are short.
     pub(super) fn clear(&self) {
         self.0.borrow_mut().names.clear();
     }

@@ -14,6 +14,7 @@ mod reply;
 mod value;
 
 use std::cell::{Cell, RefCell};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
@@ -144,7 +145,8 @@ impl Root {
                 fields: &request.fields,
             })
             .await?;
-        Ok(self.send(reply, response).await.unwrap_or_else(|end| end))
+        let sent = self.send(reply, path, response).await;
+        Ok(sent.unwrap_or_else(|end| end))
     }
 
     /// Makes the answer, with its first bytes read: what fails up to here can still be said.
@@ -161,13 +163,13 @@ impl Root {
         Err(Failed::of(Cause::FileChanged))
     }
 
-    async fn send(&self, mut reply: Reply, response: &mut Responder<'_>) -> Result<End, End> {
+    async fn send(&self, mut reply: Reply, path: &str, response: &mut Responder<'_>) -> Result<End, End> {
         response.start(&reply.head).await?;
         while let Some(piece) = reply.piece() {
             response.write(piece).await?;
             reply.advance().await.map_err(|broken| match broken {
                 Broken::Changed => Failed::of(Cause::FileChanged).end,
-                Broken::Unreadable(error) => self.failed("", error).end,
+                Broken::Unreadable(error) => self.failed(path, error).end,
             })?;
         }
         response.finish(None).await?;
@@ -189,7 +191,7 @@ impl Root {
         let not_found = Failed::of(Cause::NotFound);
         let target = Target::parse(asked.path, self.settings.dotfiles).ok_or(not_found)?;
         let failed = |error| self.failed(asked.path, error);
-        let folder = self.folder().await.map_err(failed)?;
+        let folder = self.folder().await?;
         let look = Look {
             root: self,
             folder: &folder,
@@ -207,14 +209,18 @@ impl Root {
     }
 
     /// The folder, looked for anew every [`FRESH`].
-    async fn folder(&self) -> Result<Rc<Folder>, Errno> {
+    async fn folder(&self) -> Result<Rc<Folder>, Failed> {
         let now = now();
         if let Some(kept) = &mut *self.folder.borrow_mut()
             && now.saturating_duration_since(kept.since) < FRESH
         {
             return Ok(kept.folder.clone());
         }
-        let opened = Rc::new(Folder::open(&self.settings.root).await?);
+        let opened = Folder::open(&self.settings.root).await;
+        let opened = Rc::new(opened.map_err(|error| {
+            self.complain("", error);
+            Failed::of(cause_of(error))
+        })?);
         let kept = Kept {
             folder: opened.clone(),
             since: now,
@@ -226,25 +232,35 @@ impl Root {
         Ok(opened)
     }
 
-    /// The end for an error of the kernel; what an operator can mend is logged, at most once a
-    /// second.
+    /// The end for an error of the kernel; what an operator can mend is logged.
     fn failed(&self, path: &str, error: Errno) -> Failed {
-        let cause = match error {
-            error if is_not_there(error) => Cause::NotFound,
-            Errno::TIMEDOUT => Cause::TimedOut,
-            _ => Cause::System,
-        };
+        let cause = cause_of(error);
+        if cause != Cause::NotFound || error == Errno::ACCESS {
+            self.complain(path, error);
+        }
+        Failed::of(cause)
+    }
+
+    /// A line in the log, at most once a second.
+    fn complain(&self, path: &str, error: Errno) {
         let now = now();
         let is_quiet = self
             .complained
             .get()
             .is_some_and(|last| now.saturating_duration_since(last) < FRESH);
-        if (cause != Cause::NotFound || error == Errno::ACCESS) && !is_quiet {
+        if !is_quiet {
             self.complained.set(Some(now));
             let root = self.settings.root.display();
             tracing::warn!(%root, path, %error, "a file cannot be served");
         }
-        Failed::of(cause)
+    }
+}
+
+fn cause_of(error: Errno) -> Cause {
+    match error {
+        error if is_not_there(error) => Cause::NotFound,
+        Errno::TIMEDOUT => Cause::TimedOut,
+        _ => Cause::System,
     }
 }
 
@@ -259,15 +275,13 @@ struct Look<'l> {
 impl Look<'_> {
     /// What is at the target: a file, a folder's index or list, or the way to a folder.
     async fn target(&self, asked: &Asked<'_>, target: &Target) -> Result<Option<Reply>, Errno> {
-        if !target.folder
-            && let Some(reply) = self.file(&target.name, asked).await?
-        {
-            return Ok(Some(reply));
-        }
         // A prefix may have been taken off with nothing left behind it: `/docs` is `` then.
-        if !asked.wire_path.ends_with('/') {
-            let folder = self.directory(&target.name).await?;
-            return Ok(folder.map(|_| Reply::redirect(asked.wire_path, asked.query)));
+        if !target.folder || !asked.wire_path.ends_with('/') {
+            return Ok(match self.open(&target.name).await? {
+                Opened::File(file) => Some(self.variant(&target.name, file, asked).await),
+                Opened::Folder(_) => Some(Reply::redirect(asked.wire_path, asked.query)),
+                Opened::Nothing => None,
+            });
         }
         for index in &self.root.settings.index {
             if let Some(reply) = self.file(&target.inside(index), asked).await? {
@@ -277,7 +291,7 @@ impl Look<'_> {
         if !self.root.settings.listing {
             return Ok(None);
         }
-        let Some(folder) = self.directory(&target.name).await? else {
+        let Opened::Folder(folder) = self.open(&target.name).await? else {
             return Ok(None);
         };
         let wanted = Wanted {
@@ -289,11 +303,16 @@ impl Look<'_> {
         Ok(Some(Reply::listing(asked.method, page)))
     }
 
-    /// The answer with a file, or with the neighbour the client would rather have.
+    /// The answer with the file of this name, if there is one.
     async fn file(&self, name: &[u8], asked: &Asked<'_>) -> Result<Option<Reply>, Errno> {
-        let Some(file) = self.open(name).await? else {
-            return Ok(None);
-        };
+        Ok(match self.open(name).await? {
+            Opened::File(file) => Some(self.variant(name, file, asked).await),
+            _ => None,
+        })
+    }
+
+    /// The answer with a file, or with the neighbour the client would rather have.
+    async fn variant(&self, name: &[u8], file: Shared, asked: &Asked<'_>) -> Reply {
         let mut variant = Variant { file, coding: None };
         if self.root.settings.precompressed {
             for coding in encoding::wanted(asked.fields.get_all("accept-encoding")) {
@@ -307,7 +326,7 @@ impl Look<'_> {
             }
         }
         let varies = self.root.settings.precompressed;
-        Ok(Some(Reply::file(asked, kind::of(name), variant, varies, wall())))
+        Reply::file(asked, kind::of(name), variant, varies, wall())
     }
 
     async fn neighbour(&self, name: &[u8], coding: Coding) -> Option<Shared> {
@@ -316,22 +335,25 @@ impl Look<'_> {
             return kept;
         }
         // One that must not be read is as good as none: there is the file itself.
-        let found = self.folder.find(&name).await;
-        let file = found.ok().and_then(Found::into_file);
+        let file = match self.find(&name).await {
+            Ok(Opened::File(file)) => Some(file),
+            _ => None,
+        };
         // That there is none is worth knowing as well: it is what most files say thrice.
         self.root.cache.keep(name, file.as_ref(), self.now);
         file
     }
 
-    async fn open(&self, name: &[u8]) -> Result<Option<Shared>, Errno> {
+    /// What has this name: a small file perhaps as it was a moment ago.
+    async fn open(&self, name: &[u8]) -> Result<Opened, Errno> {
         if let Some(Some(file)) = self.kept(name) {
-            return Ok(Some(file));
+            return Ok(Opened::File(file));
         }
-        let file = self.find(name).await?.and_then(Found::into_file);
-        if let Some(file) = &file {
+        let opened = self.find(name).await?;
+        if let Opened::File(file) = &opened {
             self.root.cache.keep(name.to_owned(), Some(file), self.now);
         }
-        Ok(file)
+        Ok(opened)
     }
 
     fn kept(&self, name: &[u8]) -> Option<Option<Shared>> {
@@ -340,21 +362,27 @@ impl Look<'_> {
             .flatten()
     }
 
-    async fn directory(&self, name: &[u8]) -> Result<Option<std::os::fd::OwnedFd>, Errno> {
-        Ok(match self.find(name).await? {
-            Some(Found::Folder(fd)) => Some(fd),
-            _ => None,
-        })
-    }
-
-    async fn find(&self, name: &[u8]) -> Result<Option<Found>, Errno> {
-        match self.folder.find(name).await {
-            Ok(found) => Ok(Some(found)),
+    async fn find(&self, name: &[u8]) -> Result<Opened, Errno> {
+        let mut found = self.folder.find(name).await;
+        if matches!(found, Err(Errno::MFILE | Errno::NFILE)) {
+            self.root.cache.clear(); // gives descriptors back
+            found = self.folder.find(name).await;
+        }
+        match found {
+            Ok(Found::File(file)) => Ok(Opened::File(Rc::new(file))),
+            Ok(Found::Folder(fd)) => Ok(Opened::Folder(fd)),
             Err(Errno::ACCESS) => Err(Errno::ACCESS), // not found, but worth a line in the log
-            Err(error) if is_not_there(error) => Ok(None),
+            Err(error) if is_not_there(error) => Ok(Opened::Nothing),
             Err(error) => Err(error),
         }
     }
+}
+
+/// What a name leads to.
+enum Opened {
+    File(Shared),
+    Folder(OwnedFd),
+    Nothing,
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Opens what lies below a folder, and never anything else, without blocking the worker.
 
+use std::cell::OnceCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
@@ -62,6 +63,8 @@ pub(super) enum Found {
 pub(super) struct File {
     pub(super) fd: OwnedFd,
     pub(super) facts: Facts,
+    /// All of it, where it is small and was read before; good as long as the facts are.
+    pub(super) content: OnceCell<Box<[u8]>>,
 }
 
 impl Folder {
@@ -172,19 +175,12 @@ fn refuse_dots(segment: &[u8]) -> Result<(), Errno> {
 }
 
 impl Found {
-    /// The file, if it is one.
-    pub(super) fn into_file(self) -> Option<Shared> {
-        match self {
-            Self::File(file) => Some(Rc::new(file)),
-            Self::Folder(_) => None,
-        }
-    }
-
     /// `ENXIO` for a FIFO, a device, a socket: they are no files to serve.
     fn of(fd: OwnedFd) -> Result<Self, Errno> {
         let facts = Facts::of(&fstat(&fd)?);
         if facts.is_file() {
-            Ok(Self::File(File { fd, facts }))
+            let content = OnceCell::new();
+            Ok(Self::File(File { fd, facts, content }))
         } else if facts.is_folder() {
             Ok(Self::Folder(fd))
         } else {

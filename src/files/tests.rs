@@ -361,6 +361,35 @@ fn a_folder_is_listed_when_asked() {
 }
 
 #[test]
+fn bytes_that_are_not_at_hand_are_read_beside_the_worker() {
+    let content: Vec<u8> = (0..1_000_003_u32)
+        .map(|at| (at / 7 % 251).to_le_bytes()[0])
+        .collect();
+    // Out of the page cache; and on tmpfs, which cannot tell whether a read would wait.
+    with(&[("big", &content), ("small", b"small")], async |folder| {
+        for name in ["big", "small"] {
+            let file = std::fs::OpenOptions::new()
+                .write(true)
+                .open(folder.join(name))
+                .unwrap();
+            file.sync_all().unwrap();
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        }
+        let root = Root::new(settings(folder));
+        assert!(get(&root, "/big", &[]).await.unwrap().body == content);
+        assert_eq!(get(&root, "/small", &[]).await.unwrap().body, b"small");
+        let Ok(shared) = tempfile::tempdir_in("/dev/shm") else {
+            return;
+        };
+        std::fs::write(shared.path().join("big"), &content).unwrap();
+        let root = Root::new(settings(shared.path()));
+        for _ in 0..2 {
+            assert!(get(&root, "/big", &[]).await.unwrap().body == content);
+        }
+    });
+}
+
+#[test]
 fn a_file_that_shrinks_or_changes_does_not_reach_its_end() {
     let content = vec![b'x'; 300_000];
     for change in ["shorter", "longer", "same length"] {
@@ -398,6 +427,8 @@ fn a_file_that_shrinks_or_changes_does_not_reach_its_end() {
 fn a_small_file_that_changed_is_read_anew() {
     with(SITE, async |folder| {
         let root = Root::new(settings(folder));
+        assert_eq!(get(&root, "/a.txt", &[]).await.unwrap().body, b"0123456789");
+        // Twice the same, the second time from what was kept; then another, changed in place.
         assert_eq!(get(&root, "/a.txt", &[]).await.unwrap().body, b"0123456789");
         std::fs::write(folder.join("a.txt"), "now").unwrap();
         assert_eq!(get(&root, "/a.txt", &[]).await.unwrap().body, b"now");
