@@ -36,7 +36,13 @@ impl TlsStream {
     pub fn server(connection: ServerConnection, unread: Buffer) -> Self {
         let (wire, queues) = Wire::new(unread);
         // SAFETY: `new_unsafe` demands that a buffer be valid until the I/O on it has finished and
-        // that no future be dropped before. `Wire` does its I/O within the call that starts it.
+        // that no future be dropped before. `Wire` does its I/O within the call that starts it, and
+        // no future is ever pending (see `at_once`). The buffers are rustls's own: monoio-rustls
+        // notes their address in one call of `read_tls` or `write_tls`, does the I/O, and fetches
+        // the result in the next call. Between the two nothing else touches the connection, and
+        // the next call does not move them before it takes the result: `prepare_read` asks for the
+        // size it has already got, `write_to` looks at the same first chunk. That is read off
+        // rustls 0.23.46, so Cargo.toml pins it: read the two again before raising it.
         let stream = unsafe { ServerTlsStream::new_unsafe(wire, connection) };
         Self {
             stream: Either::Server(stream),
@@ -91,6 +97,12 @@ impl TlsStream {
                 // After one `WouldBlock` monoio-rustls hands the same error out once more before
                 // it looks at the wire again; so ask until the wire is really empty.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.wire.has_more() => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    // Whatever follows is not opened any more, and asking again gives the same error.
+                    self.wire.incoming.borrow_mut().clear();
+                    self.end_incoming();
+                    return Err(error);
+                }
                 result => return result,
             }
         }

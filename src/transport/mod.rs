@@ -213,28 +213,39 @@ impl Transport {
             return false;
         }
         let goodbye = async {
-            if self.finish(Duration::MAX).await.is_err() {
-                return false;
-            }
-            let mut rest = Buffer::none();
-            let mut total = 0;
-            while total <= LINGER_BYTES_MAX {
-                // Wait first: an idle peer must not cost a buffer.
-                if !self.socket.maybe_readable() && self.readable().await.is_err() {
-                    return false;
-                }
-                if rest.capacity() == 0 {
-                    rest = Buffer::small();
-                }
-                match self.read(rest.space()).await {
-                    Ok(0) => return true,
-                    Ok(count) => total += count,
-                    Err(_) => return false,
-                }
-            }
-            false
+            self.finish(Duration::MAX).await?;
+            self.linger().await
         };
-        before(deadline, goodbye).await.unwrap_or(false)
+        matches!(before(deadline, goodbye).await, Ok(Ok(())))
+    }
+
+    /// Reads and forgets until the peer's end. While it waits it holds no buffer.
+    async fn linger(&self) -> io::Result<()> {
+        let mut total = 0;
+        while total <= LINGER_BYTES_MAX {
+            self.socket.turn().await;
+            let found = self.try_read(Buffer::small().space());
+            match found {
+                Ok(0) => return Ok(()),
+                Ok(count) => total += count,
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => self.readable().await?,
+                    // A FIN without close_notify: what may be cut off is not wanted any more.
+                    io::ErrorKind::UnexpectedEof => return Ok(()),
+                    _ => return Err(error),
+                },
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    }
+
+    /// Bytes of the buffers this connection holds, for tests.
+    #[cfg(test)]
+    fn held(&self) -> usize {
+        match &mut *self.layer.borrow_mut() {
+            Layer::Plain => 0,
+            Layer::Rustls(tls) => tls.held(),
+        }
     }
 }
 

@@ -8,9 +8,6 @@ use crate::buffer::{self, Buffer};
 use crate::runtime::Socket;
 use crate::sys::tls_stream::TlsStream;
 
-/// Records that may wait for the socket before writing waits too.
-const UNSENT_MAX: usize = 64 * 1024;
-
 /// One connection's records.
 pub(super) struct Rustls {
     stream: TlsStream,
@@ -38,17 +35,23 @@ impl Rustls {
     }
 
     pub(super) fn try_read(&mut self, socket: &Socket, into: &mut [u8]) -> io::Result<usize> {
-        loop {
+        let result = loop {
             match self.stream.read(into) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.fetch(socket)?,
-                result => {
-                    // Answers to key updates, and the alert for a record that is not good. If the
-                    // socket is full they go with the next write.
-                    let _ = self.try_flush(socket);
-                    return result;
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if let Err(error) = self.fetch(socket) {
+                        break Err(error);
+                    }
                 }
+                result => break result,
             }
+        };
+        if result.is_err() {
+            // Before the caller waits: the last flight of the handshake, which was kept back to go
+            // with the first data. Before it gives up: the alert for a record that is not good. If
+            // the socket is full they go with the next write, and if it is broken the next one tells.
+            let _ = self.try_flush(socket);
         }
+        result
     }
 
     /// Takes records from the socket. Called when the incoming queue is empty.
@@ -80,10 +83,10 @@ impl Rustls {
         Ok(())
     }
 
+    /// Takes at most 64 KiB, and nothing while earlier records wait for the socket: that bounds what
+    /// a peer that does not read can make this side hold.
     pub(super) fn try_write(&mut self, socket: &Socket, from: &[u8]) -> io::Result<usize> {
-        if self.unsent() > UNSENT_MAX {
-            self.send(socket)?;
-        }
+        self.send(socket)?;
         if self.stream.outgoing().capacity() == 0 {
             *self.stream.outgoing() = buffer::take_vec();
         }
@@ -103,8 +106,11 @@ impl Rustls {
         self.stream.close_notify()
     }
 
-    fn unsent(&mut self) -> usize {
-        self.stream.outgoing().len() - self.sent
+    /// Bytes of the queues in both directions, for tests.
+    #[cfg(test)]
+    pub(super) fn held(&mut self) -> usize {
+        let incoming = self.stream.incoming().capacity();
+        incoming + self.stream.outgoing().capacity()
     }
 
     fn send(&mut self, socket: &Socket) -> io::Result<()> {
