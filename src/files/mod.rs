@@ -39,6 +39,10 @@ pub const ALLOW: &str = "GET, HEAD, OPTIONS";
 /// How often a file is looked at anew that changes while its first bytes are read.
 const LOOKS_MAX: usize = 3;
 
+/// Lists of folders that may be on their way at once, for each worker and root: clients that read
+/// slowly keep megabytes waiting.
+const LISTS_MAX: usize = 32;
+
 /// What a root of static files needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -65,6 +69,8 @@ pub struct Root {
     folder: RefCell<Option<Kept>>,
     cache: Cache,
     complained: Cell<Option<Instant>>,
+    /// Held once for every list that is being sent, and once by the root.
+    lists: Rc<()>,
 }
 
 struct Kept {
@@ -109,6 +115,7 @@ impl Root {
             folder: RefCell::default(),
             cache: Cache::default(),
             complained: Cell::default(),
+            lists: Rc::default(),
         }
     }
 
@@ -129,7 +136,7 @@ impl Root {
     ///
     /// Why there is no file to send, before anything was sent: `NotFound`, `MethodNotAllowed`
     /// (with Allow), `FileChanged` for a file that never holds still, `TimedOut` for a disk that
-    /// does not answer, `System`.
+    /// does not answer, `LimitReached` for more than 32 lists of folders at once, `System`.
     pub async fn answer(
         &self,
         request: &RequestHead,
@@ -235,7 +242,7 @@ impl Root {
     /// The end for an error of the kernel; what an operator can mend is logged.
     fn failed(&self, path: &str, error: Errno) -> Failed {
         let cause = cause_of(error);
-        if cause != Cause::NotFound || error == Errno::ACCESS {
+        if matches!(cause, Cause::System | Cause::TimedOut) || error == Errno::ACCESS {
             self.complain(path, error);
         }
         Failed::of(cause)
@@ -260,6 +267,7 @@ fn cause_of(error: Errno) -> Cause {
     match error {
         error if is_not_there(error) => Cause::NotFound,
         Errno::TIMEDOUT => Cause::TimedOut,
+        Errno::BUSY => Cause::LimitReached,
         _ => Cause::System,
     }
 }
@@ -299,8 +307,12 @@ impl Look<'_> {
             has_parent: !target.name.is_empty(),
             dotfiles: self.root.settings.dotfiles,
         };
+        let slot = self.root.lists.clone();
+        if Rc::strong_count(&slot) > 1 + LISTS_MAX {
+            return Err(Errno::BUSY);
+        }
         let page = on_disk(move || listing::page(&folder, &wanted)).await?;
-        Ok(Some(Reply::listing(asked.method, page)))
+        Ok(Some(Reply::listing(asked.method, page, slot)))
     }
 
     /// The answer with the file of this name, if there is one.
@@ -313,6 +325,7 @@ impl Look<'_> {
 
     /// The answer with a file, or with the neighbour the client would rather have.
     async fn variant(&self, name: &[u8], file: Shared, asked: &Asked<'_>) -> Reply {
+        let kind = *file.kind.get_or_init(|| kind::of(name));
         let mut variant = Variant { file, coding: None };
         if self.root.settings.precompressed {
             for coding in encoding::wanted(asked.fields.get_all("accept-encoding")) {
@@ -326,7 +339,7 @@ impl Look<'_> {
             }
         }
         let varies = self.root.settings.precompressed;
-        Reply::file(asked, kind::of(name), variant, varies, wall())
+        Reply::file(asked, kind, variant, varies, wall())
     }
 
     async fn neighbour(&self, name: &[u8], coding: Coding) -> Option<Shared> {

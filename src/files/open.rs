@@ -10,6 +10,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::Errno;
 
 use super::facts::Facts;
+use super::value::Value;
 use crate::runtime::{before, blocking};
 use crate::time::Deadline;
 
@@ -52,6 +53,10 @@ enum Way {
 }
 
 /// Something that was found.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives for a moment, and is a file nearly always"
+)]
 pub(super) enum Found {
     /// A regular file, open for reading.
     File(File),
@@ -65,6 +70,8 @@ pub(super) struct File {
     pub(super) facts: Facts,
     /// All of it, where it is small and was read before; good as long as the facts are.
     pub(super) content: OnceCell<Box<[u8]>>,
+    /// Its Content-Type, once somebody asked.
+    pub(super) kind: OnceCell<Value>,
 }
 
 impl Folder {
@@ -179,8 +186,12 @@ impl Found {
     fn of(fd: OwnedFd) -> Result<Self, Errno> {
         let facts = Facts::of(&fstat(&fd)?);
         if facts.is_file() {
-            let content = OnceCell::new();
-            Ok(Self::File(File { fd, facts, content }))
+            Ok(Self::File(File {
+                fd,
+                facts,
+                content: OnceCell::new(),
+                kind: OnceCell::new(),
+            }))
         } else if facts.is_folder() {
             Ok(Self::Folder(fd))
         } else {

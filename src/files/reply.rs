@@ -1,6 +1,7 @@
 //! The head of an answer and what its body is made of, decided before a byte is sent.
 
 use std::ops::Range;
+use std::rc::Rc;
 use std::time::SystemTime;
 
 use http::{Method, StatusCode};
@@ -21,6 +22,8 @@ pub(super) struct Reply {
     pub(super) head: ResponseHead,
     body: Body,
     has_piece: bool,
+    /// The place among the lists that are on their way.
+    slot: Option<Rc<()>>,
 }
 
 /// The file that is sent, and the coding it has where it is a precompressed neighbour.
@@ -35,6 +38,7 @@ impl Reply {
             head: ResponseHead::new(status, length),
             body,
             has_piece: false,
+            slot: None,
         }
     }
 
@@ -49,13 +53,15 @@ impl Reply {
     }
 
     /// The list of a folder.
-    pub(super) fn listing(method: &Method, page: Vec<u8>) -> Self {
+    pub(super) fn listing(method: &Method, page: Vec<u8>, slot: Rc<()>) -> Self {
         let length = BodyLength::Exact(page.len() as u64);
         let body = match *method {
             Method::HEAD => Body::default(),
             _ => Body::text(page),
         };
-        Self::new(StatusCode::OK, length, body).with("Content-Type", "text/html; charset=utf-8")
+        let mut reply = Self::new(StatusCode::OK, length, body);
+        reply.slot = Some(slot);
+        reply.with("Content-Type", "text/html; charset=utf-8")
     }
 
     /// A file, as the conditions and ranges of the request want it.

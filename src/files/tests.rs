@@ -361,6 +361,32 @@ fn a_folder_is_listed_when_asked() {
 }
 
 #[test]
+fn only_so_many_lists_are_on_their_way_at_once() {
+    with(SITE, async |folder| {
+        let root = Root::new(Settings {
+            listing: true,
+            ..settings(folder)
+        });
+        let fields = Fields::new();
+        let asked = Asked {
+            method: &Method::GET,
+            path: "/bare/",
+            wire_path: "/bare/",
+            query: None,
+            fields: &fields,
+        };
+        let mut replies = Vec::new();
+        for _ in 0..LISTS_MAX {
+            replies.push(root.begin(&asked).await.unwrap());
+        }
+        let refused = root.begin(&asked).await.err();
+        assert_eq!(refused.map(|failed| failed.end.cause), Some(Cause::LimitReached));
+        replies.pop();
+        assert!(root.begin(&asked).await.is_ok());
+    });
+}
+
+#[test]
 fn bytes_that_are_not_at_hand_are_read_beside_the_worker() {
     let content: Vec<u8> = (0..1_000_003_u32)
         .map(|at| (at / 7 % 251).to_le_bytes()[0])
