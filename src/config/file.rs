@@ -43,7 +43,7 @@ pub type IdleConnections = Number<0, 65_536>;
 /// A number of fields.
 pub type FieldCount = Number<1, 1_000>;
 /// A status.
-pub type Status = Number<100, 999>;
+pub type Status = Number<0, 65_535>;
 
 table! {
     /// What holds for the whole process.

@@ -100,7 +100,7 @@ pub fn load_after(path: &Path, earlier: Option<&Generation>) -> Result<Loaded, R
             vec![Diagnostic::whole_file(code, message).help(help)],
         )
     })?;
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
     parse_after(&name, &text, folder, earlier)
 }
 
@@ -139,14 +139,12 @@ fn parse_after(
         name: name.to_owned(),
         text: text.to_owned(),
     });
-    let (table, errors) = DeTable::parse_recoverable(text);
-    let mut found: Vec<_> = errors.iter().map(|error| syntax(error, text)).collect();
-    let is_whole = found.is_empty();
-    let file = read_tables(table.into_inner(), &mut found);
-    // What could not be read may be what everything else refers to: no guesses about it.
-    let resolved = file
-        .filter(|_| is_whole)
-        .and_then(|file| resolve::resolve(&file, folder, earlier, &mut found));
+    let mut found = Vec::new();
+    let resolved = read(&source, folder, earlier, &mut found);
+    if found.iter().any(|one| one.severity == Severity::Error) {
+        // They may follow from what is wrong.
+        found.retain(|one| !CONSEQUENCES.contains(&one.code));
+    }
     let report = Report::new(source.clone(), found);
     match resolved {
         Some((generation, lines)) if report.count(Severity::Error) == 0 => Ok(Loaded {
@@ -156,6 +154,28 @@ fn parse_after(
         }),
         _ => Err(report),
     }
+}
+
+/// Warnings that something has no use.
+const CONSEQUENCES: [&str; 4] = ["no-route", "unused-route", "unused-tls", "unused-upstream"];
+
+fn read(
+    source: &Source,
+    folder: &Path,
+    earlier: Option<&Generation>,
+    found: &mut Vec<Diagnostic>,
+) -> Option<(Generation, Lines)> {
+    let (table, errors) = DeTable::parse_recoverable(&source.text);
+    let file = read_tables(table.into_inner(), found);
+    if errors.is_empty() {
+        return resolve::resolve(&file?, folder, earlier, found);
+    }
+    // What could not be read may be what everything else refers to: no guesses about it.
+    let line = |one: &Diagnostic| one.span.as_ref().map(|span| source.position(span.start).line);
+    let errors: Vec<_> = errors.iter().map(|error| syntax(error, &source.text)).collect();
+    found.retain(|one| errors.iter().all(|error| line(error) != line(one)));
+    found.extend(errors);
+    None
 }
 
 fn read_tables(table: DeTable<'_>, found: &mut Vec<Diagnostic>) -> Option<file::File> {
@@ -169,11 +189,13 @@ fn read_tables(table: DeTable<'_>, found: &mut Vec<Diagnostic>) -> Option<file::
 
 fn syntax(error: &toml::de::Error, text: &str) -> Diagnostic {
     let span = error.span().unwrap_or(text.len()..text.len());
-    let message = error.message().replace('\n', "; ");
-    let help = if message.contains("string") {
-        "strings stand in double quotes: key = \"value\""
-    } else if message.contains("duplicate") {
+    let mut message = error.message().replace('\n', "; ");
+    let is_about = |words: &[&str]| words.iter().any(|word| error.message().contains(word));
+    let help = if is_about(&["duplicate"]) {
+        message = format!("{message} `{}`", text.get(span.clone()).unwrap_or_default());
         "write each key once; tables that may repeat have double brackets: [[route]]"
+    } else if is_about(&["string", "float", "integer", "literal", "date"]) {
+        "strings stand in double quotes: key = \"value\""
     } else {
         "the file is TOML: tables as [name], values as key = value"
     };

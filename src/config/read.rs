@@ -33,6 +33,11 @@ pub struct Place<'a> {
 }
 
 impl Place<'_> {
+    /// Whether it is one of several in a list.
+    fn is_member(&self) -> bool {
+        self.key_span == self.span
+    }
+
     /// Key and value; of a table with a header of its own, which may stand far away, the key only.
     pub fn extent(&self, value: &DeValue<'_>) -> Range<usize> {
         let is_near =
@@ -95,7 +100,10 @@ impl<T: Word> Read for T {
             } else {
                 T::EXAMPLE.to_owned()
             };
-            let help = format!("write: {} = {example}", place.key);
+            let help = match place.is_member() {
+                true => format!("write: {example}"),
+                false => format!("write: {} = {example}", place.key),
+            };
             found.push(wrong_type::<T>(value, place).help(help));
             return None;
         };
@@ -107,13 +115,11 @@ impl<T: Word> Read for T {
     }
 }
 
-/// For a bare number: the same with the unit of the example, or the example.
+/// For a bare number: the same with the unit that is meant most often, or the example.
 fn instead_of_number<T: Word>(number: &str) -> String {
-    let unit = T::EXAMPLE
-        .trim_matches('"')
-        .trim_start_matches(|digit: char| digit.is_ascii_digit());
     match T::CODE {
-        "bad-time" | "bad-size" => format!("\"{number}{unit}\""),
+        "bad-time" => format!("\"{number}s\""),
+        "bad-size" => format!("\"{number}B\""),
         _ => T::EXAMPLE.to_owned(),
     }
 }
@@ -270,7 +276,7 @@ impl<T> Default for Many<T> {
 }
 
 impl<T: Read> Read for Many<T> {
-    const EXPECTS: &'static str = "tables";
+    const EXPECTS: &'static str = "tables in double brackets";
 
     fn read(value: &DeValue<'_>, place: &Place<'_>, found: &mut Vec<Diagnostic>) -> Option<Self> {
         let DeValue::Array(members) = value else {
@@ -366,24 +372,36 @@ pub struct Table {
 }
 
 impl Table {
-    /// A key that this table does not have.
-    pub fn unknown(&self, key: &str, span: Range<usize>, tables: &[Self]) -> Diagnostic {
+    /// A key that this table does not have, and the one of its keys that was meant.
+    pub fn unknown(
+        &self,
+        key: &str,
+        span: Range<usize>,
+        tables: &[Self],
+    ) -> (Diagnostic, Option<&'static str>) {
         let names = || self.keys.iter().map(|key| key.name);
-        let elsewhere = tables
-            .iter()
-            .find(|table| table.keys.iter().any(|known| known.name == key));
-        let help = match (nearest(key, names()), elsewhere) {
-            (Some(name), _) => format!("did you mean `{name}`?"),
-            (None, Some(table)) if !table.header.is_empty() => {
-                format!("`{key}` is a key of `{}`", table.header)
+        let has_it = |table: &&Self| table.keys.iter().any(|known| known.name == key);
+        let near = nearest(key, names());
+        let (help, meant) = match (tables.iter().find(has_it), near) {
+            (Some(table), _) if !table.header.is_empty() => {
+                (format!("`{key}` is a key of `{}`", table.header), None)
             }
-            (None, _) => format!("known here: {}", names().collect::<Vec<_>>().join(", ")),
+            (Some(_), _) => (
+                format!("`{key}` stands at the top of the file, before all tables"),
+                None,
+            ),
+            (None, Some(name)) => (format!("did you mean `{name}`?"), near),
+            (None, None) => (
+                format!("known here: {}", names().collect::<Vec<_>>().join(", ")),
+                None,
+            ),
         };
         let place = match self.header {
             "" => "at the top of the file".to_owned(),
             header => format!("in `{header}`"),
         };
-        Diagnostic::error("unknown-key", span, format!("unknown key `{key}` {place}")).help(help)
+        let message = format!("unknown key `{key}` {place}");
+        (Diagnostic::error("unknown-key", span, message).help(help), meant)
     }
 }
 
@@ -457,7 +475,13 @@ macro_rules! table {
                             read.written.push(($crate::config::read::bare(stringify!($key)), place.extent(value.get_ref())));
                             read.$key = $crate::config::read::at(value.get_ref(), &place, found);
                         })*
-                        name => found.push(Self::TABLE.unknown(name, key.span(), $crate::config::file::TABLES)),
+                        name => {
+                            let tables = $crate::config::file::TABLES;
+                            let (unknown, meant) = Self::TABLE.unknown(name, key.span(), tables);
+                            found.push(unknown);
+                            // What was meant is not missing as well.
+                            read.written.extend(meant.map(|meant| (meant, key.span())));
+                        }
                     }
                 }
                 Some(read)

@@ -91,6 +91,9 @@ impl<'a> Resolver<'a> {
     }
 
     fn mode(&mut self, listen: &Listen) -> Option<generation::Mode> {
+        if listen.has("mode") && listen.mode.is_none() {
+            return None; // told already; which rules hold is not known
+        }
         match (mode(listen), &listen.upstream) {
             (Mode::Http, None) => Some(generation::Mode::Http),
             (Mode::Http, Some(upstream)) => {

@@ -60,7 +60,7 @@ impl Resolver<'_> {
         let access_log = self.access_log();
         let admin = self.admin();
         let (listeners, certificates): (Vec<_>, Vec<_>) = listeners?.into_iter().unzip();
-        let (routes, roots, root_places) = routes?;
+        let (routes, (roots, root_places)) = routes?;
         let lines = Lines {
             source: Arc::default(),
             listeners: self.listens().iter().map(file::Listen::places).collect(),
@@ -226,6 +226,9 @@ impl Resolver<'_> {
 
     /// The index of an upstream; says so if there is none of this name.
     fn upstream_index(&mut self, name: &At<String>) -> Option<usize> {
+        if self.file.has("upstream") && self.file.upstream.is_none() {
+            return None; // none of them could be read
+        }
         let names: Vec<_> = self.upstream_names().collect();
         let index = names.iter().position(|known| *known == name.value);
         if index.is_none() {
@@ -266,7 +269,7 @@ fn span<T>(at: Option<&At<T>>) -> Range<usize> {
 }
 
 fn seconds(time: Option<&At<Time>>, default: u64) -> Duration {
-    time.map_or(Duration::from_secs(default), |time| time.value.0)
+    time.map_or_else(|| Duration::from_secs(default), |time| time.value.0)
 }
 
 fn bytes(size: Option<&At<Size>>, default: u64) -> u64 {

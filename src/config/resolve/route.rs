@@ -22,7 +22,7 @@ const ACTIONS: [&str; 4] = ["upstream", "files", "redirect", "respond"];
 const REDIRECTS: [u64; 5] = [301, 302, 303, 307, 308];
 
 /// The roots of files, and where each stands in the file.
-type Roots = (Vec<files::Settings>, Vec<Vec<Range<usize>>>);
+pub(super) type Roots = (Vec<files::Settings>, Vec<Vec<Range<usize>>>);
 
 impl<'a> Resolver<'a> {
     /// The tables, in the order of the file.
@@ -31,7 +31,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// All routes, if nothing is wrong with them; the roots they name, and where those stand.
-    pub(super) fn routes(&mut self) -> Option<(Table, Vec<files::Settings>, Vec<Vec<Range<usize>>>)> {
+    pub(super) fn routes(&mut self) -> Option<(Table, Roots)> {
         self.routes_without_listener();
         let tables = self.route_tables();
         let mut roots = Roots::default();
@@ -43,7 +43,7 @@ impl<'a> Resolver<'a> {
             }
         }
         match Table::new(routes) {
-            Ok(table) => (good.len() == tables.len()).then_some((table, roots.0, roots.1)),
+            Ok(table) => (good.len() == tables.len()).then_some((table, roots)),
             Err(ties) => {
                 for tie in ties {
                     self.tie(good[tie.first], good[tie.second]);
@@ -154,7 +154,7 @@ impl<'a> Resolver<'a> {
         let files = table.files.as_ref().map(|files| {
             roots.0.push(self.root(files)?);
             roots.1.push(match &files.value {
-                FilesAction::Short(_) => vec![files.key.start..files.span.end],
+                FilesAction::Short(_) => std::iter::once(files.key.start..files.span.end).collect(),
                 FilesAction::Table(own) => own.places(),
             });
             Some(Action::Serve(roots.0.len() - 1))
@@ -254,7 +254,7 @@ impl<'a> Resolver<'a> {
             FilesAction::Short(root) => (Some((root, &files.span)), &nothing),
             FilesAction::Table(table) => (None, &**table),
         };
-        let root = short.or(table.root.as_ref().map(|root| (&root.value, &root.span)));
+        let root = short.or_else(|| table.root.as_ref().map(|root| (&root.value, &root.span)));
         if root.is_none() && !table.has("root") {
             self.missing("root", "[route.files]", table.span.clone(), "root = \"/var/www\"");
         }

@@ -101,9 +101,8 @@ impl Word for Size {
             ));
         }
         let Some((_, bytes)) = SIZES.iter().find(|(name, _)| *name == unit) else {
-            let meant = SIZES
-                .iter()
-                .find(|(name, _)| name[..1].eq_ignore_ascii_case(&unit[..unit.len().min(1)]));
+            let first = |unit: &str| unit.chars().next().map(|letter| letter.to_ascii_lowercase());
+            let meant = SIZES.iter().find(|(name, _)| first(name) == first(unit));
             return Err(match meant {
                 Some((name, _)) if unit.len() <= 3 && unit.is_ascii() => Wrong::new(
                     format!("`{unit}` is not a unit of size"),
@@ -193,9 +192,10 @@ macro_rules! one_of {
 }
 
 fn unknown_word(text: &str, expects: &str, known: &[&str]) -> Wrong {
+    let is_word = text.contains(char::is_alphabetic);
     let help = match nearest(text, known.iter().copied()) {
-        Some(word) => format!("did you mean \"{word}\"?"),
-        None => format!("write {expects}"),
+        Some(word) if is_word => format!("did you mean \"{word}\"?"),
+        _ => format!("write {expects}"),
     };
     Wrong::new(format!("\"{text}\" is not known here"), help)
 }
@@ -505,7 +505,7 @@ impl Word for UrlPath {
             return Err(Wrong::new("a path has no `.`, `..` or empty segments", help));
         }
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            let help = "write other letters as %-escapes of their UTF-8 bytes: \"/caf%C3%A9\"";
+            let help = "write them as %-escapes of their UTF-8 bytes: \"/a%20b\", \"/caf%C3%A9\"";
             return Err(Wrong::new(
                 "a path holds no spaces, control characters or letters beyond ASCII",
                 help,

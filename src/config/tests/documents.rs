@@ -1,0 +1,1 @@
+//! The example and the documentation against the code.

@@ -1,0 +1,98 @@
+//! `tests/config_errors`: each configuration with the whole message it has to get.
+
+use std::fs;
+
+use super::super::{load, parse};
+use super::{folder, project, same_as_file};
+
+#[test]
+fn each_wrong_configuration_gets_its_message() {
+    let folder = folder();
+    let mut cases: Vec<_> = fs::read_dir(project("tests/config_errors"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|kind| kind == "toml"))
+        .collect();
+    cases.sort();
+    assert!(cases.len() >= 45, "only {} cases", cases.len());
+    let mut wrong = Vec::new();
+    for path in &cases {
+        let text = fs::read_to_string(path).unwrap();
+        let report = match parse("atlas.toml", &text, folder.path()) {
+            Ok(loaded) => loaded.warnings,
+            Err(report) => report,
+        };
+        assert!(!report.is_empty(), "nothing is wrong with {}", path.display());
+        let message = report
+            .to_string()
+            .replace(&folder.path().display().to_string(), "/etc/atlas");
+        wrong.extend(same_as_file(&path.with_extension("txt"), &message).err());
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_message_says_what_to_write_instead() {
+    let folder = folder();
+    for entry in fs::read_dir(project("tests/config_errors")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|kind| kind != "toml") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let report = match parse("atlas.toml", &text, folder.path()) {
+            Ok(loaded) => loaded.warnings,
+            Err(report) => report,
+        };
+        for one in &report {
+            assert!(one.help.is_some(), "{}: {}", path.display(), one.message);
+            assert!(!one.message.is_empty(), "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn a_private_key_never_stands_in_a_message() {
+    let folder = folder();
+    let key = fs::read_to_string(folder.path().join("good.key")).unwrap();
+    let secret = key.lines().nth(1).unwrap();
+    for name in ["good.key", "both.pem"] {
+        let text =
+            format!("[listen]\naddress = \"::\"\nport = 1\n[tls]\ncert = \"other.crt\"\nkey = \"{name}\"\n");
+        let report = parse("atlas.toml", &text, folder.path()).unwrap_err();
+        assert!(!report.to_string().contains(secret));
+        assert!(!report.to_json().to_string().contains(secret));
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_told_by_its_name() {
+    let report = load("/nonexistent/atlas.toml".as_ref()).unwrap_err();
+    assert_eq!(
+        report.to_string(),
+        "/nonexistent/atlas.toml: error: there is no such file [missing-file]\n  \
+         = help: name the configuration file with `-c FILE`\n"
+    );
+}
+
+#[test]
+fn a_file_that_is_no_text_or_no_file_is_told() {
+    let folder = folder();
+    let code = |path: &std::path::Path| load(path).unwrap_err().iter().next().unwrap().code;
+    let binary = folder.path().join("binary.toml");
+    fs::write(&binary, [0xff, 0xfe, 0x00]).unwrap();
+    assert_eq!(code(&binary), "bad-file");
+    assert_eq!(code(folder.path()), "bad-file");
+}
+
+#[test]
+fn programs_get_lines_and_columns() {
+    let text = "[listen]\naddress = \"::\"\nport = 1\ntls = false\n[[route]]\nrespond = { body = \"é\", status = 1 }\n";
+    let report = parse("atlas.toml", text, "".as_ref()).unwrap_err();
+    let all = report.to_json();
+    let one = &all[0];
+    assert_eq!(one["file"], "atlas.toml");
+    assert_eq!(one["severity"], "error");
+    let place = ["line", "column", "end_line", "end_column"].map(|key| one[key].as_u64().unwrap());
+    assert_eq!(place, [6, 34, 6, 35], "{all}");
+}
