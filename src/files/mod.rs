@@ -46,7 +46,9 @@ const LISTS_MAX: usize = 32;
 /// What a root of static files needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The folder; nothing outside it is ever served.
+    /// The folder; nothing outside it is ever served. Links are followed as long as they stay
+    /// below it; absolute ones count as leading out. (Before Linux 5.6, or where openat2 is
+    /// denied, none is followed.)
     pub root: PathBuf,
     /// Names tried for a folder, in order (`["index.html"]`).
     pub index: Vec<String>,
@@ -242,7 +244,7 @@ impl Root {
     /// The end for an error of the kernel; what an operator can mend is logged.
     fn failed(&self, path: &str, error: Errno) -> Failed {
         let cause = cause_of(error);
-        if matches!(cause, Cause::System | Cause::TimedOut) || error == Errno::ACCESS {
+        if matches!(cause, Cause::System | Cause::TimedOut) || matches!(error, Errno::ACCESS | Errno::XDEV) {
             self.complain(path, error);
         }
         Failed::of(cause)
@@ -258,7 +260,11 @@ impl Root {
         if !is_quiet {
             self.complained.set(Some(now));
             let root = self.settings.root.display();
-            tracing::warn!(%root, path, %error, "a file cannot be served");
+            match error {
+                // openat2's word for it says nothing to anybody else.
+                Errno::XDEV => tracing::warn!(%root, path, "not served: a link leads out of the root"),
+                _ => tracing::warn!(%root, path, %error, "a file cannot be served"),
+            }
         }
     }
 }
@@ -384,7 +390,8 @@ impl Look<'_> {
         match found {
             Ok(Found::File(file)) => Ok(Opened::File(Rc::new(file))),
             Ok(Found::Folder(fd)) => Ok(Opened::Folder(fd)),
-            Err(Errno::ACCESS) => Err(Errno::ACCESS), // not found, but worth a line in the log
+            // Not found, but worth a line in the log.
+            Err(error @ (Errno::ACCESS | Errno::XDEV)) => Err(error),
             Err(error) if is_not_there(error) => Ok(Opened::Nothing),
             Err(error) => Err(error),
         }
