@@ -8,7 +8,9 @@ mod writer;
 use std::path::PathBuf;
 
 pub use log::{BATCH_BYTES, Log};
-pub use record::{ConnectionFacts, ConnectionRecord, ExchangeRecord, Moved, Request, RequestFacts};
+pub use record::{
+    ConnectionFacts, ConnectionRecord, ExchangeRecord, Moved, Request, RequestFacts, current, on_behalf_of,
+};
 pub use writer::{Batch, Sender, Target, Writer};
 
 /// What the access log needs to know.

@@ -1,7 +1,10 @@
 //! The two records. Each is started once, gathers what becomes known, and is finished once.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,6 +42,36 @@ pub struct ConnectionFacts {
     pub carrier: Carrier,
     /// How the worker learns of its sockets, in a sentence.
     pub driver: Rc<str>,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<ConnectionFacts>>> = const { RefCell::new(None) };
+}
+
+/// The connection this thread works for at this moment, for whoever has to tell of a panic.
+pub fn current() -> Option<Rc<ConnectionFacts>> {
+    // A panic may come from where the cell is borrowed, or at the end of the thread.
+    CURRENT
+        .try_with(|current| current.try_borrow().ok()?.clone())
+        .ok()
+        .flatten()
+}
+
+/// Runs a future on behalf of a connection: [`current`] knows it while the future is polled.
+pub async fn on_behalf_of<T>(facts: Rc<ConnectionFacts>, future: impl Future<Output = T>) -> T {
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            CURRENT.take();
+        }
+    }
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        CURRENT.set(Some(facts.clone()));
+        let _reset = Reset;
+        future.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// The record of one downstream connection.

@@ -6,6 +6,7 @@
 mod check;
 mod demo;
 mod explain;
+pub mod log;
 mod run;
 mod version;
 

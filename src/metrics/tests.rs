@@ -1,1 +1,215 @@
 //! Whether what is counted is what is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::*;
+use crate::outcome::{Carrier, Cause, End, Phase, Refusal, Side};
+
+fn facts() -> Facts {
+    Facts {
+        started: UNIX_EPOCH + Duration::from_secs(1000),
+        generation: 3,
+        reloads_finished: 2,
+        reloads_failed: 1,
+        drivers: vec![("io_uring", "io_uring (cooperative)".to_owned())],
+        certificates: vec![Certificate {
+            listener: Arc::from("we\"b\\\n"),
+            names: "a.test,*.b.test".to_owned(),
+            serial: "0a".to_owned(),
+            not_after: UNIX_EPOCH + Duration::from_secs(2000),
+        }],
+    }
+}
+
+/// Samples by name and labels; checks the grammar on the way.
+fn parse(text: &str) -> BTreeMap<String, f64> {
+    assert!(text.ends_with("# EOF\n"));
+    let mut families = BTreeSet::new();
+    let mut samples = BTreeMap::new();
+    for line in text.lines().filter(|line| *line != "# EOF") {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let mut words = comment.splitn(3, ' ');
+            let (kind, name) = (words.next().unwrap(), words.next().unwrap());
+            assert!(words.next().is_some_and(|rest| !rest.is_empty()), "{line}");
+            assert!(kind == "HELP" || kind == "TYPE", "{line}");
+            if kind == "TYPE" {
+                assert!(families.insert(name.to_owned()), "{name} comes twice");
+            }
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let name = series.split('{').next().unwrap();
+        let is_word = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+        assert!(name.bytes().all(is_word), "{line}");
+        let family = ["_total", "_sum", "_count", "_bucket"]
+            .iter()
+            .find_map(|suffix| name.strip_suffix(suffix))
+            .unwrap_or(name);
+        assert!(families.contains(family), "{name} has no TYPE");
+        let before = samples.insert(series.to_owned(), value.parse().unwrap());
+        assert_eq!(before, None, "{series} comes twice");
+    }
+    samples
+}
+
+#[test]
+fn what_the_workers_counted_is_summed_and_told() {
+    let web: Arc<str> = Arc::from("web");
+    let workers: Vec<_> = (0..2).map(|_| Arc::new(Counters::new())).collect();
+    let process = Process::default();
+    for worker in &workers {
+        let listener = worker.listener(&web);
+        listener.connection_opened();
+        listener.connection_opened();
+        listener.connection_closed();
+        listener.accept_failed(&io::Error::from_raw_os_error(libc::EMFILE));
+        worker.handshake_finished("TLSv1.3", true);
+        worker.handshake_failed(Cause::NotTls);
+        worker.carried(Carrier::Process(Refusal::NotPreferred));
+        worker.carried(Carrier::None);
+        worker.connection_ended(End::new(Side::Atlas, Phase::Idle, Cause::Idle));
+        worker.exchange_ended(
+            End::new(Side::Upstream, Phase::Connect, Cause::TimedOut),
+            Some(504),
+        );
+        worker.exchange_ended(End::finished(Side::Downstream), None);
+        worker.bytes_moved(Direction::ToDownstream, 100);
+        worker.records_dropped(1);
+        let upstream = worker.upstream(&Arc::from("app"));
+        upstream.connection_reused();
+        upstream.connected(Duration::from_micros(400));
+        upstream.connected(Duration::from_secs(60));
+        upstream.connect_failed(Cause::Refused);
+    }
+    process.panicked();
+    process.records_lost(5);
+    process.lines_dropped(3);
+    let text = text(
+        &workers,
+        &process,
+        &facts(),
+        UNIX_EPOCH + Duration::from_secs(2500),
+    );
+    let samples = parse(&text);
+    let expected = [
+        (r#"atlas_downstream_connections_open{listener="web"}"#, 2.0),
+        (r#"atlas_downstream_connections_total{listener="web"}"#, 4.0),
+        (
+            r#"atlas_accept_errors_total{listener="web",error="no_descriptors"}"#,
+            2.0,
+        ),
+        (
+            r#"atlas_downstream_handshakes_total{result="finished",tls_version="TLSv1.3"}"#,
+            2.0,
+        ),
+        (
+            r#"atlas_downstream_handshakes_total{result="not_tls",tls_version="none"}"#,
+            2.0,
+        ),
+        ("atlas_downstream_handshakes_resumed_total", 2.0),
+        (
+            r#"atlas_downstream_carriers_total{carrier="process",refusal="not_preferred"}"#,
+            2.0,
+        ),
+        (
+            r#"atlas_downstream_carriers_total{carrier="none",refusal=""}"#,
+            2.0,
+        ),
+        (
+            r#"atlas_downstream_connections_ended_total{side="atlas",phase="idle",cause="idle"}"#,
+            2.0,
+        ),
+        (
+            r#"atlas_exchanges_total{side="upstream",phase="connect",cause="timed_out"}"#,
+            2.0,
+        ),
+        (r#"atlas_responses_total{class="5xx"}"#, 2.0),
+        (r#"atlas_responses_total{class="none"}"#, 2.0),
+        (r#"atlas_bytes_total{direction="to_downstream"}"#, 200.0),
+        (r#"atlas_log_lines_dropped_total{log="access"}"#, 7.0),
+        (r#"atlas_log_lines_dropped_total{log="error"}"#, 3.0),
+        ("atlas_panics_total", 1.0),
+        (
+            r#"atlas_upstream_connections_used_total{upstream="app",source="pool"}"#,
+            2.0,
+        ),
+        (
+            r#"atlas_upstream_connections_used_total{upstream="app",source="new"}"#,
+            4.0,
+        ),
+        (
+            r#"atlas_upstream_connect_failures_total{upstream="app",cause="refused"}"#,
+            2.0,
+        ),
+        (
+            r#"atlas_upstream_connect_seconds_bucket{le="0.00025",upstream="app"}"#,
+            0.0,
+        ),
+        (
+            r#"atlas_upstream_connect_seconds_bucket{le="0.0005",upstream="app"}"#,
+            2.0,
+        ),
+        (
+            r#"atlas_upstream_connect_seconds_bucket{le="5.0",upstream="app"}"#,
+            2.0,
+        ),
+        (
+            r#"atlas_upstream_connect_seconds_bucket{le="+Inf",upstream="app"}"#,
+            4.0,
+        ),
+        (r#"atlas_upstream_connect_seconds_count{upstream="app"}"#, 4.0),
+        (r#"atlas_upstream_connect_seconds_sum{upstream="app"}"#, 120.0008),
+        (r#"atlas_reloads_total{result="failed"}"#, 1.0),
+        (r#"atlas_start_time_seconds"#, 1000.0),
+        (r#"atlas_generation_number"#, 3.0),
+        (
+            r#"atlas_worker_driver_info{worker="0",driver="io_uring",detail="io_uring (cooperative)"}"#,
+            1.0,
+        ),
+        (
+            r#"atlas_tls_certificate_expires_in_seconds{listener="we\"b\\\n",names="a.test,*.b.test",serial="0a"}"#,
+            -500.0,
+        ),
+    ];
+    for (series, value) in expected {
+        assert_eq!(samples.get(series), Some(&value), "{series} in\n{text}");
+    }
+}
+
+#[test]
+fn every_end_has_a_counter_of_its_own() {
+    let counters = Counters::new();
+    for end in counters::ends() {
+        counters.exchange_ended(end, Some(200));
+        counters.connection_ended(end);
+    }
+    for carrier in counters::carriers() {
+        counters.carried(carrier);
+    }
+    let all = [
+        counters.exchanges_by_end(),
+        counters.connections_by_end(),
+        counters.carried_by(),
+    ];
+    assert!(
+        all.iter()
+            .all(|row| row.iter().all(|counter| counter.value() == 1))
+    );
+}
+
+#[test]
+fn counters_of_a_name_are_made_once() {
+    let counters = Counters::new();
+    let (a, b): (Arc<str>, Arc<str>) = (Arc::from("a"), Arc::from("b"));
+    counters.listener(&a).connection_opened();
+    counters.listener(&b).connection_opened();
+    counters.listener(&a).connection_opened();
+    let totals: Vec<_> = counters
+        .listeners()
+        .map(|(name, listener)| (&**name, listener.total()))
+        .collect();
+    assert_eq!(totals, [("a", 2), ("b", 1)]);
+}

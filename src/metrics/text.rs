@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
@@ -389,6 +389,21 @@ impl Value {
     }
 }
 
+impl Value {
+    fn encode(&self, sample: &mut MetricEncoder<'_>) -> fmt::Result {
+        match self {
+            Self::Counter(value) => sample.encode_counter::<NoLabelSet, _, u64>(value, None),
+            Self::Gauge(value) => sample.encode_gauge(value),
+            Self::Histogram(value) => sample.encode_histogram::<NoLabelSet>(
+                micros_as_seconds(value.sum_us),
+                value.counts.iter().sum(),
+                &value.buckets(),
+                None,
+            ),
+        }
+    }
+}
+
 /// How many were within each bound, and their sum in microseconds.
 #[derive(Debug)]
 struct Histogram {
@@ -431,16 +446,10 @@ impl Collector for Families {
         for family in &self.0 {
             let mut metric = encoder.encode_descriptor(family.name, family.help, None, family.kind)?;
             for (labels, value) in &family.samples {
-                let mut sample = metric.encode_family(labels)?;
-                match value {
-                    Value::Counter(value) => sample.encode_counter::<NoLabelSet, _, u64>(value, None)?,
-                    Value::Gauge(value) => sample.encode_gauge(value)?,
-                    Value::Histogram(value) => sample.encode_histogram::<NoLabelSet>(
-                        micros_as_seconds(value.sum_us),
-                        value.counts.iter().sum(),
-                        &value.buckets(),
-                        None,
-                    )?,
+                if labels.is_empty() {
+                    value.encode(&mut metric)?; // else it would have empty braces
+                } else {
+                    value.encode(&mut metric.encode_family(labels)?)?;
                 }
             }
         }
