@@ -1,1 +1,128 @@
-//! To be written: proxy.
+//! What Atlas does with a request or a connection: the policy.
+
+mod about;
+mod account;
+mod forward;
+mod headers;
+mod http;
+mod tcp;
+mod template;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use self::headers::Client;
+use crate::access_log::{ConnectionFacts, Log};
+use crate::files;
+use crate::generation::Generation;
+use crate::metrics::Counters;
+use crate::outcome::Carrier;
+use crate::upstream::{Resolved, Upstream};
+
+/// A generation's routes, upstreams and roots, as one worker answers with them.
+pub struct Proxy {
+    generation: Arc<Generation>,
+    upstreams: Vec<Rc<Upstream>>,
+    roots: Vec<Rc<files::Root>>,
+    log: Rc<Log>,
+    counters: Arc<Counters>,
+}
+
+impl Proxy {
+    /// For a generation, on a worker that has this log and these counters.
+    ///
+    /// From `previous`, the proxy of the generation before, it takes over what did not change:
+    /// upstreams with their idle connections, roots with their open folders, found addresses.
+    pub fn new(
+        generation: Arc<Generation>,
+        log: Rc<Log>,
+        counters: Arc<Counters>,
+        previous: Option<&Self>,
+    ) -> Self {
+        let upstreams = generation.upstreams.iter().map(|settings| {
+            let before = previous.and_then(|previous| previous.upstream_named(&settings.name));
+            match before {
+                Some(before) if before.fits(settings, &generation.http) => before.clone(),
+                _ => Rc::new(Upstream::new(
+                    settings.clone(),
+                    &generation.http,
+                    counters.upstream(&settings.name),
+                    before.map(|before| &**before),
+                )),
+            }
+        });
+        let roots = generation.roots.iter().map(|settings| {
+            let mut before = previous.into_iter().flat_map(|previous| &previous.roots);
+            match before.find(|root| root.settings() == settings) {
+                Some(root) => root.clone(),
+                None => Rc::new(files::Root::new(settings.clone())),
+            }
+        });
+        Self {
+            upstreams: upstreams.collect(),
+            roots: roots.collect(),
+            generation,
+            log,
+            counters,
+        }
+    }
+
+    /// The generation it answers for.
+    pub fn generation(&self) -> &Arc<Generation> {
+        &self.generation
+    }
+
+    /// The upstreams, in the order of the generation.
+    pub fn upstreams(&self) -> &[Rc<Upstream>] {
+        &self.upstreams
+    }
+
+    /// Takes over what a look-up of an endpoint's name found.
+    pub fn set_addresses(&self, resolved: &Resolved) {
+        for upstream in &self.upstreams {
+            upstream.set_addresses(resolved);
+        }
+    }
+
+    /// Closes connections to endpoints that have been idle for too long. To be called now and
+    /// then; once a second is enough.
+    pub fn sweep(&self, now: Instant) {
+        for upstream in &self.upstreams {
+            upstream.sweep(now);
+        }
+    }
+
+    /// What answers the exchanges of one downstream connection.
+    ///
+    /// `is_misdirected` tells whether a host needs another certificate than the one this
+    /// connection was made with; it is asked where the client named one host to TLS and another in
+    /// a request.
+    pub fn visit<F: Fn(&str) -> bool>(&self, facts: Rc<ConnectionFacts>, is_misdirected: F) -> Visit<'_, F> {
+        let is_secure = facts.carrier != Carrier::None;
+        let trusted = &self.generation.trusted_proxies;
+        Visit {
+            proxy: self,
+            client: Client::new(facts.client, facts.local, is_secure, trusted),
+            facts,
+            is_misdirected,
+        }
+    }
+
+    fn upstream_named(&self, name: &str) -> Option<&Rc<Upstream>> {
+        self.upstreams
+            .iter()
+            .find(|upstream| &*upstream.settings().name == name)
+    }
+}
+
+/// The proxy as one downstream connection sees it.
+pub struct Visit<'p, F> {
+    proxy: &'p Proxy,
+    facts: Rc<ConnectionFacts>,
+    client: Client,
+    is_misdirected: F,
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,10 @@
     reason = "this module is the one place that may hold unsafe code"
 )]
 
+mod tcp_info;
 pub mod tls_stream;
+
+pub use tcp_info::tcp_bytes_acked;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 

@@ -6,6 +6,7 @@ mod pool;
 pub mod resolve;
 
 use std::cell::Cell;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,10 @@ use self::pool::Idle;
 pub use self::resolve::Resolved;
 use crate::http;
 use crate::http::h1::client::Connection;
+use crate::metrics::UpstreamCounters;
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::runtime::Address;
+use crate::sys;
 use crate::time::{Deadline, now};
 use crate::tls::ClientSettings;
 use crate::transport::Transport;
@@ -87,12 +90,18 @@ pub struct Upstream {
     tls: Option<ClientSettings>,
     endpoints: Vec<Endpoint>,
     turn: Cell<usize>,
+    counters: Arc<UpstreamCounters>,
 }
 
 impl Upstream {
     /// One without connections. `http` limits what an endpoint may answer. From `previous`, the
     /// upstream of this name in the generation before, it takes the addresses found so far.
-    pub fn new(settings: Settings, http: &http::Settings, previous: Option<&Self>) -> Self {
+    pub fn new(
+        settings: Settings,
+        http: &http::Settings,
+        counters: Arc<UpstreamCounters>,
+        previous: Option<&Self>,
+    ) -> Self {
         let endpoints: Vec<_> = settings.endpoints.iter().map(Endpoint::new).collect();
         if let Some(previous) = previous {
             for endpoint in &endpoints {
@@ -108,6 +117,7 @@ impl Upstream {
             tls: settings.tls.as_ref().map(|tls| tls.for_worker()),
             endpoints,
             turn: Cell::new(0),
+            counters,
             settings,
         }
     }
@@ -167,6 +177,7 @@ impl Upstream {
                 && let Some(idle) = endpoint.pool.take(now(), self.settings.pool_idle_timeout)
             {
                 attempts.count += 1;
+                self.counters.connection_reused();
                 // Should it fail, the same endpoint is connected to.
                 attempts.tried -= 1;
                 attempts.fresh = true;
@@ -214,9 +225,14 @@ impl Upstream {
     }
 
     async fn connect_to(&self, endpoint: &Endpoint) -> Result<(Transport, Option<Address>), End> {
-        let deadline = Deadline::within(self.settings.connect_timeout);
+        let started = now();
+        let deadline = Deadline::after(started, self.settings.connect_timeout);
         let connected = connect::connect(endpoint, self.tls.as_ref(), deadline).await;
+        if connected.is_ok() {
+            self.counters.connected(now().saturating_duration_since(started));
+        }
         connected.map_err(|failed| {
+            self.counters.connect_failed(failed.end.cause);
             if endpoint.may_complain(now()) {
                 tracing::warn!(
                     upstream = &*self.settings.name,
@@ -285,6 +301,12 @@ impl<'u> Lease<'u> {
     /// Whether it has served another exchange before.
     pub fn is_reused(&self) -> bool {
         self.is_reused
+    }
+
+    /// How much of what was sent the endpoint's kernel has taken, as far as that is known: not
+    /// where the connection is a Unix socket.
+    pub fn acknowledged(&self) -> Option<u64> {
+        sys::tcp_bytes_acked(self.connection.transport().socket().as_fd())
     }
 
     /// Leaves the connection to the next exchange, if it can serve one.

@@ -47,6 +47,7 @@ fn endpoints_are_asked_in_turn_and_the_next_one_when_one_refuses() {
         let upstream = Upstream::new(
             settings(vec![tcp(first), tcp(dead), tcp(second)]),
             &Default::default(),
+            Arc::default(),
             None,
         );
         let mut asked = Vec::new();
@@ -67,7 +68,12 @@ fn endpoints_are_asked_in_turn_and_the_next_one_when_one_refuses() {
 fn each_endpoint_is_tried_once_and_the_last_end_told() {
     let (one, other) = (nobody(), nobody());
     run(|| async move {
-        let upstream = Upstream::new(settings(vec![tcp(one), tcp(other)]), &Default::default(), None);
+        let upstream = Upstream::new(
+            settings(vec![tcp(one), tcp(other)]),
+            &Default::default(),
+            Arc::default(),
+            None,
+        );
         let mut attempts = upstream.begin();
         let end = upstream.connect(&mut attempts).await.err();
         assert_eq!(
@@ -76,7 +82,7 @@ fn each_endpoint_is_tried_once_and_the_last_end_told() {
         );
         assert_eq!(attempts.count(), 2);
         let missing = EndpointSettings::Address(Address::Unix("/nonexistent/socket".into()));
-        let upstream = Upstream::new(settings(vec![missing]), &Default::default(), None);
+        let upstream = Upstream::new(settings(vec![missing]), &Default::default(), Arc::default(), None);
         let end = upstream.connect(&mut upstream.begin()).await.err();
         assert_eq!(
             end,
@@ -92,7 +98,12 @@ fn a_name_is_reached_at_any_of_its_addresses_once_it_has_some() {
     let name: Arc<str> = "app.test".into();
     run(|| async move {
         let endpoints = vec![EndpointSettings::Name(name.clone(), good.port())];
-        let upstream = Upstream::new(settings(endpoints.clone()), &Default::default(), None);
+        let upstream = Upstream::new(
+            settings(endpoints.clone()),
+            &Default::default(),
+            Arc::default(),
+            None,
+        );
         let end = upstream.connect(&mut upstream.begin()).await.err();
         assert_eq!(
             end,
@@ -106,7 +117,12 @@ fn a_name_is_reached_at_any_of_its_addresses_once_it_has_some() {
         assert!(upstream.connect(&mut upstream.begin()).await.is_ok());
         assert_eq!(upstream.endpoints()[0].addresses()[0], Address::Tcp(good));
         // The next generation knows what this one has learnt.
-        let next = Upstream::new(settings(endpoints), &Default::default(), Some(&upstream));
+        let next = Upstream::new(
+            settings(endpoints),
+            &Default::default(),
+            Arc::default(),
+            Some(&upstream),
+        );
         assert!(next.connect(&mut next.begin()).await.is_ok());
     });
 }
@@ -114,7 +130,7 @@ fn a_name_is_reached_at_any_of_its_addresses_once_it_has_some() {
 #[test]
 fn only_an_upstream_that_did_not_change_goes_on() {
     let before = settings(vec![tcp(nobody())]);
-    let upstream = Upstream::new(before.clone(), &Default::default(), None);
+    let upstream = Upstream::new(before.clone(), &Default::default(), Arc::default(), None);
     assert!(upstream.fits(&before, &Default::default()));
     let mut after = before;
     after.pool_idle_max += 1;

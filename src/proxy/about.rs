@@ -1,0 +1,79 @@
+//! The demo's page: what Atlas does for this very connection.
+
+use super::headers::RequestId;
+use crate::access_log::ConnectionFacts;
+use crate::http::RequestHead;
+
+/// Its Content-Type.
+pub(super) const CONTENT_TYPE: &str = "text/html; charset=utf-8";
+
+const OPENING: &str = "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Atlas</title>\n<style>\n\
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 46em; margin: 2em auto; padding: 0 1em; }\n\
+table { border-collapse: collapse; width: 100%; }\n\
+th, td { text-align: left; vertical-align: top; padding: .25em .75em .25em 0; border-bottom: 1px solid #8884; }\n\
+th { font-weight: 600; white-space: nowrap; }\ntd { overflow-wrap: anywhere; font-family: ui-monospace, monospace; }\n\
+</style>\n</head>\n<body>\n<h1>Atlas</h1>\n<p>This is what Atlas does for the connection this page came over.</p>\n";
+
+/// The page for a request. Everything that comes from outside is escaped.
+pub(super) fn page(facts: &ConnectionFacts, request: &RequestHead, id: &RequestId, scheme: &str) -> String {
+    let mut page = String::from(OPENING);
+    page.push_str("<h2>Connection</h2>\n<table>\n");
+    let address = |address: Option<std::net::SocketAddr>| address.map(|address| address.to_string());
+    let worker = facts.worker.to_string();
+    let refusal = facts.carrier.refusal().map(|refusal| refusal.as_str());
+    for (name, value) in [
+        ("Client", address(facts.client).as_deref()),
+        ("Connected to", address(facts.local).as_deref()),
+        ("Listener", Some(&*facts.listener)),
+        ("Scheme", Some(scheme)),
+        ("Protocol", Some(request.version().as_str())),
+        ("ALPN", facts.alpn.as_deref()),
+        ("TLS", facts.tls_version),
+        ("Cipher", facts.cipher),
+        ("Server name", facts.server_name.as_deref()),
+        (
+            "Session resumed",
+            facts
+                .tls_version
+                .map(|_| if facts.resumed { "yes" } else { "no" }),
+        ),
+        ("Who makes the TLS records", Some(facts.carrier.as_str())),
+        ("Why not the kernel", refusal),
+        ("Worker", Some(&worker)),
+        ("Driver", Some(&facts.driver)),
+    ] {
+        row(&mut page, name, value.unwrap_or("–"));
+    }
+    page.push_str("</table>\n<h2>Request</h2>\n<table>\n");
+    row(&mut page, "Method", request.method().as_str());
+    row(&mut page, "Target", request.path_and_query());
+    row(&mut page, "Id", id.as_str());
+    page.push_str("</table>\n<h2>Fields</h2>\n<table>\n");
+    for (name, value) in request.fields.iter() {
+        row(&mut page, name, &String::from_utf8_lossy(value));
+    }
+    page.push_str("</table>\n</body>\n</html>\n");
+    page
+}
+
+fn row(page: &mut String, name: &str, value: &str) {
+    page.push_str("<tr><th>");
+    escape(page, name);
+    page.push_str("</th><td>");
+    escape(page, value);
+    page.push_str("</td></tr>\n");
+}
+
+fn escape(page: &mut String, text: &str) {
+    for letter in text.chars() {
+        match letter {
+            '&' => page.push_str("&amp;"),
+            '<' => page.push_str("&lt;"),
+            '>' => page.push_str("&gt;"),
+            '"' => page.push_str("&quot;"),
+            '\'' => page.push_str("&#39;"),
+            letter => page.push(letter),
+        }
+    }
+}

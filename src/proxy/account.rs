@@ -1,0 +1,97 @@
+//! What is known of an exchange while it runs. It leaves one record and one count, however it ends.
+
+use std::cell::Cell;
+use std::fmt;
+use std::sync::Arc;
+
+use super::Proxy;
+use super::headers::RequestId;
+use crate::access_log::{ExchangeRecord, Request, RequestFacts};
+use crate::http::{RequestHead, Responder};
+use crate::outcome::{Cause, End, Phase, Side};
+
+/// The status that stands in records for "the client had gone before there was an answer".
+const CLIENT_GONE: u16 = 499;
+
+/// One exchange's account.
+pub(super) struct Account<'p> {
+    proxy: &'p Proxy,
+    /// The request, as it is from here on.
+    pub(super) request: RequestHead,
+    pub(super) id: RequestId,
+    /// The endpoint asked last.
+    pub(super) endpoint: Option<Arc<str>>,
+    /// Taken when it is written.
+    record: Option<ExchangeRecord>,
+    /// Bytes of the request's body so far.
+    pub(super) bytes_in: Cell<u64>,
+    end: Option<End>,
+}
+
+impl<'p> Account<'p> {
+    pub(super) fn open(
+        proxy: &'p Proxy,
+        record: ExchangeRecord,
+        request: RequestHead,
+        id: RequestId,
+    ) -> Self {
+        Self {
+            proxy,
+            request,
+            id,
+            endpoint: None,
+            record: Some(record),
+            bytes_in: Cell::new(0),
+            end: None,
+        }
+    }
+
+    /// The record, to be added to.
+    pub(super) fn record(&mut self) -> Option<&mut ExchangeRecord> {
+        self.record.as_mut()
+    }
+
+    /// The exchange has ended; the record is written.
+    pub(super) fn close(mut self, end: End, response: &Responder<'_>) {
+        let status = response.status().map(|status| status.as_u16());
+        if let Some(record) = &mut self.record {
+            record.status = status.or_else(|| (end.side == Side::Downstream).then_some(CLIENT_GONE));
+            record.bytes_out = response.body_bytes();
+        }
+        self.end = Some(end);
+    }
+}
+
+impl Drop for Account<'_> {
+    fn drop(&mut self) {
+        let Some(mut record) = self.record.take() else {
+            return;
+        };
+        // Not closed: the connection's task was dropped at a drain's deadline, or panicked.
+        let cut = match std::thread::panicking() {
+            true => Cause::Panicked,
+            false => Cause::Cut,
+        };
+        let end = self
+            .end
+            .unwrap_or_else(|| End::new(Side::Atlas, Phase::Response, cut));
+        record.bytes_in = self.bytes_in.get();
+        record.moved.copied = record.bytes_in + record.bytes_out;
+        let counted = record.status.filter(|status| *status != CLIENT_GONE);
+        self.proxy.counters.exchange_ended(end, counted);
+        let request = &self.request;
+        let facts = RequestFacts {
+            request: Request::Parsed {
+                method: request.method().as_str(),
+                path: request.path_and_query(),
+                protocol: request.version().as_str(),
+            },
+            host: request.authority(),
+            referer: request.fields.get("referer"),
+            user_agent: request.fields.get("user-agent"),
+            endpoint: self.endpoint.as_ref().map(|name| name as &dyn fmt::Display),
+            request_id: Some(self.id.as_str()),
+        };
+        record.finish(end, &facts, &self.proxy.log);
+    }
+}

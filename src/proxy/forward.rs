@@ -1,0 +1,373 @@
+//! One exchange with an upstream: both bodies at once in one task, with bounded memory.
+
+use std::cell::Cell;
+use std::pin::{Pin, pin};
+
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
+use http::Method;
+
+use super::Visit;
+use super::account::Account;
+use super::headers::{self, RequestId};
+use super::http::path_below;
+use crate::http::h1::client::{Outgoing, RequestWriter, ResponseReader};
+use crate::http::{BodyLength, RequestBody, RequestHead, Responder, ResponseHead, Version};
+use crate::metrics::Direction;
+use crate::outcome::{Cause, End, Side};
+use crate::route::Route;
+use crate::time::Deadline;
+use crate::upstream::{Attempts, Lease, Upstream};
+
+impl<F> Visit<'_, F> {
+    /// Asks an upstream and passes its answer on.
+    ///
+    /// # Errors
+    ///
+    /// How it ended where that is no good end; an answer can be given if none was started.
+    pub(super) async fn forward(
+        &self,
+        upstream: &Upstream,
+        route: &Route,
+        account: &mut Account<'_>,
+        body: &mut RequestBody<'_>,
+        response: &mut Responder<'_>,
+    ) -> Result<End, End> {
+        self.rewrite(upstream, &mut account.request, &account.id);
+        let target = changed_target(route, &account.request);
+        let mut attempts = upstream.begin();
+        if let Some(record) = account.record() {
+            record.upstream = Some(upstream.settings().name.clone());
+        }
+        loop {
+            let leased = lease(upstream, &mut attempts, body).await;
+            if let Some(record) = account.record() {
+                record.attempts = attempts.count();
+            }
+            let mut lease = leased?;
+            account.endpoint = Some(lease.endpoint().shared_name());
+            let head = Outgoing {
+                method: account.request.method(),
+                target: target
+                    .as_deref()
+                    .unwrap_or_else(|| account.request.path_and_query()),
+                fields: &account.request.fields,
+                body: account.request.body(),
+            };
+            let may_try_again = Resend::of(&lease, head.method);
+            match self
+                .exchange(&mut lease, upstream, &head, body, response, &account.bytes_in)
+                .await
+            {
+                Ok(()) => {
+                    lease.give_back();
+                    return Ok(End::finished(Side::Upstream));
+                }
+                Err(broken) => {
+                    let untouched = !broken.has_begun && !body.has_begun() && !response.has_started();
+                    if !(untouched && may_try_again.after(broken.end, &lease)) {
+                        return Err(broken.end);
+                    }
+                }
+            }
+        }
+    }
+
+    fn rewrite(&self, upstream: &Upstream, request: &mut RequestHead, id: &RequestId) {
+        let via = match request.version() {
+            Version::Http10 => "1.0 atlas",
+            Version::Http11 => "1.1 atlas",
+        };
+        // The authority lies in the bytes the fields are pushed to.
+        let authority = request.authority().unwrap_or_default().to_owned();
+        let host = upstream.settings().host.as_deref();
+        let host = host.or_else(|| authority.is_empty().then(|| upstream.endpoints()[0].name()));
+        headers::to_endpoint(&mut request.fields, &self.client, &authority, host, via, id);
+    }
+
+    async fn exchange(
+        &self,
+        lease: &mut Lease<'_>,
+        upstream: &Upstream,
+        head: &Outgoing<'_>,
+        body: &mut RequestBody<'_>,
+        response: &mut Responder<'_>,
+        bytes_in: &Cell<u64>,
+    ) -> Result<(), Broken> {
+        let before = moved(lease);
+        let (writer, reader) = lease.connection().exchange();
+        let mut passage = Passage {
+            upstream,
+            reader,
+            response,
+            bytes_in,
+        };
+        let result = passage.run(writer, head, body).await;
+        let has_begun = passage.reader.has_begun();
+        drop(passage);
+        let after = moved(lease);
+        let counters = &self.proxy.counters;
+        counters.bytes_moved(Direction::FromUpstream, after.0 - before.0);
+        counters.bytes_moved(Direction::ToUpstream, after.1 - before.1);
+        result.map_err(|end| Broken { end, has_begun })
+    }
+}
+
+fn moved(lease: &mut Lease<'_>) -> (u64, u64) {
+    let transport = lease.connection().transport();
+    (transport.bytes_in(), transport.bytes_out())
+}
+
+/// The target sent to the endpoint, if it is not the client's.
+fn changed_target(route: &Route, request: &RequestHead) -> Option<String> {
+    let path = path_below(route, request.path());
+    (path != request.path()).then(|| match request.query() {
+        Some(query) => [&*path, "?", query].concat(),
+        None => path.into_owned(),
+    })
+}
+
+/// Leases a connection, unless the client goes away meanwhile.
+async fn lease<'u>(
+    upstream: &'u Upstream,
+    attempts: &mut Attempts,
+    body: &RequestBody<'_>,
+) -> Result<Lease<'u>, End> {
+    let take = upstream.take(attempts);
+    if !body.is_finished() {
+        return take.await; // what the client sends is its body, and waits
+    }
+    match select(pin!(take), pin!(body.client_gone())).await {
+        Either::Left((leased, _)) => leased,
+        Either::Right((gone, _)) => Err(gone),
+    }
+}
+
+/// An exchange that did not go through, and whether a byte of a response had come.
+struct Broken {
+    end: End,
+    has_begun: bool,
+}
+
+/// Whether a request may be sent again that went out on a connection which had served before: its
+/// endpoint may have closed it just then.
+enum Resend {
+    /// The connection is fresh: its end is the endpoint's answer.
+    Never,
+    /// RFC 9110 §9.2.2: doing it twice is doing it once.
+    Idempotent,
+    /// If the endpoint's kernel has not taken a byte of it since then.
+    Unacknowledged(u64),
+}
+
+impl Resend {
+    fn of(lease: &Lease<'_>, method: &Method) -> Self {
+        match lease.is_reused() {
+            false => Self::Never,
+            true if method.is_idempotent() => Self::Idempotent,
+            true => lease.acknowledged().map_or(Self::Never, Self::Unacknowledged),
+        }
+    }
+
+    fn after(&self, end: End, lease: &Lease<'_>) -> bool {
+        is_gone(end)
+            && match self {
+                Self::Never => false,
+                Self::Idempotent => true,
+                Self::Unacknowledged(before) => lease.acknowledged() == Some(*before),
+            }
+    }
+}
+
+/// Whether the endpoint has closed, in order or not.
+fn is_gone(end: End) -> bool {
+    end.side == Side::Upstream && matches!(end.cause, Cause::Closed | Cause::Reset | Cause::Truncated)
+}
+
+/// A request on its way up and its response on its way down.
+struct Passage<'e, 'c, 'd> {
+    upstream: &'e Upstream,
+    reader: ResponseReader<'c>,
+    response: &'e mut Responder<'d>,
+    bytes_in: &'e Cell<u64>,
+}
+
+impl Passage<'_, '_, '_> {
+    async fn run(
+        &mut self,
+        mut writer: RequestWriter<'_>,
+        head: &Outgoing<'_>,
+        body: &mut RequestBody<'_>,
+    ) -> Result<(), End> {
+        let sent = if head.body == BodyLength::None {
+            writer.start(head).await?;
+            writer.finish(None).await
+        } else {
+            let upload = pin!(upload(&mut writer, head, body, self.bytes_in));
+            match self.until_sent(upload).await? {
+                Sent::Answered => return Ok(()),
+                Sent::All => Ok(()),
+                Sent::Refused(end) => Err(end),
+            }
+        };
+        // An endpoint that takes no more may have said why before.
+        match (self.receive(body).await, sent) {
+            (Err(end), Err(refused)) if end.side == Side::Upstream && !self.reader.has_begun() => {
+                Err(refused)
+            }
+            (received, _) => received,
+        }
+    }
+
+    /// Sends the body, and answers meanwhile if the endpoint does.
+    async fn until_sent(
+        &mut self,
+        mut upload: Pin<&mut impl Future<Output = Result<(), End>>>,
+    ) -> Result<Sent, End> {
+        // The time for an answer begins when the request is sent; until then its pieces have theirs.
+        let no_deadline = Deadline::within(std::time::Duration::MAX);
+        loop {
+            let head = match select(upload.as_mut(), pin!(self.reader.head(no_deadline))).await {
+                Either::Left((Ok(()), _)) => return Ok(Sent::All),
+                Either::Left((Err(end), _)) if is_gone(end) => return Ok(Sent::Refused(end)),
+                Either::Left((Err(end), _)) => return Err(end),
+                Either::Right((head, _)) => head?,
+            };
+            if !head.status.is_informational() {
+                return self.answer_early(head, upload).await.map(|()| Sent::Answered);
+            }
+            self.inform(head).await?;
+        }
+    }
+
+    /// Passes an answer on that began before the request was sent. What is left of the request is
+    /// sent for as long as the answer goes on; after that nobody needs it.
+    async fn answer_early(
+        &mut self,
+        head: ResponseHead,
+        upload: Pin<&mut impl Future<Output = Result<(), End>>>,
+    ) -> Result<(), End> {
+        if !head.status.is_success() {
+            // Whoever refuses does not want the rest of the body: tell the client to stop.
+            self.response.close_after();
+        }
+        let is_sent = {
+            let download = pin!(self.answer(head));
+            match select(upload, download).await {
+                Either::Left((Ok(()), download)) => download.await.map(|()| true),
+                Either::Left((Err(end), download)) if end.side == Side::Upstream => {
+                    download.await.map(|()| false)
+                }
+                Either::Left((Err(end), _)) => Err(end),
+                Either::Right((answered, _)) => answered.map(|()| false),
+            }?
+        };
+        if !is_sent {
+            self.response.close_after();
+        }
+        Ok(())
+    }
+
+    /// Waits for the answer to a request that is sent, and passes it on, unless the client goes away.
+    async fn receive(&mut self, body: &RequestBody<'_>) -> Result<(), End> {
+        let deadline = Deadline::within(self.upstream.settings().response_timeout);
+        let answered = pin!(self.receive_by(deadline));
+        if !body.is_finished() {
+            return answered.await;
+        }
+        match select(answered, pin!(body.client_gone())).await {
+            Either::Left((result, _)) => result,
+            Either::Right((gone, _)) => Err(gone),
+        }
+    }
+
+    async fn receive_by(&mut self, deadline: Deadline) -> Result<(), End> {
+        loop {
+            let head = self.reader.head(deadline).await?;
+            if !head.status.is_informational() {
+                return self.answer(head).await;
+            }
+            self.inform(head).await?;
+        }
+    }
+
+    async fn inform(&mut self, mut head: ResponseHead) -> Result<(), End> {
+        headers::to_client(&mut head.fields);
+        self.response.inform(&head).await
+    }
+
+    /// Passes the final head and the body on.
+    async fn answer(&mut self, mut head: ResponseHead) -> Result<(), End> {
+        headers::to_client(&mut head.fields);
+        self.response.start(&head).await?;
+        drop(head);
+        match self.pass_body().await {
+            Err(end) if end.side == Side::Upstream => {
+                // What came before it died is the client's; that it is not all, the end tells.
+                let _: Result<(), End> = self.response.flush().await;
+                Err(end)
+            }
+            result => result,
+        }
+    }
+
+    async fn pass_body(&mut self) -> Result<(), End> {
+        loop {
+            let piece = {
+                let mut next = pin!(self.reader.read());
+                // What is there goes with the head; only a wait is a reason to send.
+                match next.as_mut().now_or_never() {
+                    Some(piece) => piece,
+                    None => {
+                        self.response.flush().await?;
+                        next.await
+                    }
+                }?
+            };
+            match piece {
+                Some(piece) => self.response.write(piece).await?,
+                None => break,
+            }
+        }
+        self.response.finish(self.reader.trailers()).await
+    }
+}
+
+/// How far a request's body came.
+enum Sent {
+    All,
+    /// The response is finished already.
+    Answered,
+    /// The endpoint takes no more.
+    Refused(End),
+}
+
+/// Sends the head and the body, as it comes.
+async fn upload(
+    writer: &mut RequestWriter<'_>,
+    head: &Outgoing<'_>,
+    body: &mut RequestBody<'_>,
+    bytes: &Cell<u64>,
+) -> Result<(), End> {
+    writer.start(head).await?;
+    loop {
+        let piece = {
+            let mut next = pin!(body.read());
+            match next.as_mut().now_or_never() {
+                Some(piece) => piece,
+                None => {
+                    writer.flush().await?;
+                    next.await
+                }
+            }?
+        };
+        match piece {
+            Some(piece) => {
+                bytes.set(bytes.get() + piece.len() as u64);
+                writer.write(piece).await?;
+            }
+            None => break,
+        }
+    }
+    writer.finish(body.trailers()).await
+}

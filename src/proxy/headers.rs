@@ -1,0 +1,440 @@
+//! What is added, removed and rewritten in heads on their way.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use crate::http::Fields;
+use crate::http::message::{has_token, tokens};
+
+/// Names of one connection only (RFC 9110 §7.6.1), beside those that Connection lists.
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authorization",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+];
+
+/// What Atlas tells endpoints of the client, and believes only of trusted peers; as is everything
+/// that begins with `x-forwarded-`.
+const TOLD: [&str; 3] = ["x-real-ip", "forwarded", "x-request-id"];
+
+/// A request id as it is logged: longer ones are cut for the log.
+const ID_BYTES_MAX: usize = 64;
+
+/// What is told of a client in every request of its connection, written once.
+pub(super) struct Client {
+    /// The address without port; empty for Unix sockets.
+    address: String,
+    /// The element of Forwarded up to the host.
+    forwarded: String,
+    scheme: &'static str,
+    port: String,
+    /// The networks that are believed, if the client is in one of them; else none.
+    trusted: Vec<IpNet>,
+}
+
+impl Client {
+    /// `client` has connected to `local`. What one of a trusted network says of its own clients is
+    /// believed.
+    pub(super) fn new(
+        client: Option<SocketAddr>,
+        local: Option<SocketAddr>,
+        is_secure: bool,
+        trusted: &[IpNet],
+    ) -> Self {
+        let ip = client.map(|client| client.ip().to_canonical());
+        let is_trusted = ip.is_some_and(|ip| contains(trusted, ip));
+        let address = ip.map(|ip| ip.to_string());
+        let scheme = if is_secure { "https" } else { "http" };
+        let mut forwarded = String::new();
+        if let Some(address) = &address {
+            push_node(&mut forwarded, address);
+            forwarded.push(';');
+        }
+        let _ = write!(forwarded, "proto={scheme};host=");
+        Self {
+            address: address.unwrap_or_default(),
+            forwarded,
+            scheme,
+            port: local.map(|local| local.port().to_string()).unwrap_or_default(),
+            trusted: if is_trusted { trusted.to_vec() } else { Vec::new() },
+        }
+    }
+
+    fn is_trusted(&self) -> bool {
+        !self.trusted.is_empty()
+    }
+
+    /// `http` or `https`.
+    pub(super) fn scheme(&self) -> &'static str {
+        self.scheme
+    }
+}
+
+/// The id a request is known by on both sides.
+pub(super) struct RequestId {
+    bytes: [u8; ID_BYTES_MAX],
+    length: usize,
+}
+
+impl RequestId {
+    /// The one a trusted client sent, or a new one.
+    pub(super) fn of(fields: &Fields, client: &Client) -> Self {
+        let known = fields
+            .get("x-request-id")
+            .filter(|id| client.is_trusted() && !id.is_empty() && id.iter().all(u8::is_ascii_graphic));
+        let mut bytes = [0; ID_BYTES_MAX];
+        let Some(known) = known else {
+            const DIGITS: &[u8; 16] = b"0123456789abcdef";
+            let mut random = fastrand::u128(..);
+            for byte in &mut bytes[..32] {
+                *byte = DIGITS[(random & 15) as usize];
+                random >>= 4;
+            }
+            return Self { bytes, length: 32 };
+        };
+        let length = known.len().min(ID_BYTES_MAX);
+        bytes[..length].copy_from_slice(&known[..length]);
+        Self { bytes, length }
+    }
+
+    /// As fields and records write it.
+    pub(super) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default() // ASCII
+    }
+}
+
+/// Makes the fields of a client's request into those for an endpoint.
+///
+/// `authority` is what the client asked for, `host` what is asked instead of it, and `via` the
+/// version the client speaks, as `1.1 atlas`.
+pub(super) fn to_endpoint(
+    fields: &mut Fields,
+    client: &Client,
+    authority: &str,
+    host: Option<&str>,
+    via: &str,
+    id: &RequestId,
+) {
+    let takes_trailers = has_token(fields.get_all("te"), "trailers");
+    let chain = Chain::of(fields, client);
+    remove_hop_by_hop(fields, |name| !client.is_trusted() && is_told(name));
+    if let Some(host) = host {
+        fields.set("Host", host);
+    }
+    if takes_trailers {
+        fields.push("TE", "trailers");
+    }
+    fields.push("Via", via);
+    match chain {
+        None => tell_new(fields, client, authority, id),
+        Some(chain) => tell_on(fields, client, authority, id, chain),
+    }
+}
+
+/// Nothing is known but what this connection shows: the common case.
+fn tell_new(fields: &mut Fields, client: &Client, authority: &str, id: &RequestId) {
+    if !client.address.is_empty() {
+        fields.push("X-Forwarded-For", &client.address);
+        fields.push("X-Real-IP", &client.address);
+    }
+    fields.push("X-Forwarded-Proto", client.scheme);
+    if !authority.is_empty() {
+        fields.push("X-Forwarded-Host", authority);
+    }
+    if !client.port.is_empty() {
+        fields.push("X-Forwarded-Port", &client.port);
+    }
+    fields.push("X-Request-Id", id.as_str());
+    let mut forwarded = crate::buffer::take_vec();
+    push_forwarded(&mut forwarded, client, authority);
+    fields.push("Forwarded", &forwarded);
+    crate::buffer::give_vec(forwarded);
+}
+
+/// What a trusted client said of its own clients.
+struct Chain {
+    /// The members of X-Forwarded-For, joined.
+    addresses: Vec<u8>,
+    /// The elements of Forwarded, joined.
+    forwarded: Vec<u8>,
+}
+
+impl Chain {
+    /// `None` if the client is not trusted, or says nothing.
+    fn of(fields: &Fields, client: &Client) -> Option<Self> {
+        let says = client.is_trusted() && fields.iter().any(|(name, _)| is_told(name));
+        says.then(|| Self {
+            addresses: join(fields, "x-forwarded-for"),
+            forwarded: join(fields, "forwarded"),
+        })
+    }
+}
+
+fn join(fields: &Fields, name: &str) -> Vec<u8> {
+    fields.get_all(name).collect::<Vec<_>>().join(&b", "[..])
+}
+
+/// Adds this connection to what is known already, and keeps the rest.
+fn tell_on(fields: &mut Fields, client: &Client, authority: &str, id: &RequestId, chain: Chain) {
+    let mut forwarded = chain.forwarded;
+    if forwarded.is_empty() {
+        // RFC 7239 §7.4: what X-Forwarded-For says can be said in Forwarded, if nothing else is.
+        for member in tokens(std::iter::once(&chain.addresses[..])) {
+            let mut element = String::new();
+            push_node(&mut element, &String::from_utf8_lossy(member));
+            push_member(&mut forwarded, element.as_bytes());
+        }
+    }
+    let mut element = Vec::new();
+    push_forwarded(&mut element, client, authority);
+    push_member(&mut forwarded, &element);
+    fields.set("Forwarded", &forwarded);
+    let real = real_client(&chain.addresses, &client.trusted);
+    let mut addresses = chain.addresses;
+    push_member(&mut addresses, client.address.as_bytes());
+    fields.set("X-Forwarded-For", &addresses);
+    let real = real.map_or_else(|| client.address.clone(), |real| real.to_string());
+    for (name, value) in [
+        ("X-Real-IP", real.as_bytes()),
+        ("X-Forwarded-Proto", client.scheme.as_bytes()),
+        ("X-Forwarded-Host", authority.as_bytes()),
+        ("X-Forwarded-Port", client.port.as_bytes()),
+        ("X-Request-Id", id.as_str().as_bytes()),
+    ] {
+        if !value.is_empty() && !fields.has(name) {
+            fields.push(name, value);
+        }
+    }
+}
+
+/// Who the first trusted proxy was asked by: the last address that is not a proxy's, or the first
+/// of all. What stands before it anybody may have written.
+fn real_client(addresses: &[u8], trusted: &[IpNet]) -> Option<IpAddr> {
+    let members: Vec<_> = tokens(std::iter::once(addresses)).collect();
+    let mut real = None;
+    for member in members.iter().rev() {
+        let address: IpAddr = std::str::from_utf8(member).ok()?.parse().ok()?;
+        real = Some(address);
+        if !contains(trusted, address) {
+            break;
+        }
+    }
+    real
+}
+
+fn contains(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&address))
+}
+
+fn push_member(list: &mut Vec<u8>, member: &[u8]) {
+    if !list.is_empty() && !member.is_empty() {
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(member);
+}
+
+/// `for=` and an address. RFC 7239 §6: IPv6 in brackets, and quoted because of the colons.
+fn push_node(into: &mut String, address: &str) {
+    let bare = address
+        .trim_start_matches('[')
+        .split(']')
+        .next()
+        .unwrap_or(address);
+    match bare.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) => into.extend(["for=", bare]),
+        Ok(IpAddr::V6(_)) => into.extend(["for=\"[", bare, "]\""]),
+        Err(_) => into.push_str("for=unknown"),
+    }
+}
+
+/// This connection's element of Forwarded.
+fn push_forwarded(into: &mut Vec<u8>, client: &Client, authority: &str) {
+    into.extend_from_slice(client.forwarded.as_bytes());
+    // RFC 7230 §3.2.6: a value that is no token has to be quoted; a colon makes it none.
+    into.push(b'"');
+    for byte in authority.bytes() {
+        if matches!(byte, b'"' | b'\\') {
+            into.push(b'\\');
+        }
+        into.push(byte);
+    }
+    into.push(b'"');
+}
+
+/// Makes the fields of an endpoint's response into those for a client.
+pub(super) fn to_client(fields: &mut Fields) {
+    remove_hop_by_hop(fields, |_| false);
+    fields.push("Via", "1.1 atlas");
+}
+
+/// Removes what belongs to one connection only, and what `also` names.
+fn remove_hop_by_hop(fields: &mut Fields, also: impl Fn(&str) -> bool) {
+    let listed: Vec<Vec<u8>> = tokens(fields.get_all("connection"))
+        .filter(|name| !is_usual(name))
+        .map(<[u8]>::to_vec)
+        .collect();
+    fields.retain(|name, _| {
+        let is_listed = listed
+            .iter()
+            .any(|listed| listed.eq_ignore_ascii_case(name.as_bytes()));
+        let is_hop_by_hop = HOP_BY_HOP.iter().any(|known| known.eq_ignore_ascii_case(name));
+        !(is_listed || is_hop_by_hop || also(name))
+    });
+}
+
+/// Members of Connection that need no look-up: what they name is removed anyway. And Host, which
+/// nobody may have removed.
+fn is_usual(name: &[u8]) -> bool {
+    let usual: [&[u8]; 5] = [b"keep-alive", b"close", b"te", b"upgrade", b"host"];
+    usual.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// Whether a field tells of a client. `X_Real_IP` is the same to an application that sees fields
+/// as CGI variables.
+fn is_told(name: &str) -> bool {
+    const PREFIX: &[u8] = b"x-forwarded-";
+    let same = |known: &[u8], bytes: &[u8]| {
+        known.len() == bytes.len()
+            && known.iter().zip(bytes).all(|(known, byte)| {
+                let byte = if *byte == b'_' {
+                    b'-'
+                } else {
+                    byte.to_ascii_lowercase()
+                };
+                *known == byte
+            })
+    };
+    let bytes = name.as_bytes();
+    bytes.get(..PREFIX.len()).is_some_and(|start| same(PREFIX, start))
+        || TOLD.iter().any(|known| same(known.as_bytes(), bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(lines: &[&str]) -> Fields {
+        let mut fields = Fields::new();
+        for line in lines {
+            let (name, value) = line.split_once(": ").unwrap();
+            fields.push(name, value);
+        }
+        fields
+    }
+
+    fn lines(fields: &Fields) -> Vec<String> {
+        fields
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value)))
+            .collect()
+    }
+
+    fn client(address: &str, is_trusted: bool) -> Client {
+        let client = address.parse().ok();
+        let trusted = ["192.0.2.0/24", "10.0.0.0/8"].map(|network| network.parse().unwrap());
+        Client::new(
+            client,
+            "192.0.2.1:8443".parse().ok(),
+            true,
+            if is_trusted { &trusted } else { &[] },
+        )
+    }
+
+    fn forwarded(client: &Client, sent: &[&str], host: Option<&str>) -> Vec<String> {
+        let mut fields = fields(sent);
+        let id = RequestId::of(&fields, client);
+        to_endpoint(&mut fields, client, "a.test:8443", host, "1.1 atlas", &id);
+        lines(&fields)
+            .into_iter()
+            .map(|line| line.replace(id.as_str(), "ID"))
+            .collect()
+    }
+
+    #[test]
+    fn a_stranger_is_told_of_and_not_believed() {
+        let sent = [
+            "Host: a.test:8443",
+            "Connection: keep-alive, X-Secret, host",
+            "X-Secret: 1",
+            "Keep-Alive: 5",
+            "TE: trailers, deflate",
+            "Upgrade: h2c",
+            "X-Forwarded-For: 6.6.6.6",
+            "X_Forwarded_For: 6.6.6.6",
+            "x-forwarded-ssl: on",
+            "X-Real-IP: 6.6.6.6",
+            "Forwarded: for=6.6.6.6",
+            "X-Request-Id: evil",
+            "Accept: */*",
+        ];
+        assert_eq!(
+            forwarded(&client("[::1]:9", false), &sent, None),
+            [
+                "Host: a.test:8443",
+                "Accept: */*",
+                "TE: trailers",
+                "Via: 1.1 atlas",
+                "X-Forwarded-For: ::1",
+                "X-Real-IP: ::1",
+                "X-Forwarded-Proto: https",
+                "X-Forwarded-Host: a.test:8443",
+                "X-Forwarded-Port: 8443",
+                "X-Request-Id: ID",
+                "Forwarded: for=\"[::1]\";proto=https;host=\"a.test:8443\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_trusted_client_is_believed_and_added() {
+        let sent = [
+            "X-Forwarded-For: 10.0.0.1, 2001:db8::1, 10.0.0.2",
+            "X-Forwarded-Proto: http",
+            "X-Request-Id: abc",
+            "Host: a.test:8443",
+        ];
+        assert_eq!(
+            forwarded(&client("192.0.2.9:1", true), &sent, Some("app")),
+            [
+                "X-Forwarded-Proto: http",
+                "X-Request-Id: ID",
+                "Host: app",
+                "Via: 1.1 atlas",
+                "Forwarded: for=10.0.0.1, for=\"[2001:db8::1]\", for=10.0.0.2, \
+                 for=192.0.2.9;proto=https;host=\"a.test:8443\"",
+                "X-Forwarded-For: 10.0.0.1, 2001:db8::1, 10.0.0.2, 192.0.2.9",
+                "X-Real-IP: 2001:db8::1",
+                "X-Forwarded-Host: a.test:8443",
+                "X-Forwarded-Port: 8443",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_response_loses_what_belongs_to_its_connection() {
+        let mut fields = fields(&[
+            "Connection: close, X-Hop",
+            "X-Hop: 1",
+            "Server: x",
+            "Trailer: sum",
+        ]);
+        to_client(&mut fields);
+        assert_eq!(lines(&fields), ["Server: x", "Trailer: sum", "Via: 1.1 atlas"]);
+    }
+
+    #[test]
+    fn every_request_has_its_own_id() {
+        let stranger = client("192.0.2.9:1", false);
+        let first = RequestId::of(&fields(&[]), &stranger);
+        let second = RequestId::of(&fields(&["X-Request-Id: mine"]), &stranger);
+        assert_eq!((first.as_str().len(), second.as_str().len()), (32, 32));
+        assert_ne!(first.as_str(), second.as_str());
+    }
+}

@@ -1,0 +1,208 @@
+//! Exchange → route → action → response, and one record at the end of each.
+
+use std::borrow::Cow;
+
+use http::{Method, StatusCode};
+
+use super::account::Account;
+use super::headers::RequestId;
+use super::{Visit, about, template};
+use crate::access_log::{ExchangeRecord, RequestFacts};
+use crate::files;
+use crate::http::errors::Fault;
+use crate::http::{BodyLength, Exchange, RequestBody, RequestHead, Responder, ResponseHead, Service};
+use crate::outcome::{Cause, End, Phase, Side};
+use crate::route::{Action, Found, PathPattern, Route, is_below, normal};
+use crate::time::now;
+
+impl<F: Fn(&str) -> bool> Service for Visit<'_, F> {
+    async fn answer(&self, exchange: Exchange<'_>) -> End {
+        let Exchange {
+            request,
+            mut body,
+            mut response,
+        } = exchange;
+        let record = ExchangeRecord::start(self.facts.clone(), now());
+        let id = RequestId::of(&request.fields, &self.client);
+        let mut account = Account::open(self.proxy, record, request, id);
+        let end = match self.act(&mut account, &mut body, &mut response).await {
+            Ok(end) => end,
+            Err(refusal) => refuse(refusal, &body, &mut response).await,
+        };
+        account.close(end, &response);
+        end
+    }
+
+    fn refused(&self, line: &[u8], status: StatusCode, end: End) {
+        let mut record = ExchangeRecord::start(self.facts.clone(), now());
+        record.status = Some(status.as_u16());
+        self.proxy.counters.exchange_ended(end, record.status);
+        record.finish(end, &RequestFacts::refused(line), &self.proxy.log);
+    }
+}
+
+/// Why a request gets an answer from the catalogue of errors, if it still can get one.
+pub(super) struct Refusal {
+    end: End,
+    allow: Option<String>,
+}
+
+impl From<End> for Refusal {
+    fn from(end: End) -> Self {
+        Self { end, allow: None }
+    }
+}
+
+impl From<files::Failed> for Refusal {
+    fn from(failed: files::Failed) -> Self {
+        Self {
+            end: failed.end,
+            allow: failed.allow.map(str::to_owned),
+        }
+    }
+}
+
+impl<F: Fn(&str) -> bool> Visit<'_, F> {
+    async fn act(
+        &self,
+        account: &mut Account<'_>,
+        body: &mut RequestBody<'_>,
+        response: &mut Responder<'_>,
+    ) -> Result<End, Refusal> {
+        let unroutable = |cause| Refusal::from(End::new(Side::Atlas, Phase::Route, cause));
+        let request = &account.request;
+        if self.is_elsewhere(request) {
+            return Err(unroutable(Cause::Misdirected));
+        }
+        let routes = &self.proxy.generation.routes;
+        let route = match routes.find(self.facts.listener_index, request) {
+            Found::Route(route) => route,
+            Found::NoRoute => return Err(unroutable(Cause::NoRoute)),
+            Found::MethodNotAllowed(methods) => {
+                return Err(Refusal {
+                    allow: Some(list(&methods)),
+                    ..unroutable(Cause::MethodNotAllowed)
+                });
+            }
+            Found::Outside => return Err(End::new(Side::Downstream, Phase::Request, Cause::Malformed).into()),
+        };
+        match &route.action {
+            Action::Forward(upstream) => {
+                let upstream = &self.proxy.upstreams[*upstream];
+                Ok(self.forward(upstream, route, account, body, response).await?)
+            }
+            Action::Serve(root) => {
+                let path = path_below(route, request.path());
+                let root = &self.proxy.roots[*root];
+                Ok(root.answer(request, &path, response).await?)
+            }
+            Action::Redirect { to, status } => Ok(redirect(*status, to, request, response).await?),
+            Action::Respond {
+                status,
+                body,
+                content_type,
+            } => Ok(respond(*status, body, content_type, response).await?),
+            Action::About => {
+                let page = about::page(&self.facts, request, &account.id, self.client.scheme());
+                Ok(respond(StatusCode::OK, &page, about::CONTENT_TYPE, response).await?)
+            }
+        }
+    }
+
+    /// Whether the client asked TLS for one host and asks this connection for another, which has
+    /// a certificate of its own: what is configured for that one's certificate (versions, client
+    /// certificates one day) was not asked of this connection.
+    fn is_elsewhere(&self, request: &RequestHead) -> bool {
+        let (Some(named), Some(authority)) = (&self.facts.server_name, request.authority()) else {
+            return false;
+        };
+        let host = normal::host(authority);
+        *named != *host && (self.is_misdirected)(&host)
+    }
+}
+
+/// Answers from the catalogue, if nothing was answered yet and somebody is there to be answered.
+async fn refuse(refusal: Refusal, body: &RequestBody<'_>, response: &mut Responder<'_>) -> End {
+    let end = refusal.end;
+    let is_gone = end.side == Side::Downstream
+        && end.phase == Phase::Response
+        && matches!(end.cause, Cause::Closed | Cause::Reset | Cause::Truncated);
+    if response.has_started() || is_gone {
+        return end;
+    }
+    if body.has_begun() && !body.is_finished() {
+        response.close_after();
+    }
+    let (mut head, text) = Fault::of(end).response();
+    if let Some(allow) = refusal.allow {
+        head.fields.set("Allow", allow);
+    }
+    // A client that does not take its answer ends by what happened before.
+    let _: Result<(), End> = send(&head, &text, response).await;
+    end
+}
+
+async fn send(head: &ResponseHead, body: &str, response: &mut Responder<'_>) -> Result<(), End> {
+    response.start(head).await?;
+    if !body.is_empty() {
+        response.write(body.as_bytes()).await?;
+    }
+    response.finish(None).await
+}
+
+async fn redirect(
+    status: StatusCode,
+    to: &str,
+    request: &RequestHead,
+    response: &mut Responder<'_>,
+) -> Result<End, End> {
+    let mut head = ResponseHead::new(status, BodyLength::Exact(0));
+    head.fields.push("Location", template::location(to, request));
+    send(&head, "", response).await?;
+    Ok(End::finished(Side::Atlas))
+}
+
+async fn respond(
+    status: StatusCode,
+    body: &str,
+    content_type: &str,
+    response: &mut Responder<'_>,
+) -> Result<End, End> {
+    let mut head = ResponseHead::new(status, BodyLength::Exact(body.len() as u64));
+    if !body.is_empty() {
+        head.fields.push("Content-Type", content_type);
+    }
+    send(&head, body, response).await?;
+    Ok(End::finished(Side::Atlas))
+}
+
+fn list(methods: &[Method]) -> String {
+    methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// The path a route goes on with: without its prefix, if that shall be taken off.
+pub(super) fn path_below<'r>(route: &Route, path: &'r str) -> Cow<'r, str> {
+    if !route.strip_prefix || path == "*" {
+        return Cow::Borrowed(path);
+    }
+    let PathPattern::Prefix(prefix) = &route.path else {
+        return Cow::Borrowed("/");
+    };
+    let prefix = prefix.trim_end_matches('/');
+    match normal::path(path) {
+        Some(Cow::Borrowed(path)) if is_below(path, prefix) => match &path[prefix.len()..] {
+            "" => Cow::Borrowed("/"),
+            rest => Cow::Borrowed(rest),
+        },
+        // Spelt in another way: the prefix is only there in the one spelling.
+        Some(spelt) => {
+            let prefix = normal::path(prefix).unwrap_or_default();
+            match spelt.strip_prefix(&*prefix) {
+                Some(rest) if rest.starts_with('/') => Cow::Owned(rest.to_owned()),
+                Some(rest) => Cow::Owned(format!("/{rest}")),
+                None => Cow::Owned(spelt.into_owned()),
+            }
+        }
+        None => Cow::Borrowed(path), // cannot be: it was found
+    }
+}

@@ -1,0 +1,55 @@
+//! Connection → upstream, bytes untouched.
+
+use std::pin::pin;
+
+use futures_util::future::{Either, select};
+
+use super::Proxy;
+use crate::access_log::ConnectionRecord;
+use crate::drain::Drain;
+use crate::metrics::Direction;
+use crate::outcome::{Cause, End, Phase, Side};
+use crate::relay;
+use crate::transport::Transport;
+
+impl Proxy {
+    /// Relays a downstream connection to an upstream (its index in the generation) until it ends,
+    /// or the drain's deadline cuts it. The caller closes the downstream transport, unless it was
+    /// marked to be reset.
+    pub async fn pass(
+        &self,
+        upstream: usize,
+        downstream: &Transport,
+        drain: &Drain,
+        record: &mut ConnectionRecord,
+    ) -> End {
+        let upstream = &self.upstreams[upstream];
+        record.upstream = Some(upstream.settings().name.clone());
+        let mut attempts = upstream.begin();
+        let connected = upstream.connect(&mut attempts).await;
+        record.attempts = attempts.count();
+        let (transport, endpoint) = match connected {
+            Ok(connected) => connected,
+            Err(end) => {
+                // Not a byte was answered: a FIN would look like an answer without content.
+                downstream.socket().reset_on_close();
+                return end;
+            }
+        };
+        record.endpoint = Some(endpoint.name().into());
+        let relayed = relay::both_ways(downstream, &transport, upstream.settings().idle_timeout);
+        let end = match select(pin!(relayed), pin!(drain.cut())).await {
+            Either::Left((end, _)) => end,
+            Either::Right(_) => {
+                downstream.socket().reset_on_close();
+                transport.socket().reset_on_close();
+                End::new(Side::Atlas, Phase::Relay, Cause::Cut)
+            }
+        };
+        let (from, to) = (transport.bytes_in(), transport.bytes_out());
+        self.counters.bytes_moved(Direction::FromUpstream, from);
+        self.counters.bytes_moved(Direction::ToUpstream, to);
+        record.moved.copied = from + to;
+        end
+    }
+}
