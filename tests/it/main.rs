@@ -5,6 +5,7 @@
     clippy::disallowed_methods,
     clippy::disallowed_types,
     clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
     clippy::print_stderr,
     clippy::unwrap_used,
     unreachable_pub,
@@ -12,5 +13,21 @@
     reason = "tests run beside Atlas, not in it: they may wait, share and fail"
 )]
 
+mod access_log;
+mod cli;
+mod demo;
+mod drain;
+mod fairness;
+mod forwarding;
+mod handshake;
+mod http1;
+mod limits;
+mod metrics;
+mod proxy_protocol;
 mod raw_http1;
+mod reload;
+mod routing;
+mod static_files;
 mod support;
+mod tcp;
+mod workers;

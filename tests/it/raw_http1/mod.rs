@@ -121,11 +121,6 @@ impl Case {
         self
     }
 
-    fn kept(mut self) -> Self {
-        self.after = After::Kept;
-        self
-    }
-
     /// The answers have no body.
     fn head(mut self) -> Self {
         self.is_head = true;

@@ -87,7 +87,8 @@ impl Tls {
         self
     }
 
-    fn connection(&self) -> ClientConnection {
+    /// A connection that has not begun yet.
+    pub fn client(&self) -> ClientConnection {
         let name = ServerName::try_from(self.name.clone()).expect("this is a name");
         ClientConnection::new(self.config.clone(), name).expect("the configuration is good")
     }
@@ -173,7 +174,7 @@ impl Connection {
     pub fn tls_after(address: SocketAddr, first: &[u8], tls: &Tls) -> io::Result<Self> {
         let mut tcp = tcp(address)?;
         tcp.write_all(first)?;
-        let mut connection = Box::new(tls.connection());
+        let mut connection = Box::new(tls.client());
         while connection.is_handshaking() {
             connection.complete_io(&mut tcp)?;
         }

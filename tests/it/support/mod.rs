@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-pub use self::atlas::{Atlas, Driver, atlas, on_both_drivers};
+pub use self::atlas::{Atlas, Builder, Driver, atlas, on_both_drivers};
 pub use self::certs::{Kind, ca, cert, expired_cert, rsa_cert};
 pub use self::client::{Answer, Connection, Ending, Tls};
 pub use self::origin::{Origin, Then, origin};
@@ -127,5 +127,24 @@ pub fn alone() -> Alone {
 impl Drop for Alone {
     fn drop(&mut self) {
         HELD.with_borrow_mut(|(_, count)| *count -= 1);
+    }
+}
+
+/// Lets this process open so many descriptors.
+pub fn raise_descriptors(count: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let enough = |has: Option<u64>| has.is_none_or(|has| has >= count);
+    if !enough(limit.current) {
+        assert!(
+            enough(limit.maximum),
+            "this machine allows {:?} descriptors",
+            limit.maximum
+        );
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
+        setrlimit(Resource::Nofile, raised).expect("up to the maximum is allowed");
     }
 }

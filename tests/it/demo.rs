@@ -1,0 +1,51 @@
+//! `atlas demo`: one command, and there is something to look at.
+
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::Signal;
+
+use crate::support::{atlas, command, has, wait_until};
+
+struct Demo(Child);
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_demo_serves_its_page_its_echo_and_its_files() {
+    if !has("curl") {
+        return;
+    }
+    if std::net::TcpListener::bind("127.0.0.1:8443").is_err() {
+        eprintln!("skipped: port 8443 is taken");
+        return;
+    }
+    let demo = Command::new(env!("CARGO_BIN_EXE_atlas"))
+        .arg("demo")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut demo = Demo(demo);
+    let curl = |arguments: &[&str], path: &str| {
+        let url = format!("https://localhost:8443{path}");
+        let words = [&["-sk", "--max-time", "5"], arguments, &[&url]].concat();
+        String::from_utf8_lossy(&command("curl", &words, b"").stdout).into_owned()
+    };
+    wait_until("the demo serves", || (!curl(&[], "/").is_empty()).then_some(()));
+    let page = curl(&[], "/");
+    for part in ["TLS", "AES", "process", "kernel_tls_not_in_this_build"] {
+        assert!(page.contains(part), "no {part} on the page:\n{page}");
+    }
+    assert!(page.contains("io_uring") || page.contains("epoll"), "{page}");
+    let echo = curl(&["-d", "say it again", "-H", "X-Mark: 42"], "/echo");
+    assert!(echo.contains("say it again"), "{echo}");
+    atlas::signal(&demo.0, Signal::INT);
+    let status = wait_until("the demo ends", || demo.0.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+}

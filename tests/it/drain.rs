@@ -1,0 +1,209 @@
+//! Going away: nothing new is taken, what runs is finished, and the exit code says how it went.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::{Builder, Connection, Ending, Origin, Then, atlas, on_both_drivers, origin, wait_until};
+
+/// Answers `/slow` after a while, in pieces.
+fn slow() -> Origin {
+    origin()
+        .handles("/slow", |exchange| {
+            exchange.read_body()?;
+            exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")?;
+            for _ in 0..5 {
+                std::thread::sleep(Duration::from_millis(120));
+                exchange.send("ab")?;
+            }
+            Ok(Then::Keep)
+        })
+        .handles("/never", |exchange| {
+            exchange.read_body()?;
+            exchange.wait_for_close();
+            Ok(Then::Close)
+        })
+        .start()
+}
+
+fn drains(origin: &Origin, timeout: &str) -> Builder {
+    atlas()
+        .listens_tls("a.test")
+        .forwards_to(origin)
+        .text(&format!("[timeouts]\ndrain = \"{timeout}\""))
+}
+
+#[test]
+fn what_runs_is_finished_and_nothing_new_is_taken() {
+    on_both_drivers(|driver| {
+        for signal in [Signal::TERM, Signal::QUIT, Signal::INT] {
+            let origin = slow();
+            let atlas = drains(&origin, "10s").driver(driver).start();
+            let mut running = atlas.connect();
+            let mut idle = atlas.connect();
+            assert_eq!(idle.get("/").status, 200);
+            running.send("GET /slow HTTP/1.1\r\nHost: a.test\r\n\r\n");
+            assert_eq!(running.head().unwrap().word(1), "200");
+            atlas.signal(signal);
+            wait_until("nobody accepts", || {
+                Connection::plain(atlas.address()).is_err().then_some(())
+            });
+            assert_eq!(running.read_exactly(10), b"ababababab");
+            assert_eq!(running.ends().0, Ending::Closed);
+            assert_eq!(idle.ends().0, Ending::Closed);
+            assert_eq!(atlas.exit_code(), 0, "{signal:?}");
+        }
+    });
+}
+
+#[test]
+fn a_request_on_a_kept_connection_is_answered_with_close() {
+    // The client does not know yet: its request crosses our goodbye and must not be lost.
+    let origin = slow();
+    let atlas = drains(&origin, "10s").start();
+    let mut client = atlas.connect();
+    assert_eq!(client.get("/").status, 200);
+    let mut running = atlas.connect();
+    running.send("GET /slow HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    running.head().unwrap();
+    atlas.signal(Signal::TERM);
+    if client.try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").is_ok()
+        && let Ok(answer) = client.try_answer()
+    {
+        assert_eq!((answer.status, answer.field("connection")), (200, Some("close")));
+        assert_eq!(client.ends().0, Ending::Closed);
+    }
+    assert_eq!(atlas.exit_code(), 0);
+}
+
+#[test]
+fn the_deadline_cuts_what_does_not_end_and_that_is_zero_too() {
+    let origin = slow();
+    let atlas = drains(&origin, "500ms").expects_log("cut").start();
+    let mut client = atlas.connect();
+    client.send("GET /never HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    wait_until("the origin has it", || {
+        (origin.requests().len() == 1).then_some(())
+    });
+    let started = Instant::now();
+    assert_eq!(atlas.stop(), 0);
+    let took = started.elapsed();
+    assert!(
+        took > Duration::from_millis(400) && took < Duration::from_secs(4),
+        "{took:?}"
+    );
+    atlas.log_line(&["1", "cut"]);
+    let record = atlas.exchange("/never");
+    assert_eq!(record["cause"], "cut", "{record}");
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    for second in [Signal::TERM, Signal::INT] {
+        let origin = slow();
+        let atlas = drains(&origin, "60s").expects_log("").start();
+        let mut client = atlas.connect();
+        client.send("GET /never HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        wait_until("the origin has it", || {
+            (origin.requests().len() == 1).then_some(())
+        });
+        atlas.signal(Signal::TERM);
+        wait_until("it drains", || {
+            Connection::plain(atlas.address()).is_err().then_some(())
+        });
+        let started = Instant::now();
+        atlas.signal(second);
+        assert_eq!(atlas.exit_code(), 1);
+        assert!(
+            started.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            started.elapsed()
+        );
+    }
+}
+
+#[test]
+fn it_is_not_ready_while_it_drains() {
+    let origin = slow();
+    let atlas = drains(&origin, "5s").start();
+    assert_eq!(atlas.admin("/-/ready").unwrap().status, 200);
+    let mut client = atlas.connect();
+    client.send("GET /slow HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    client.head().unwrap();
+    atlas.signal(Signal::TERM);
+    wait_until("it says so", || {
+        atlas.admin("/-/ready").filter(|answer| answer.status == 503)
+    });
+    assert_eq!(atlas.admin("/-/healthy").unwrap().status, 200);
+    assert_eq!(atlas.exit_code(), 0);
+}
+
+#[test]
+fn no_request_fails_while_it_drains() {
+    // Clients that connect again when they are told to close, until nobody accepts.
+    on_both_drivers(|driver| {
+        let origin = origin().start();
+        let atlas = drains(&origin, "10s").driver(driver).start();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut served = 0;
+                    while let Ok(mut client) = atlas.try_connect_to(0) {
+                        loop {
+                            client
+                                .try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+                                .unwrap_or_else(|error| panic!("after {served}: {error}"));
+                            match client.try_answer() {
+                                Ok(answer) => {
+                                    assert_eq!(answer.status, 200);
+                                    served += 1;
+                                    if answer.field("connection") == Some("close") {
+                                        break;
+                                    }
+                                }
+                                // A keep-alive connection that was idle may be closed under a
+                                // request that crosses; it must be told by an end in order.
+                                Err(error) => panic!("after {served}: {error}"),
+                            }
+                        }
+                    }
+                    assert!(served > 0);
+                });
+            }
+            std::thread::sleep(Duration::from_millis(300));
+            atlas.signal(Signal::TERM);
+        });
+        assert_eq!(atlas.exit_code(), 0);
+    });
+}
+
+#[test]
+fn a_relay_is_let_run_until_the_deadline() {
+    let origin = origin()
+        .raw(|mut stream| {
+            use std::io::{Read, Write};
+            let mut byte = [0];
+            while matches!(stream.read(&mut byte), Ok(1)) {
+                let _ = stream.write_all(&byte);
+            }
+            stream.finish();
+        })
+        .start();
+    let atlas = atlas()
+        .listener(false, "mode = \"tcp\"\nupstream = \"app\"")
+        .upstream("app", &[origin.address()], "")
+        .text("[timeouts]\ndrain = \"10s\"")
+        .start();
+    let mut client = atlas.connect();
+    client.send("a");
+    client.read_exactly(1);
+    atlas.signal(Signal::TERM);
+    wait_until("nobody accepts", || {
+        Connection::plain(atlas.address()).is_err().then_some(())
+    });
+    client.send("b");
+    assert_eq!(client.read_exactly(1), b"b");
+    client.finish();
+    assert_eq!(client.ends().0, Ending::Closed);
+    assert_eq!(atlas.exit_code(), 0);
+}

@@ -1,0 +1,158 @@
+//! No client can slow another: the worst answer to a third client, beside clients that do their
+//! worst, on both drivers.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::{Atlas, Driver, alone, atlas, noise, on_both_drivers};
+
+const WORST: Duration = Duration::from_millis(50);
+
+/// One worker, so that all clients meet on it.
+fn one_worker(driver: Driver) -> Atlas {
+    atlas()
+        .top("workers = 1")
+        .listens_plain()
+        .listens_tls("a.test")
+        .file("site/big", noise(50_000_000))
+        .text("[[route]]\npath = \"/site\"\nfiles = \"{folder}/site\"\nstrip_prefix = true")
+        .text("[[route]]\nrespond = { status = 200, body = \"hello\" }")
+        .driver(driver)
+        .start()
+}
+
+/// The worst of many answers, new connections among them.
+fn worst_answer(atlas: &Atlas) -> Duration {
+    let mut worst = Duration::ZERO;
+    let mut kept = atlas.connect_to(1);
+    for turn in 0..60 {
+        let started = Instant::now();
+        if turn % 3 == 0 {
+            assert_eq!(atlas.connect_to(0).get("/").text(), "hello");
+        } else {
+            assert_eq!(kept.get("/").text(), "hello");
+        }
+        worst = worst.max(started.elapsed());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    worst
+}
+
+fn stays_fair(disturb: impl Fn(&Atlas, &AtomicBool) + Sync, disturbers: usize) {
+    let _alone = alone();
+    on_both_drivers(|driver| {
+        let atlas = one_worker(driver);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..disturbers {
+                scope.spawn(|| disturb(&atlas, &stop));
+            }
+            std::thread::sleep(Duration::from_millis(200));
+            let worst = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worst_answer(&atlas)));
+            stop.store(true, Ordering::SeqCst);
+            let worst = worst.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            eprintln!("{driver:?}: the worst answer took {worst:?}");
+            assert!(worst < WORST, "{driver:?}: the worst answer took {worst:?}");
+        });
+    });
+}
+
+#[test]
+fn beside_two_that_pipeline_without_pause() {
+    stays_fair(
+        |atlas, stop| {
+            let client = atlas.connect_to(0);
+            let mut reader = client.tcp().try_clone().unwrap();
+            let mut writer = client.tcp().try_clone().unwrap();
+            writer
+                .set_write_timeout(Some(Duration::from_millis(200)))
+                .unwrap();
+            let requests = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n".repeat(500);
+            std::thread::scope(|scope| {
+                scope.spawn(move || {
+                    let mut sink = vec![0; 1 << 20];
+                    while matches!(std::io::Read::read(&mut reader, &mut sink), Ok(count) if count > 0) {}
+                });
+                let mut rest = requests.as_bytes();
+                while !stop.load(Ordering::SeqCst) {
+                    match writer.write(rest) {
+                        Ok(count) if count == rest.len() => rest = requests.as_bytes(),
+                        Ok(count) => rest = &rest[count..],
+                        Err(_) => {}
+                    }
+                }
+                let _ = writer.shutdown(std::net::Shutdown::Both);
+            });
+        },
+        2,
+    );
+}
+
+#[test]
+fn beside_one_that_sends_a_byte_at_a_time() {
+    stays_fair(
+        |atlas, stop| {
+            let mut slow = TcpStream::connect(atlas.address()).unwrap();
+            let mut head = b"GET / HTTP/1.1\r\nHost: a.test\r\nX-Slow: "
+                .iter()
+                .chain(std::iter::repeat(&b'x'));
+            while !stop.load(Ordering::SeqCst) {
+                let _ = slow.write_all(&[*head.next().unwrap()]);
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        },
+        2,
+    );
+}
+
+#[test]
+fn beside_one_that_never_reads() {
+    stays_fair(
+        |atlas, stop| {
+            let mut client = atlas.connect_to(0);
+            client.send("GET /site/big HTTP/1.1\r\nHost: a.test\r\n\r\n");
+            while !stop.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        },
+        2,
+    );
+}
+
+#[test]
+fn beside_one_that_downloads_as_fast_as_it_can() {
+    stays_fair(
+        |atlas, stop| {
+            while !stop.load(Ordering::SeqCst) {
+                let client = atlas.connect_to(0);
+                let mut tcp = client.tcp().try_clone().unwrap();
+                tcp.write_all(b"GET /site/big HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+                    .unwrap();
+                let mut sink = vec![0; 1 << 20];
+                while !stop.load(Ordering::SeqCst)
+                    && matches!(std::io::Read::read(&mut tcp, &mut sink), Ok(count) if count > 0)
+                {
+                }
+            }
+        },
+        1,
+    );
+}
+
+#[test]
+fn beside_many_that_only_connect() {
+    stays_fair(
+        |atlas, stop| {
+            while !stop.load(Ordering::SeqCst) {
+                let silent: Vec<_> = (0..50)
+                    .filter_map(|_| TcpStream::connect(atlas.address()).ok())
+                    .collect();
+                std::thread::sleep(Duration::from_millis(20));
+                drop(silent);
+            }
+        },
+        1,
+    );
+}

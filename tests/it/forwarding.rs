@@ -1,0 +1,692 @@
+//! Atlas in front of origins: fields, large bodies, origins that answer early, late, or die.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use crate::support::{
+    Digest, Ending, Origin, Then, atlas, ca, cert, free_port, has, nginx, noise, origin, wait_until,
+};
+
+const GIB: u64 = 1024 * 1024 * 1024;
+const MEMORY_KIB_MAX: u64 = 64 * 1024;
+
+#[test]
+fn forwarding_fields_are_set_and_a_strangers_are_not_believed() {
+    let origin = origin().start();
+    let atlas = atlas().listens_tls("a.test").forwards_to(&origin).start();
+    atlas.connect().request(
+        "GET",
+        "/",
+        &[
+            ("X-Forwarded-For", "6.6.6.6"),
+            ("X-Forwarded-Proto", "gopher"),
+            ("X-Forwarded-Host", "evil.test"),
+            ("X-Forwarded-Port", "1"),
+            ("X-Real-IP", "6.6.6.6"),
+            ("Forwarded", "for=6.6.6.6"),
+            ("X-Request-Id", "mine"),
+            ("Via", "1.1 before"),
+        ],
+        b"",
+    );
+    let head = origin.request().head;
+    let port = atlas.address().port().to_string();
+    assert_eq!(head.all("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(head.all("x-forwarded-proto"), ["https"]);
+    assert_eq!(head.all("x-forwarded-host"), ["a.test"]);
+    assert_eq!(head.all("x-forwarded-port"), [port.as_str()]);
+    assert_eq!(head.all("x-real-ip"), ["127.0.0.1"]);
+    let forwarded = head.field("forwarded").unwrap();
+    assert!(
+        forwarded.contains("for=127.0.0.1") && forwarded.contains("proto=https"),
+        "{forwarded}"
+    );
+    assert!(!forwarded.contains("6.6.6.6"), "{forwarded}");
+    let via = head.all("via").join(", ");
+    assert!(via.starts_with("1.1 before, 1.1 "), "{via}");
+    assert_eq!(head.all("x-request-id").len(), 1);
+    assert_ne!(head.field("x-request-id"), Some("mine"));
+    assert_eq!(head.field("host"), Some("a.test"));
+}
+
+#[test]
+fn forwarding_fields_of_a_trusted_proxy_are_believed() {
+    let origin = origin().start();
+    let atlas = atlas()
+        .top("trusted_proxies = [\"127.0.0.0/8\"]")
+        .listens_plain()
+        .forwards_to(&origin)
+        .start();
+    atlas.connect().request(
+        "GET",
+        "/trusted",
+        &[
+            ("X-Forwarded-For", "192.0.2.7"),
+            ("X-Forwarded-Proto", "https"),
+            ("X-Request-Id", "theirs-1"),
+        ],
+        b"",
+    );
+    let head = origin.request().head;
+    assert_eq!(head.field("x-forwarded-for"), Some("192.0.2.7, 127.0.0.1"));
+    assert_eq!(head.field("x-forwarded-proto"), Some("https"));
+    assert_eq!(head.field("x-real-ip"), Some("192.0.2.7"));
+    assert_eq!(head.field("x-request-id"), Some("theirs-1"));
+}
+
+#[test]
+fn a_request_has_one_id_from_end_to_end() {
+    let origin = origin().start();
+    let atlas = atlas().listens_plain().forwards_to(&origin).start();
+    atlas.get("/one");
+    atlas.get("/two");
+    let ids: Vec<_> = origin
+        .requests()
+        .iter()
+        .map(|s| s.head.field("x-request-id").unwrap().to_owned())
+        .collect();
+    assert_ne!(ids[0], ids[1]);
+    assert_eq!(atlas.exchange("/one")["request_id"], ids[0].as_str());
+}
+
+#[test]
+fn the_host_can_be_set() {
+    let origin = origin().start();
+    let atlas = atlas()
+        .listens_plain()
+        .forwards_to_with(&origin, "host = \"inner.test\"")
+        .start();
+    atlas.get("/");
+    let head = origin.request().head;
+    assert_eq!(
+        (head.field("host"), head.field("x-forwarded-host")),
+        (Some("inner.test"), Some("a.test"))
+    );
+}
+
+#[test]
+fn hop_by_hop_fields_of_an_origin_do_not_reach_the_client() {
+    let origin = origin()
+        .sends(
+            "/",
+            "HTTP/1.1 200 OK\r\nConnection: x-inner, keep-alive\r\nX-Inner: 1\r\nX-Outer: 2\r\n\
+             Keep-Alive: timeout=9\r\nProxy-Authenticate: Basic\r\nContent-Length: 2\r\n\r\nhi",
+            Then::Keep,
+        )
+        .start();
+    let atlas = atlas().listens_plain().forwards_to(&origin).start();
+    let answer = atlas.get("/");
+    for name in ["x-inner", "keep-alive"] {
+        assert_eq!(answer.field(name), None, "{name}");
+    }
+    assert_eq!(answer.field("x-outer"), Some("2"));
+}
+
+#[test]
+fn a_gibibyte_goes_down_in_bounded_memory() {
+    let piece = noise(1024 * 1024);
+    let expected = hash_of_a_gibibyte(&piece);
+    let origin = origin()
+        .handles("/", move |exchange| {
+            exchange.read_body()?;
+            exchange.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {GIB}\r\n\r\n"))?;
+            for _ in 0..1024 {
+                exchange.send(&piece)?;
+            }
+            Ok(Then::Keep)
+        })
+        .start();
+    let atlas = atlas().listens_tls("a.test").forwards_to(&origin).start();
+    let mut client = atlas.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    let mut digest = Digest::new();
+    client.stream_answer("GET", |piece| digest.update(piece)).unwrap();
+    assert_eq!(digest.hex(), expected);
+    assert!(
+        atlas.memory_peak_kib() < MEMORY_KIB_MAX,
+        "{} KiB",
+        atlas.memory_peak_kib()
+    );
+}
+
+#[test]
+fn a_gibibyte_goes_up_in_bounded_memory() {
+    let piece = noise(1024 * 1024);
+    let origin = origin().start();
+    let atlas = atlas().listens_tls("a.test").forwards_to(&origin).start();
+    let mut client = atlas.connect();
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {GIB}\r\n\r\n"
+    ));
+    for _ in 0..1024 {
+        client.send(&piece);
+    }
+    assert_eq!(client.answer().status, 200);
+    let seen = origin.request();
+    assert_eq!((seen.body_bytes, seen.sha256), (GIB, hash_of_a_gibibyte(&piece)));
+    assert!(
+        atlas.memory_peak_kib() < MEMORY_KIB_MAX,
+        "{} KiB",
+        atlas.memory_peak_kib()
+    );
+}
+
+fn hash_of_a_gibibyte(piece: &[u8]) -> String {
+    let mut digest = Digest::new();
+    for _ in 0..1024 {
+        digest.update(piece);
+    }
+    digest.hex()
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_the_origin_back() {
+    // The origin counts what it could send: no more than buffers hold.
+    let origin = origin()
+        .handles("/", |exchange| {
+            exchange.read_body()?;
+            exchange.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {GIB}\r\n\r\n"))?;
+            let piece = vec![0; 1024 * 1024];
+            while exchange.send(&piece).is_ok() {}
+            Ok(Then::Close)
+        })
+        .start();
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .forwards_to(&origin)
+        .text("[timeouts]\nwrite = \"1s\"")
+        .start();
+    let before = atlas.memory_kib();
+    let mut client = atlas.connect();
+    client.send("GET /never-read HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    let _ = before;
+    let mut client = {
+        client.head().unwrap();
+        client
+    };
+    std::thread::sleep(Duration::from_millis(400));
+    assert!(atlas.memory_kib() < MEMORY_KIB_MAX, "{} KiB", atlas.memory_kib());
+    let _ = client.is_silent_for(Duration::from_millis(1));
+}
+
+#[test]
+fn a_real_nginx_is_an_origin() {
+    if !has("nginx") {
+        return;
+    }
+    let nginx = nginx(
+        "location /text { default_type text/plain; return 200 \"from nginx\"; }
+         location /chunks { proxy_pass http://{address}/file; proxy_http_version 1.0; proxy_buffering off;
+                            sub_filter x x; sub_filter_once off; sub_filter_types *; }
+         location /sink { proxy_pass http://{address}/text; }
+         location /gone { return 410; }
+         location /head { add_header X-From nginx; return 204; }",
+    );
+    let file = noise(300_000);
+    std::fs::write(nginx.folder.path().join("file"), &file).unwrap();
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .text("[[route]]\nupstream = \"app\"")
+        .upstream("app", &[&nginx.address], "")
+        .start();
+    let mut client = atlas.connect();
+    assert_eq!(client.get("/text").text(), "from nginx");
+    assert_eq!(client.get("/file").body, file);
+    let answer = client.request("GET", "/file", &[("Range", "bytes=10-19")], b"");
+    assert_eq!((answer.status, answer.body), (206, file[10..20].to_vec()));
+    let answer = client.get("/file");
+    let tag = answer.field("etag").unwrap().to_owned();
+    let answer = client.request("GET", "/file", &[("If-None-Match", &tag)], b"");
+    assert_eq!((answer.status, answer.body.len()), (304, 0));
+    let answer = client.request("HEAD", "/file", &[], b"");
+    assert_eq!(
+        (answer.field("content-length"), answer.body.len()),
+        (Some("300000"), 0)
+    );
+    let answer = client.request("POST", "/sink", &[], &file);
+    assert_eq!(answer.text(), "from nginx");
+    assert_eq!(client.get("/gone").status, 410);
+    let answer = client.get("/head");
+    assert_eq!((answer.status, answer.field("x-from")), (204, Some("nginx")));
+    assert_eq!(client.get("/missing").status, 404);
+}
+
+#[test]
+fn an_early_answer_ends_the_upload() {
+    // RFC 9112 §9.5: an origin may answer before the request has ended, and close.
+    let origin = origin()
+        .handles("/", |exchange| {
+            exchange.read_some()?;
+            exchange.send("HTTP/1.1 413 Too much\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig")?;
+            Ok(Then::Close)
+        })
+        .start();
+    for tls in [false, true] {
+        let atlas = atlas();
+        let atlas = if tls {
+            atlas.listens_tls("a.test")
+        } else {
+            atlas.listens_plain()
+        };
+        let atlas = atlas.forwards_to(&origin).start();
+        let mut client = atlas.connect();
+        client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000000\r\n\r\n");
+        // The client goes on sending; it may be cut off behind the answer, not before it.
+        for _ in 0..20 {
+            if client.try_send(vec![b'x'; 16 * 1024]).is_err() {
+                break;
+            }
+        }
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.text().as_str()), (413, "big"));
+    }
+}
+
+#[test]
+fn an_early_answer_of_a_kept_connection_lets_the_upload_go_on() {
+    let origin = origin()
+        .handles("/", |exchange| {
+            exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly")?;
+            exchange.read_body()?;
+            Ok(Then::Keep)
+        })
+        .start();
+    let atlas = atlas().listens_tls("a.test").forwards_to(&origin).start();
+    let mut client = atlas.connect();
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\nhello");
+    assert_eq!(client.answer().text(), "early");
+    // What comes after is either the rest of the body, or the connection has been closed.
+    if client.try_send("world").is_ok() {
+        let _ = client.try_send("GET /again HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        match client.try_answer() {
+            Ok(answer) => assert_eq!(answer.status, 200),
+            Err(_) => assert_eq!(client.ends().0, Ending::Closed),
+        }
+    }
+}
+
+#[test]
+fn a_dead_origin_is_502_and_says_why() {
+    let port = free_port();
+    let endpoint = format!("127.0.0.1:{port}");
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .text("[[route]]\nupstream = \"app\"")
+        .upstream("app", &[&endpoint], "")
+        .start();
+    let mut client = atlas.connect();
+    let answer = client.get("/dead");
+    assert_eq!(answer.status, 502);
+    assert!(
+        answer
+            .field("proxy-status")
+            .unwrap()
+            .contains("connection_refused"),
+        "{answer:?}"
+    );
+    assert_eq!(client.get("/dead").status, 502, "the client's connection goes on");
+    let record = atlas.exchange("/dead");
+    assert_eq!(
+        (&record["side"], &record["phase"], &record["cause"]),
+        (&"upstream".into(), &"connect".into(), &"refused".into()),
+        "{record}"
+    );
+    // It comes back, and is asked again.
+    let _origin = origin().on_port(port).answers("/", "back").start();
+    assert_eq!(client.get("/").text(), "back");
+}
+
+#[test]
+fn the_next_endpoint_is_asked_when_one_refuses() {
+    let origin = origin().start();
+    let dead = format!("127.0.0.1:{}", free_port());
+    let atlas = atlas()
+        .top("workers = 1")
+        .listens_plain()
+        .text("[[route]]\nupstream = \"app\"")
+        .upstream("app", &[&dead, origin.address()], "")
+        .start();
+    let mut client = atlas.connect();
+    for _ in 0..6 {
+        assert_eq!(client.request("POST", "/x", &[], b"a body").status, 200);
+    }
+    assert!(origin.requests().iter().all(|seen| seen.body == b"a body"));
+    let record = atlas.record("one that took two", |record| record["attempts"] == 2);
+    assert_eq!(record["endpoint"], origin.address(), "{record}");
+}
+
+#[test]
+fn endpoints_take_turns() {
+    let origins: Vec<Origin> = (0..3).map(|_| origin().start()).collect();
+    let endpoints: Vec<_> = origins.iter().map(Origin::address).collect();
+    let atlas = atlas()
+        .top("workers = 1")
+        .listens_plain()
+        .text("[[route]]\nupstream = \"app\"")
+        .upstream("app", &endpoints, "")
+        .start();
+    let mut client = atlas.connect();
+    for _ in 0..9 {
+        client.get("/");
+    }
+    let counts: Vec<_> = origins.iter().map(|origin| origin.requests().len()).collect();
+    assert_eq!(counts, [3, 3, 3]);
+}
+
+#[test]
+fn an_origin_that_does_not_answer_is_504() {
+    let origin = origin()
+        .handles("/", |exchange| {
+            exchange.wait_for_close();
+            Ok(Then::Close)
+        })
+        .start();
+    let atlas = atlas()
+        .listens_plain()
+        .forwards_to_with(&origin, "response_timeout = \"300ms\"")
+        .start();
+    let started = Instant::now();
+    let answer = atlas.get("/");
+    assert_eq!(answer.status, 504);
+    assert!(started.elapsed() < Duration::from_secs(3));
+    assert!(
+        answer.field("proxy-status").unwrap().contains("timeout"),
+        "{answer:?}"
+    );
+    wait_until("the origin's connection is freed", || {
+        (origin.open() == 0).then_some(())
+    });
+}
+
+#[test]
+fn an_origin_that_stops_within_its_body_is_cut_off() {
+    let origin = origin()
+        .handles("/stalls", |exchange| {
+            exchange.read_body()?;
+            exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")?;
+            exchange.wait_for_close();
+            Ok(Then::Close)
+        })
+        .start();
+    let atlas = atlas()
+        .listens_plain()
+        .forwards_to_with(&origin, "idle_timeout = \"300ms\"")
+        .start();
+    let mut client = atlas.connect();
+    client.send("GET /stalls HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    assert!(client.try_answer().is_err(), "half a body must not look whole");
+    let record = atlas.exchange("/stalls");
+    assert_eq!(
+        (&record["side"], &record["cause"]),
+        (&"upstream".into(), &"timed_out".into()),
+        "{record}"
+    );
+}
+
+#[test]
+fn a_connect_that_hangs_is_504_within_its_deadline() {
+    // A listener whose queue is full: connects to it wait for ever.
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener
+        .bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let _filling: Vec<_> = (0..4)
+        .map(|_| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let _ = socket.connect(&address.into());
+            socket
+        })
+        .collect();
+    let atlas = atlas()
+        .listens_plain()
+        .text("[[route]]\nupstream = \"app\"")
+        .upstream("app", &[&address.to_string()], "connect_timeout = \"300ms\"")
+        .start();
+    let started = Instant::now();
+    let answer = atlas.get("/");
+    assert_eq!(answer.status, 504, "{answer:?}");
+    assert!(
+        started.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+#[test]
+fn a_pooled_connection_that_the_origin_closed_costs_the_client_nothing() {
+    let origin = origin().start();
+    let atlas = atlas()
+        .top("workers = 1")
+        .listens_plain()
+        .forwards_to(&origin)
+        .start();
+    let mut client = atlas.connect();
+    for _ in 0..10 {
+        assert_eq!(client.get("/").status, 200);
+        origin.closes_all();
+        // With and without time for the FIN to arrive.
+        assert_eq!(client.request("POST", "/", &[], b"body").status, 200);
+        std::thread::sleep(Duration::from_millis(5));
+        origin.closes_all();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_request_on_a_pooled_connection_that_dies_unanswered_is_sent_again_if_that_is_safe() {
+    // The second request on each connection is read, and the connection closed without a byte.
+    let counts = std::sync::Arc::new(std::sync::Mutex::new(std::collections::HashMap::new()));
+    let origin = origin()
+        .handles_all(move |exchange| {
+            exchange.read_body()?;
+            let mut counts = counts.lock().unwrap();
+            let count = counts.entry(exchange.connection()).or_insert(0);
+            *count += 1;
+            if *count == 2 {
+                Ok(Then::Close)
+            } else {
+                exchange.answer(200, &[], b"ok")
+            }
+        })
+        .start();
+    let atlas = atlas()
+        .top("workers = 1")
+        .listens_plain()
+        .forwards_to(&origin)
+        .start();
+    let mut client = atlas.connect();
+    assert_eq!(client.get("/").status, 200);
+    assert_eq!(
+        client.get("/").status,
+        200,
+        "GET is idempotent: it goes to a fresh connection"
+    );
+    // RFC 9110 §9.2.2: a POST that may have been processed must not be sent twice.
+    let before = origin.requests().len();
+    let answer = client.request("POST", "/once", &[], b"body");
+    assert_eq!(answer.status, 502);
+    assert_eq!(origin.requests().len(), before + 1);
+}
+
+#[test]
+fn a_client_that_vanishes_frees_the_origins_connection() {
+    let origin = origin()
+        .handles("/hangs", |exchange| {
+            exchange.read_body()?;
+            exchange.wait_for_close();
+            Ok(Then::Close)
+        })
+        .handles("/streams", |exchange| {
+            exchange.read_body()?;
+            exchange.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+            while exchange.send("4\r\ntick\r\n").is_ok() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Ok(Then::Close)
+        })
+        .start();
+    for tls in [false, true] {
+        let atlas = atlas();
+        let atlas = if tls {
+            atlas.listens_tls("a.test")
+        } else {
+            atlas.listens_plain()
+        };
+        let atlas = atlas.forwards_to(&origin).start();
+        for path in ["/hangs", "/streams"] {
+            let mut client = atlas.connect();
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n"));
+            wait_until("the origin has the request", || {
+                (origin.open() == 1).then_some(())
+            });
+            std::thread::sleep(Duration::from_millis(30));
+            client.reset();
+            wait_until("the origin's connection is freed", || {
+                (origin.open() == 0).then_some(())
+            });
+            assert_eq!(atlas.exchange(path)["side"], "downstream");
+        }
+    }
+}
+
+#[test]
+fn an_endpoint_can_be_a_unix_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = origin()
+        .on_unix(folder.path().join("app.sock"))
+        .answers("/", "by unix")
+        .start();
+    let atlas = atlas().listens_tls("a.test").forwards_to(&origin).start();
+    let mut client = atlas.connect();
+    assert_eq!(client.get("/").text(), "by unix");
+    let body = noise(500_000);
+    assert_eq!(client.request("POST", "/up", &[], &body).status, 200);
+    assert_eq!(origin.request().sha256, Digest::of(&body));
+}
+
+#[test]
+fn an_endpoint_can_speak_tls() {
+    let origin = origin().tls(cert(&["inner.test"])).answers("/", "inside").start();
+    let atlas = atlas()
+        .file("ca.pem", ca().pem())
+        .listens_tls("a.test")
+        .forwards_to_with(&origin, "tls = { ca = \"ca.pem\", server_name = \"inner.test\" }")
+        .start();
+    let mut client = atlas.connect();
+    assert_eq!(client.get("/").text(), "inside");
+    let body = noise(500_000);
+    assert_eq!(client.request("POST", "/up", &[], &body).status, 200);
+    assert_eq!(origin.request().sha256, Digest::of(&body));
+}
+
+#[test]
+fn an_endpoint_with_a_certificate_of_another_name_is_refused() {
+    let origin = origin().tls(cert(&["elsewhere.test"])).start();
+    let atlas = atlas()
+        .file("ca.pem", ca().pem())
+        .listens_tls("a.test")
+        .forwards_to_with(&origin, "tls = { ca = \"ca.pem\", server_name = \"inner.test\" }")
+        .expects_log("certificate")
+        .start();
+    let answer = atlas.get("/mistaken");
+    assert_eq!(answer.status, 502);
+    assert!(
+        answer.field("proxy-status").unwrap().contains("tls"),
+        "{answer:?}"
+    );
+    assert!(origin.requests().is_empty());
+    assert_eq!(atlas.exchange("/mistaken")["side"], "upstream");
+}
+
+#[test]
+fn an_endpoints_name_is_looked_up() {
+    let origin = origin().answers("/", "by name").start();
+    let endpoint = format!("localhost:{}", origin.port());
+    let atlas = atlas()
+        .listens_plain()
+        .text("[[route]]\nupstream = \"app\"")
+        .upstream("app", &[&endpoint], "")
+        .start();
+    wait_until("the name has an address", || {
+        (atlas.get("/").status == 200).then_some(())
+    });
+    assert_eq!(atlas.get("/").text(), "by name");
+}
+
+#[test]
+fn an_endpoint_whose_name_nobody_knows_is_502() {
+    let atlas = atlas()
+        .listens_plain()
+        .text("[[route]]\nupstream = \"app\"")
+        .upstream("app", &["nowhere.invalid:80"], "")
+        .expects_log("nowhere.invalid")
+        .start();
+    let answer = atlas.get("/");
+    assert!([502, 503].contains(&answer.status), "{answer:?}");
+    assert!(
+        answer.field("proxy-status").unwrap().contains("dns"),
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn the_pool_is_bounded() {
+    let origin = origin()
+        .handles_all(|exchange| {
+            std::thread::sleep(Duration::from_millis(100));
+            exchange.answer(200, &[], b"ok")
+        })
+        .start();
+    let atlas = atlas()
+        .top("workers = 1")
+        .listens_plain()
+        .forwards_to_with(&origin, "pool_idle_max = 2\npool_idle_timeout = \"500ms\"")
+        .start();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert_eq!(atlas.get("/").status, 200));
+        }
+    });
+    wait_until("all but two are closed", || (origin.open() <= 2).then_some(()));
+    wait_until("idle ones are closed in time", || {
+        (origin.open() == 0).then_some(())
+    });
+}
+
+#[test]
+fn a_client_that_closes_its_direction_gets_its_answer() {
+    let origin = origin()
+        .handles("/", |exchange| {
+            exchange.read_body()?;
+            std::thread::sleep(Duration::from_millis(200));
+            exchange.answer(200, &[], b"late")
+        })
+        .start();
+    let atlas = atlas().listens_tls("a.test").forwards_to(&origin).start();
+    let mut client = atlas.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    client.finish();
+    assert_eq!(client.answer().text(), "late");
+}
+
+#[test]
+fn a_port_that_speaks_something_else_is_502() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let _ = stream.write_all(b"220 mail.test ESMTP\r\n");
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    });
+    let atlas = atlas()
+        .listens_plain()
+        .text("[[route]]\nupstream = \"app\"")
+        .upstream("app", &[&address], "")
+        .start();
+    assert_eq!(atlas.get("/").status, 502);
+}

@@ -1,0 +1,196 @@
+//! HUP: the next generation, or nothing.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::support::{Connection, atlas, cert, on_both_drivers, origin, wait_until};
+
+#[test]
+fn new_connections_get_the_new_configuration() {
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .text("[[route]]\nrespond = { status = 200, body = \"before\" }")
+        .start();
+    let mut old = atlas.connect();
+    assert_eq!(old.get("/").text(), "before");
+    atlas.rewrite(|text| text.replace("before", "after"));
+    atlas.reload();
+    wait_until("the new one serves", || {
+        (atlas.get("/").text() == "after").then_some(())
+    });
+    // The old connection finishes under its own generation, or is told to close.
+    if old.try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").is_ok()
+        && let Ok(answer) = old.try_answer()
+    {
+        assert_eq!(answer.text(), "before");
+    }
+}
+
+#[test]
+fn a_wrong_file_changes_nothing_and_is_reported_in_full() {
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .text("[[route]]\nrespond = { status = 200, body = \"before\" }")
+        .expects_log("")
+        .start();
+    let good = std::fs::read_to_string(atlas.folder().join("atlas.toml")).unwrap();
+    atlas.rewrite(|text| text.replace("before", "after").replace("respond", "repsond") + "\nnonsense = 1\n");
+    atlas.reload();
+    let log = wait_until("all of it is reported", || {
+        let log = atlas.log().join("\n");
+        (log.contains("repsond") && log.contains("nonsense")).then_some(log)
+    });
+    assert!(log.contains("atlas.toml:"), "file and line: {log}");
+    assert_eq!(atlas.get("/").text(), "before");
+    assert!(
+        atlas.metric("atlas_reloads_total", &["fail"]) + atlas.metric("atlas_reloads_total", &["refused"])
+            >= 1.0
+            || atlas.metrics().contains("reload"),
+        "{}",
+        atlas.metrics()
+    );
+    atlas.rewrite(|_| good.replace("before", "repaired"));
+    atlas.reload();
+    wait_until("the repaired one serves", || {
+        (atlas.get("/").text() == "repaired").then_some(())
+    });
+}
+
+#[test]
+fn new_certificates_are_shown() {
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .text("[[route]]\nrespond = 204")
+        .start();
+    let before = atlas.connect().certificate();
+    let next = cert(&["a.test"]);
+    next.write(atlas.folder(), "leaf0");
+    atlas.reload();
+    let after = wait_until("the new one is shown", || {
+        let shown = atlas.connect().certificate();
+        (shown != before).then_some(shown)
+    });
+    assert_eq!(after, next.der());
+}
+
+#[test]
+fn a_certificate_that_does_not_fit_its_key_changes_nothing() {
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .text("[[route]]\nrespond = 204")
+        .expects_log("")
+        .start();
+    let before = atlas.connect().certificate();
+    std::fs::write(atlas.folder().join("leaf0.crt"), cert(&["a.test"]).chain).unwrap();
+    atlas.reload();
+    assert_eq!(atlas.connect().certificate(), before);
+    assert!(atlas.log().join("\n").contains("leaf0"), "{:?}", atlas.log());
+}
+
+#[test]
+fn listeners_come_and_go() {
+    let port = crate::support::free_port();
+    let atlas = atlas()
+        .listens_plain()
+        .text("[[route]]\nrespond = { status = 200, body = \"hello\" }")
+        .start();
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    assert!(Connection::plain(address).is_err());
+    let listener = format!("[[listen]]\naddress = \"127.0.0.1\"\nport = {port}\ntls = false\n\n[[route]]");
+    atlas.rewrite(|text| text.replacen("[[route]]", &listener, 1));
+    atlas.reload();
+    let mut client = wait_until("it listens", || Connection::plain(address).ok());
+    assert_eq!(client.get("/").text(), "hello");
+    atlas.rewrite(|text| text.replacen(&listener, "[[route]]", 1));
+    atlas.reload();
+    wait_until("nobody listens", || {
+        Connection::plain(address).is_err().then_some(())
+    });
+    assert_eq!(atlas.get("/").text(), "hello");
+}
+
+#[test]
+fn a_listener_that_cannot_be_had_changes_nothing() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let atlas = atlas()
+        .listens_plain()
+        .text("[[route]]\nrespond = { status = 200, body = \"before\" }")
+        .expects_log("")
+        .start();
+    let port = taken.local_addr().unwrap().port();
+    atlas.rewrite(|text| {
+        let listener =
+            format!("[[listen]]\naddress = \"127.0.0.1\"\nport = {port}\ntls = false\n\n[[route]]");
+        text.replacen("[[route]]", &listener, 1)
+            .replace("before", "after")
+    });
+    atlas.reload();
+    assert_eq!(atlas.get("/").text(), "before");
+    assert!(
+        atlas.log().join("\n").contains(&port.to_string()),
+        "{:?}",
+        atlas.log()
+    );
+}
+
+#[test]
+fn a_hundred_reloads_under_load_fail_no_request() {
+    on_both_drivers(|driver| {
+        let origin = origin().answers("/", "hello").start();
+        let atlas = atlas()
+            .listens_tls("a.test")
+            .forwards_to(&origin)
+            .driver(driver)
+            .start();
+        let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for fresh in [false, true, true] {
+                let (atlas, stop, served) = (&atlas, &stop, &served);
+                scope.spawn(move || {
+                    while !stop.load(Ordering::SeqCst) {
+                        let mut client = atlas.connect();
+                        for _ in 0..if fresh { 1 } else { 1000 } {
+                            let answer = client.get("/");
+                            assert_eq!((answer.status, answer.text().as_str()), (200, "hello"));
+                            served.fetch_add(1, Ordering::SeqCst);
+                            if stop.load(Ordering::SeqCst) || answer.field("connection") == Some("close") {
+                                break;
+                            }
+                        }
+                    }
+                });
+            }
+            let reloads = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                for turn in 0..100 {
+                    atlas.rewrite(|text| format!("# {turn}\n{text}"));
+                    atlas.reload();
+                }
+            }));
+            stop.store(true, Ordering::SeqCst);
+            reloads.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        });
+        eprintln!(
+            "{driver:?}: {} requests beside 100 reloads",
+            served.load(Ordering::SeqCst)
+        );
+        assert!(served.load(Ordering::SeqCst) > 100);
+        // Old generations are let go.
+        wait_until("descriptors are back", || {
+            (atlas.descriptors() < 100).then_some(())
+        });
+        assert!(atlas.memory_kib() < 150_000, "{} KiB", atlas.memory_kib());
+    });
+}
+
+#[test]
+fn a_reload_and_a_drain_at_once_are_a_drain() {
+    let atlas = atlas().listens_plain().text("[[route]]\nrespond = 204").start();
+    atlas.signal(Signal::HUP);
+    atlas.signal(Signal::TERM);
+    std::thread::sleep(Duration::from_millis(1));
+    let _ = rustix::process::Pid::from_raw(atlas.pid().cast_signed())
+        .map(|pid| rustix::process::kill_process(pid, Signal::HUP));
+    assert_eq!(atlas.exit_code(), 0);
+}

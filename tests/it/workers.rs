@@ -1,0 +1,165 @@
+//! Workers: how many, on which driver, and what they do when the machine runs short.
+
+use std::time::Duration;
+
+use crate::support::{Connection, Driver, atlas, on_both_drivers, origin, wait_until};
+
+const HELLO: &str = "[[route]]\nrespond = { status = 200, body = \"hello\" }";
+
+#[test]
+fn the_driver_is_said_in_the_first_lines_and_in_a_metric() {
+    let atlas = atlas().listens_plain().text(HELLO).driver(Driver::Epoll).start();
+    let line = atlas.log_line(&["epoll"]);
+    assert!(line.contains("asked for"), "{line}");
+    assert!(atlas.metrics().contains("epoll"), "{}", atlas.metrics());
+}
+
+#[test]
+fn where_io_uring_is_denied_epoll_serves_and_one_line_says_why() {
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .text(HELLO)
+        .without_system_call(libc::SYS_io_uring_setup)
+        .expects_log("io_uring")
+        .start();
+    assert_eq!(atlas.get("/").text(), "hello");
+    let about: Vec<_> = atlas
+        .log()
+        .into_iter()
+        .filter(|line| line.contains("io_uring"))
+        .collect();
+    assert_eq!(about.len(), 1, "{about:#?}");
+    assert!(
+        about[0].contains("epoll") && about[0].contains("denied"),
+        "{about:?}"
+    );
+}
+
+#[test]
+fn a_worker_is_started_for_every_core_it_may_use() {
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let running = atlas().listens_plain().text(HELLO).start();
+    assert_eq!(worker_threads(running.pid()), cores);
+    drop(running);
+    let running = atlas().top("workers = 3").listens_plain().text(HELLO).start();
+    assert_eq!(worker_threads(running.pid()), 3);
+    drop(running);
+    if crate::support::has("taskset") {
+        let running = atlas()
+            .listens_plain()
+            .text(HELLO)
+            .by_way_of(&["taskset", "-c", "0"])
+            .start();
+        assert_eq!(worker_threads(running.pid()), 1);
+    }
+}
+
+fn worker_threads(pid: u32) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+        .filter(|name| name.contains("worker"))
+        .count()
+}
+
+#[test]
+fn running_out_of_descriptors_neither_spins_nor_kills() {
+    if !crate::support::has("prlimit") {
+        return;
+    }
+    on_both_drivers(|driver| {
+        let atlas = atlas()
+            .top("workers = 1")
+            .listens_plain()
+            .text(HELLO)
+            .driver(driver)
+            .by_way_of(&["prlimit", "--nofile=64:64"])
+            .expects_log("descriptor")
+            .expects_log("os error 24")
+            .start();
+        let mut held: Vec<_> = (0..100)
+            .filter_map(|_| Connection::plain(atlas.address()).ok())
+            .collect();
+        std::thread::sleep(Duration::from_millis(300));
+        let used = atlas.cpu_time();
+        std::thread::sleep(Duration::from_secs(1));
+        let spent = atlas.cpu_time() - used;
+        assert!(
+            spent < Duration::from_millis(300),
+            "{driver:?}: it spins: {spent:?} in a second"
+        );
+        // Those who got in are served.
+        assert_eq!(held[0].get("/").text(), "hello", "{driver:?}");
+        held.truncate(1);
+        wait_until("others are served again", || {
+            let mut client = Connection::plain(atlas.address()).ok()?;
+            client.patience(Duration::from_millis(500));
+            client.try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").ok()?;
+            client.try_answer().ok()
+        });
+    });
+}
+
+#[test]
+fn both_drivers_serve_the_same() {
+    on_both_drivers(|driver| {
+        let origin = origin().answers("/", "hello").start();
+        let atlas = atlas()
+            .listens_tls("a.test")
+            .forwards_to(&origin)
+            .driver(driver)
+            .start();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let mut client = atlas.connect();
+                    for _ in 0..50 {
+                        assert_eq!(client.get("/").text(), "hello");
+                    }
+                });
+            }
+        });
+        assert_eq!(atlas.stop(), 0);
+    });
+}
+
+#[test]
+fn an_idle_atlas_uses_no_cpu() {
+    on_both_drivers(|driver| {
+        let atlas = atlas().listens_tls("a.test").text(HELLO).driver(driver).start();
+        let mut client = atlas.connect();
+        client.get("/");
+        let used = atlas.cpu_time();
+        std::thread::sleep(Duration::from_secs(1));
+        let spent = atlas.cpu_time() - used;
+        assert!(
+            spent <= Duration::from_millis(30),
+            "{driver:?}: {spent:?} in a second"
+        );
+    });
+}
+
+#[test]
+fn small_answers_are_not_held_back_by_nagle() {
+    let origin = origin()
+        .handles_all(|exchange| {
+            exchange.read_body()?;
+            exchange.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")?;
+            exchange.send("1\r\nb\r\n")?;
+            exchange.send("0\r\n\r\n")?;
+            Ok(crate::support::Then::Keep)
+        })
+        .start();
+    let atlas = atlas().listens_tls("a.test").forwards_to(&origin).start();
+    let mut client = atlas.connect();
+    let started = std::time::Instant::now();
+    for _ in 0..25 {
+        assert_eq!(client.get("/").text(), "ab");
+    }
+    // Nagle and delayed acknowledgements together would cost 40 ms each.
+    assert!(
+        started.elapsed() < Duration::from_millis(800),
+        "{:?}",
+        started.elapsed()
+    );
+}
