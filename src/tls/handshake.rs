@@ -310,6 +310,7 @@ fn alert_in(flight: &[u8]) -> Option<AlertDescription> {
 fn alert_for(error: &Error) -> Option<AlertDescription> {
     match error {
         Error::InvalidCertificate(error) => Some(AlertDescription::from(error.clone())),
+        Error::NoApplicationProtocol => Some(AlertDescription::NoApplicationProtocol),
         Error::DecryptError => Some(AlertDescription::BadRecordMac),
         Error::InvalidMessage(_) => Some(AlertDescription::DecodeError),
         Error::PeerMisbehaved(_) => Some(AlertDescription::IllegalParameter),
