@@ -134,3 +134,11 @@ impl Log {
         }
     }
 }
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.flush();
+        // What the writer does not take now it will never get.
+        self.counters.records_dropped(self.batch.borrow().records);
+    }
+}

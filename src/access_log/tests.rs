@@ -117,7 +117,7 @@ impl Bench {
     }
 
     fn written(self) -> String {
-        self.log.flush();
+        drop(self.log);
         assert_eq!(
             self.writer.finish(Deadline::within(Duration::from_secs(5))),
             Some(0)
@@ -126,26 +126,25 @@ impl Bench {
     }
 
     fn dropped(&self) -> u64 {
-        let facts = Facts {
-            started: wall(),
-            generation: 1,
-            reloads_finished: 0,
-            reloads_failed: 0,
-            drivers: Vec::new(),
-            certificates: Vec::new(),
-        };
-        let text = crate::metrics::text(
-            std::slice::from_ref(&self.counters),
-            &self.process,
-            &facts,
-            wall(),
-        );
-        let line = text
-            .lines()
-            .find(|line| line.starts_with("atlas_log_lines_dropped_total{log=\"access\"}"));
-        line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
-            .unwrap()
+        dropped_of(&self.counters, &self.process)
     }
+}
+
+fn dropped_of(counters: &Arc<Counters>, process: &Process) -> u64 {
+    let facts = Facts {
+        started: wall(),
+        generation: 1,
+        reloads_finished: 0,
+        reloads_failed: 0,
+        drivers: Vec::new(),
+        certificates: Vec::new(),
+    };
+    let text = crate::metrics::text(std::slice::from_ref(counters), process, &facts, wall());
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("atlas_log_lines_dropped_total{log=\"access\"}"));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+        .unwrap()
 }
 
 /// A line of the combined format without its date.
@@ -308,11 +307,22 @@ fn what_a_stuck_reader_costs_is_counted_and_bounded() {
     let dropped = bench.dropped();
     assert!((1..4000).contains(&dropped), "{dropped}");
     // The end does not wait for the reader either, and what was handed over is counted as lost.
-    bench.log.flush();
     let begun = now();
-    let lost = bench.writer.finish(Deadline::within(Duration::from_millis(100)));
+    let Bench {
+        log,
+        writer,
+        counters,
+        process,
+        folder,
+        path,
+    } = bench;
+    drop(log);
+    let lost = writer.finish(Deadline::within(Duration::from_millis(100)));
     assert!(lost.is_some());
     assert!(now() - begun < Duration::from_secs(2));
+    let counted = dropped_of(&counters, &process);
+    assert!(counted > dropped && counted <= 4000, "{counted} after {dropped}");
+    drop((folder, path));
     drop(reader);
 }
 

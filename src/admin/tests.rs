@@ -1,5 +1,7 @@
 //! What is answered, without sockets.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::UNIX_EPOCH;
 
 use super::*;
@@ -54,4 +56,39 @@ fn metrics_are_those_of_now() {
         "{}",
         answer.body
     );
+}
+
+#[test]
+fn a_scraper_is_answered_beside_a_silent_connection() {
+    let listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listening.local_addr().unwrap();
+    let (ended, end) = async_channel::bounded::<()>(1);
+    let server = std::thread::spawn(move || {
+        runtime::start(runtime::Preference::Epoll, |_| async move {
+            let listener = Listener::new(listening.into()).unwrap();
+            let serving = serve(listener, Rc::new(admin()), Drain::new());
+            futures_util::future::select(std::pin::pin!(serving), std::pin::pin!(end.recv())).await;
+        })
+    });
+    let ask = |request: &str| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let silent = TcpStream::connect(address).unwrap();
+    let answer = ask("GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.ends_with("# EOF\n"), "{answer}");
+    let answer = ask("HEAD /-/ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("\r\n\r\n"),
+        "{answer}"
+    );
+    let answer = ask("nonsense\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    drop((silent, ended));
+    server.join().unwrap().unwrap();
 }
