@@ -1,1 +1,223 @@
 //! The life of one downstream connection, from accept to close. Start reading here.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
+
+use crate::access_log::{ConnectionFacts, ConnectionRecord, Log};
+use crate::drain::Drain;
+use crate::generation::{Generation, Listener, Mode};
+use crate::http::h1;
+use crate::listener::{Slot, proxy_protocol};
+use crate::metrics::{Counters, Direction};
+use crate::outcome::{Carrier, Cause, End, Phase, Side};
+use crate::proxy::Proxy;
+use crate::runtime::{Address, Socket};
+use crate::time::Deadline;
+use crate::tls;
+use crate::transport::Transport;
+
+/// How long a peer may take to answer our close_notify and FIN with its own.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A connection as the kernel handed it over.
+pub struct Accepted {
+    /// The socket.
+    pub socket: Socket,
+    /// Who is at its other end; unknown on Unix sockets.
+    pub peer: Option<SocketAddr>,
+    /// The listener: its place in the generation.
+    pub listener: usize,
+    /// When it came.
+    pub at: Instant,
+    /// One of the connections the listener may have open, until this is dropped.
+    pub slot: Slot,
+}
+
+/// What a connection is served by: a worker, and the generation in force when it came.
+pub struct Serving {
+    /// The worker's number.
+    pub worker: usize,
+    /// The worker's driver, in words.
+    pub driver: Rc<str>,
+    /// The configuration.
+    pub generation: Arc<Generation>,
+    /// Its routes, upstreams and roots, ready to answer.
+    pub proxy: Proxy,
+    /// Where records go.
+    pub log: Rc<Log>,
+    /// Where is counted.
+    pub counters: Arc<Counters>,
+    /// Whether this worker, or this generation, is going away.
+    pub drain: Drain,
+}
+
+/// Serves one accepted connection to its end, and leaves one record.
+pub async fn serve(accepted: Accepted, serving: &Serving) {
+    let mut record = ConnectionRecord::start(accepted.at);
+    let mut facts = Rc::new(facts(&accepted, serving));
+    let counters = serving.counters.listener(&facts.listener);
+    counters.connection_opened();
+    let end = {
+        let run = AssertUnwindSafe(run(accepted, serving, &mut facts, &mut record)).catch_unwind();
+        match select(pin!(run), pin!(serving.drain.cut())).await {
+            Either::Left((Ok(end), _)) => end.unwrap_or_else(|end| end),
+            // The panic hook has told what, and where.
+            Either::Left((Err(_), _)) => End::new(Side::Atlas, Phase::Done, Cause::Panicked),
+            Either::Right(_) => End::new(Side::Atlas, Phase::Close, Cause::Cut),
+        }
+    };
+    counters.connection_closed();
+    serving.counters.connection_ended(end);
+    record.finish(end, &facts, &serving.log);
+}
+
+async fn run(
+    accepted: Accepted,
+    serving: &Serving,
+    facts: &mut Rc<ConnectionFacts>,
+    record: &mut ConnectionRecord,
+) -> Result<End, End> {
+    let Accepted {
+        socket,
+        listener,
+        at,
+        slot,
+        ..
+    } = accepted;
+    let listener = &serving.generation.listeners[listener];
+    let deadline = Deadline::after(at, serving.generation.handshake_timeout);
+    if listener.settings.proxy_protocol {
+        let header = proxy_protocol::read(&socket, deadline).await?;
+        learn_addresses(Rc::make_mut(facts), header);
+    }
+    let transport = secure(socket, listener, deadline, serving, Rc::make_mut(facts)).await?;
+    let end = match listener.mode {
+        Mode::Http => http(&transport, listener, serving, facts).await,
+        Mode::Tcp(upstream) => {
+            serving
+                .proxy
+                .pass(upstream, &transport, &serving.drain, record)
+                .await
+        }
+    };
+    record.bytes_in = transport.bytes_in();
+    record.bytes_out = transport.bytes_out();
+    serving
+        .counters
+        .bytes_moved(Direction::FromDownstream, transport.bytes_in());
+    serving
+        .counters
+        .bytes_moved(Direction::ToDownstream, transport.bytes_out());
+    if ends_in_order(end) {
+        transport.close(Deadline::within(CLOSE_TIMEOUT)).await;
+    }
+    drop(slot); // held to here: a connection that is closing still is one
+    Ok(end)
+}
+
+/// TLS, where the listener speaks it.
+async fn secure(
+    socket: Socket,
+    listener: &Listener,
+    deadline: Deadline,
+    serving: &Serving,
+    facts: &mut ConnectionFacts,
+) -> Result<Transport, End> {
+    let Some(settings) = &listener.tls else {
+        serving.counters.carried(Carrier::None);
+        return Ok(Transport::plain(socket));
+    };
+    match tls::accept(socket, settings, deadline).await {
+        Ok(secured) => {
+            serving
+                .counters
+                .handshake_finished(secured.facts.version, secured.facts.resumed);
+            serving.counters.carried(secured.facts.carrier);
+            facts.server_name = secured.facts.server_name;
+            facts.tls_version = Some(secured.facts.version);
+            facts.cipher = Some(secured.facts.cipher);
+            facts.alpn = secured.facts.alpn;
+            facts.resumed = secured.facts.resumed;
+            facts.carrier = secured.facts.carrier;
+            Ok(secured.transport)
+        }
+        Err(failed) => {
+            serving.counters.handshake_failed(failed.end.cause);
+            // Scanners and health checks connect and go: that is no news.
+            if failed.offered.is_some() || failed.end.cause != Cause::Closed {
+                tracing::info!(client = who(facts.client), listener = %facts.listener, "TLS handshake failed: {failed}");
+            }
+            Err(failed.end)
+        }
+    }
+}
+
+async fn http(
+    transport: &Transport,
+    listener: &Listener,
+    serving: &Serving,
+    facts: &Rc<ConnectionFacts>,
+) -> End {
+    // A client that has one certificate before it must not get another name's content under it.
+    let is_misdirected = |host: &str| match (&listener.tls, &facts.server_name) {
+        (Some(tls), Some(name)) => {
+            !Arc::ptr_eq(&tls.certificate_for(name).key, &tls.certificate_for(host).key)
+        }
+        _ => false,
+    };
+    let visit = serving.proxy.visit(facts.clone(), is_misdirected);
+    h1::server::serve(transport, &serving.generation.http, &visit, &serving.drain).await
+}
+
+/// Whether the peer still hears a goodbye. One that reset, or stopped reading, does not; and one
+/// whose response was cut off must not get an end that looks whole.
+fn ends_in_order(end: End) -> bool {
+    !matches!(
+        end.cause,
+        Cause::Reset | Cause::TooSlow | Cause::Panicked | Cause::System
+    )
+}
+
+/// What is known before the first byte.
+fn facts(accepted: &Accepted, serving: &Serving) -> ConnectionFacts {
+    let settings = &serving.generation.listeners[accepted.listener].settings;
+    let local = match settings.address {
+        Address::Tcp(address) if !address.ip().is_unspecified() && address.port() != 0 => Some(address),
+        Address::Tcp(_) => accepted.socket.local(),
+        Address::Unix(_) => None,
+    };
+    ConnectionFacts {
+        worker: serving.worker,
+        listener: settings.name.clone(),
+        listener_index: accepted.listener,
+        client: accepted.peer,
+        peer: accepted.peer,
+        local,
+        server_name: None,
+        tls_version: None,
+        cipher: None,
+        alpn: None,
+        resumed: false,
+        carrier: Carrier::None,
+        driver: serving.driver.clone(),
+    }
+}
+
+/// Whom the load balancer speaks for; itself, if it says nothing.
+fn learn_addresses(facts: &mut ConnectionFacts, header: proxy_protocol::Header) {
+    if let Some((client, local)) = header.addresses {
+        facts.client = Some(client);
+        facts.local = Some(local);
+    }
+}
+
+fn who(address: Option<SocketAddr>) -> String {
+    address.map_or_else(|| "unix".to_owned(), |address| address.to_string())
+}

@@ -64,7 +64,11 @@ enum Command {
         output: Output,
     },
     /// Serve a site of its own on https://localhost:8443, without any configuration.
-    Demo,
+    Demo {
+        /// Another port.
+        #[arg(long, default_value_t = 8443)]
+        port: u16,
+    },
     /// Say what would serve a URL, and which lines of the configuration decide it.
     Explain(explain::Arguments),
     /// Say which Atlas this is.
@@ -103,7 +107,7 @@ impl Arguments {
             None => run::run(&self.file.path),
             Some(Command::Run(file)) => run::run(&file.path),
             Some(Command::Check { file, output }) => check::check(&file.path, output.format),
-            Some(Command::Demo) => demo::run(),
+            Some(Command::Demo { port }) => demo::run(port),
             Some(Command::Explain(arguments)) => explain::explain(&arguments),
             Some(Command::Version { output }) => version::version(output.format),
         }

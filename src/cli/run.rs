@@ -1,23 +1,53 @@
-//! `atlas run`: serves as the configuration says.
+//! `atlas run`: serve by a file until told to stop.
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use super::{WRONG, complain};
 use crate::config;
+use crate::metrics::Process;
+use crate::runtime::Preference;
+use crate::supervisor::{self, Failure, Source};
 
-/// Serves until it is told to stop.
+/// Serves by the file at `path`.
 pub(super) fn run(path: &Path) -> ExitCode {
-    match config::load(path) {
-        Ok(loaded) => {
-            if !loaded.warnings.is_empty() {
-                complain(&loaded.warnings);
-            }
-            ExitCode::SUCCESS
+    let path = path.to_owned();
+    supervise(move |earlier| config::load_after(&path, earlier))
+}
+
+/// Serves by what `source` gives.
+pub(super) fn supervise(source: impl Source) -> ExitCode {
+    let preference = match std::env::var("ATLAS_DRIVER").as_deref() {
+        Err(_) | Ok("" | "auto") => Preference::Auto,
+        Ok("epoll") => Preference::Epoll,
+        Ok(other) => {
+            super::complain(format_args!(
+                "ATLAS_DRIVER is {other:?}; it may be \"auto\" or \"epoll\""
+            ));
+            return super::WRONG.into();
         }
-        Err(report) => {
-            complain(report);
-            WRONG.into()
+    };
+    let process = Arc::new(Process::default());
+    let _log = match super::log::start(&process) {
+        Ok(log) => log,
+        Err(error) => {
+            super::complain(format_args!("cannot write an error log: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match supervisor::run(source, preference, process) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Configuration(errors)) => {
+            super::complain(errors);
+            super::WRONG.into()
+        }
+        Err(Failure::Failed(why)) => {
+            tracing::error!("{why}");
+            ExitCode::FAILURE
+        }
+        Err(Failure::Interrupted) => {
+            tracing::warn!("ended at once by a second signal");
+            ExitCode::FAILURE
         }
     }
 }

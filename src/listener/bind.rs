@@ -22,6 +22,13 @@ pub struct BindError {
     error: io::Error,
 }
 
+impl BindError {
+    /// Whether somebody else listens there.
+    pub fn is_in_use(&self) -> bool {
+        self.error.kind() == io::ErrorKind::AddrInUse
+    }
+}
+
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot listen on {}: {}", self.address, self.error)?;

@@ -238,7 +238,7 @@ mod tests {
             for cut in 1..whole.len() {
                 let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
                 let socket = Socket::new(ours.into()).unwrap();
-                std::io::Write::write_all(&mut theirs, &whole[..cut]).unwrap();
+                io::Write::write_all(&mut theirs, &whole[..cut]).unwrap();
                 let deadline = Deadline::within(std::time::Duration::from_secs(5));
                 let mut reading = Box::pin(read(&socket, deadline));
                 let early = before(
@@ -246,7 +246,7 @@ mod tests {
                     &mut reading,
                 )
                 .await;
-                std::io::Write::write_all(&mut theirs, &whole[cut..]).unwrap();
+                io::Write::write_all(&mut theirs, &whole[cut..]).unwrap();
                 let header = match early {
                     Ok(header) => header,
                     Err(_) => reading.await,

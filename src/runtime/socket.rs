@@ -248,6 +248,11 @@ impl Socket {
             .set(self.spent.get().saturating_add(bytes).saturating_add(CALL_COST));
     }
 
+    /// Our own address, of a TCP socket.
+    pub fn local(&self) -> Option<SocketAddr> {
+        rustix::net::getsockname(self.stream_fd()).ok()?.try_into().ok()
+    }
+
     /// Sends a FIN: this side has nothing more to say.
     pub fn shutdown_write(&self) -> io::Result<()> {
         Ok(rustix::net::shutdown(

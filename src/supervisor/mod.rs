@@ -1,1 +1,434 @@
-//! To be written: supervisor.
+//! The main thread: one loop over a closed list of events. Starts workers, hands them
+//! generations, drains them.
+
+mod drain;
+mod limits;
+mod notify;
+mod signals;
+mod sockets;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_channel::{Receiver, Sender};
+
+use self::signals::{Signal, Signals};
+use self::sockets::Sockets;
+use crate::access_log::{self, Target, Writer};
+use crate::admin::{self, Admin, Readiness};
+use crate::config::{Loaded, Report};
+use crate::drain::Drain;
+use crate::generation::Generation;
+use crate::metrics::{self, Counters, Process};
+use crate::runtime::{self, Address, Driver, Listener, Preference, TimedOut, before};
+use crate::time::{Deadline, wall};
+use crate::upstream;
+use crate::upstream::resolve::{self, Resolved, Resolver};
+use crate::worker::{self, Adopt, Command, Worker};
+
+/// How long workers may take to start, or to take a new generation.
+const WORKERS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long names may be looked up before traffic is accepted without them.
+const FIRST_LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Batches of access log records, of 64 KiB each, that may wait for the disk.
+const BATCHES_MAX: usize = 64;
+
+/// The longest that clients with something to ask are waited for before idle connections close.
+const IDLE_GRACE_MAX: Duration = Duration::from_secs(1);
+
+/// How long workers may take to end what the drain's deadline cut, and to write its records.
+const CUT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Where configurations come from: asked at the start and, with the generation in force, at each
+/// reload.
+pub trait Source: Fn(Option<&Generation>) -> Result<Loaded, Report> + Send + Sync + 'static {}
+
+impl<S: Fn(Option<&Generation>) -> Result<Loaded, Report> + Send + Sync + 'static> Source for S {}
+
+/// Why Atlas did not run, or ended other than drained.
+#[derive(Debug)]
+pub enum Failure {
+    /// The configuration is wrong; nothing was started.
+    Configuration(Report),
+    /// Something else, in words for the operator.
+    Failed(String),
+    /// A second signal ended it before it was drained.
+    Interrupted,
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Self {
+        Self::Failed(text)
+    }
+}
+
+/// Everything the supervisor hears of.
+enum Event {
+    Signal(Signal),
+    Worker(worker::Event),
+    Resolved(Resolved),
+}
+
+/// Runs Atlas until it is drained, on the calling thread, which should be the main one.
+///
+/// # Errors
+///
+/// See [`Failure`].
+pub fn run(source: impl Source, preference: Preference, process: Arc<Process>) -> Result<(), Failure> {
+    let loaded = source(None).map_err(Failure::Configuration)?;
+    warn(&loaded.warnings);
+    let signals = Signals::catch().map_err(|error| format!("cannot catch signals: {error}"))?;
+    let generation = Arc::new(loaded.generation);
+    // The control plane has few sockets and no hurry: epoll, whatever the workers use.
+    runtime::start(Preference::Epoll, |_| async move {
+        let (tell, events) = async_channel::unbounded();
+        let to_signals = tell.clone();
+        let mut supervisor = Supervisor::start(source, preference, process, generation, tell).await?;
+        signals
+            .watch(move |signal| drop(to_signals.try_send(Event::Signal(signal))))
+            .map_err(|error| format!("cannot watch for signals: {error}"))?;
+        supervisor.started(&events).await?;
+        supervisor.supervise(&events).await
+    })?
+}
+
+struct Supervisor<S> {
+    source: Arc<S>,
+    generation: Arc<Generation>,
+    sockets: Sockets,
+    workers: Vec<Worker>,
+    writer: Writer,
+    /// Looks names up for as long as it is held.
+    resolver: Resolver,
+    admin: Rc<Admin>,
+    tell: Sender<Event>,
+    /// Workers that have not yet taken the newest generation.
+    adopting: usize,
+}
+
+impl<S: Source> Supervisor<S> {
+    async fn start(
+        source: S,
+        preference: Preference,
+        process: Arc<Process>,
+        generation: Arc<Generation>,
+        tell: Sender<Event>,
+    ) -> Result<Self, Failure> {
+        let open_files = limits::raise_open_files();
+        let cores = limits::cores();
+        let count = generation.workers.unwrap_or(cores.len());
+        tracing::debug!(open_files, cores = cores.len(), workers = count, "starting");
+        let mut sockets = Sockets::default();
+        let shares = sockets
+            .bind_missing(&generation, count)
+            .await
+            .map_err(|error| error.to_string())?;
+        sockets.keep(&generation);
+        let writer = Writer::start(Target::of(&generation.access_log), BATCHES_MAX, process.clone())
+            .map_err(|error| cannot_log(&generation.access_log, &error))?;
+        let counters: Vec<_> = (0..count).map(|_| Arc::new(Counters::new())).collect();
+        let admin = Rc::new(Admin::new(counters.clone(), process, facts(&generation)));
+        if let Some(address) = generation.admin {
+            serve_admin(address, admin.clone()).await?;
+        }
+        let resolved = look_up(&generation).await;
+        let resolver = resolver(&generation, &tell)?;
+        let mut workers = Vec::with_capacity(count);
+        for (number, sockets) in shares.into_iter().enumerate() {
+            let start = worker::Start {
+                number,
+                workers: count,
+                core: (count <= cores.len()).then(|| cores[number]),
+                preference,
+                log: (generation.access_log.clone(), writer.sender()),
+                counters: counters[number].clone(),
+                adopt: Adopt {
+                    generation: generation.clone(),
+                    sockets,
+                    resolved: resolved.clone(),
+                },
+            };
+            let tell = tell.clone();
+            let worker = Worker::start(start, move |event| drop(tell.try_send(Event::Worker(event))))
+                .map_err(|error| format!("cannot start a thread for worker {number}: {error}"))?;
+            workers.push(worker);
+        }
+        Ok(Self {
+            source: Arc::new(source),
+            generation,
+            sockets,
+            workers,
+            writer,
+            resolver,
+            admin,
+            tell,
+            adopting: 0,
+        })
+    }
+
+    /// Waits until all workers accept, and says so.
+    async fn started(&mut self, events: &Receiver<Event>) -> Result<(), Failure> {
+        let deadline = Deadline::within(WORKERS_TIMEOUT);
+        let mut drivers: Vec<(usize, Driver)> = Vec::new();
+        while drivers.len() < self.workers.len() {
+            match before(deadline, events.recv()).await {
+                Ok(Ok(Event::Worker(worker::Event::Started(number, driver)))) => {
+                    drivers.push((number, driver));
+                }
+                Ok(Ok(event)) => self.handle_early(event)?,
+                Ok(Err(_)) | Err(TimedOut) => {
+                    return Err(format!("not all workers started in {WORKERS_TIMEOUT:?}").into());
+                }
+            }
+        }
+        drivers.sort_by_key(|(number, _)| *number);
+        // One that has no io_uring is the one worth a line.
+        let worst = drivers
+            .iter()
+            .find(|(_, driver)| matches!(driver, Driver::Epoll(_)))
+            .or_else(|| drivers.first());
+        let driver = worst.map(|(_, driver)| driver.to_string()).unwrap_or_default();
+        let drivers = drivers
+            .iter()
+            .map(|(_, driver)| (driver.as_str(), driver.to_string()))
+            .collect();
+        self.admin.change_facts(|facts| facts.drivers = drivers);
+        let listening = listening(&self.generation);
+        let workers = self.workers.len();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            workers,
+            driver,
+            "Atlas serves {listening}"
+        );
+        self.admin.set_readiness(Readiness::Ready);
+        notify::ready(&format!("Serving {listening}"));
+        Ok(())
+    }
+
+    fn handle_early(&self, event: Event) -> Result<(), Failure> {
+        match event {
+            Event::Signal(Signal::Stop) => Err(Failure::Interrupted),
+            Event::Worker(worker::Event::Died(number, why)) => {
+                Err(format!("worker {number} cannot run: {why}").into())
+            }
+            Event::Resolved(resolved) => {
+                self.tell_all(|| Command::Resolved(resolved.clone()));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn tell_all(&self, command: impl Fn() -> Command) {
+        self.workers.iter().for_each(|worker| worker.tell(command()));
+    }
+
+    /// The loop: until a signal says stop, and what ran has ended.
+    async fn supervise(mut self, events: &Receiver<Event>) -> Result<(), Failure> {
+        loop {
+            match events.recv().await {
+                Ok(Event::Signal(Signal::Reload)) => self.reload().await,
+                Ok(Event::Signal(Signal::Reopen)) => self.writer.reopen(),
+                Ok(Event::Signal(Signal::Stop)) => return self.drain(events).await,
+                Ok(Event::Resolved(resolved)) => self.tell_all(|| Command::Resolved(resolved.clone())),
+                Ok(Event::Worker(worker::Event::Died(number, why))) => {
+                    // Its listeners still take connections from the kernel, and nobody serves them.
+                    return Err(format!("worker {number} died: {why}").into());
+                }
+                Ok(Event::Worker(worker::Event::Adopted(_, number))) => self.adopted(number),
+                Ok(Event::Worker(_)) => {}
+                Err(_) => return Err("nobody is left to hear from".to_owned().into()),
+            }
+        }
+    }
+
+    /// Builds the next generation and hands it over; a wrong file changes nothing.
+    async fn reload(&mut self) {
+        notify::reloading();
+        let handed_over = match self.next_generation().await {
+            Ok(generation) => self.hand_over(generation).await,
+            Err(why) => Err(why),
+        };
+        if let Err(why) = handed_over {
+            tracing::error!("the configuration was not reloaded, the old one stays in force:\n{why}");
+            self.admin.change_facts(|facts| facts.reloads_failed += 1);
+            notify::ready(&format!("Serving {}", listening(&self.generation)));
+        }
+    }
+
+    async fn next_generation(&self) -> Result<Generation, String> {
+        let (source, generation) = (self.source.clone(), self.generation.clone());
+        // Reads files and checks keys: not on the thread that answers health checks.
+        let loaded = runtime::blocking(move || source(Some(&generation))).await?;
+        let loaded = loaded.map_err(|errors| errors.to_string())?;
+        warn(&loaded.warnings);
+        let generation = Generation {
+            number: self.generation.number + 1,
+            ..loaded.generation
+        };
+        self.warn_of_restarts(&generation);
+        Ok(generation)
+    }
+
+    /// What a reload cannot change is said, not silently left.
+    fn warn_of_restarts(&self, next: &Generation) {
+        if next.workers.is_some_and(|count| count != self.workers.len()) {
+            tracing::warn!(
+                workers = self.workers.len(),
+                "`workers` changes with the next restart, not with a reload"
+            );
+        }
+        if next.admin != self.generation.admin {
+            tracing::warn!("`[admin] address` changes with the next restart, not with a reload");
+        }
+    }
+
+    async fn hand_over(&mut self, next: Generation) -> Result<(), String> {
+        let next = Arc::new(next);
+        let shares = self
+            .sockets
+            .bind_missing(&next, self.workers.len())
+            .await
+            .map_err(|error| error.to_string())?;
+        if Target::of(&next.access_log) != Target::of(&self.generation.access_log) {
+            let target = Target::of(&next.access_log);
+            self.writer
+                .set(target)
+                .map_err(|error| cannot_log(&next.access_log, &error))?;
+        }
+        let resolved = look_up(&next).await;
+        self.resolver = resolver(&next, &self.tell)?;
+        for (worker, sockets) in self.workers.iter().zip(shares) {
+            let (generation, resolved) = (next.clone(), resolved.clone());
+            worker.tell(Command::Adopt(Adopt {
+                generation,
+                sockets,
+                resolved,
+            }));
+        }
+        self.sockets.keep(&next);
+        self.generation = next;
+        self.adopting = self.workers.len();
+        Ok(())
+    }
+
+    /// A worker serves new connections by a generation. The reload is done when all do.
+    fn adopted(&mut self, number: u64) {
+        if number != self.generation.number || self.adopting == 0 {
+            return; // a generation that was replaced before all had taken it
+        }
+        self.adopting -= 1;
+        if self.adopting == 0 {
+            let certificates = certificates(&self.generation);
+            self.admin.change_facts(|facts| {
+                facts.reloads_finished += 1;
+                facts.generation = number;
+                facts.certificates = certificates;
+            });
+            let listening = listening(&self.generation);
+            tracing::info!(generation = number, "reloaded; Atlas serves {listening}");
+            notify::ready(&format!("Serving {listening}"));
+        }
+    }
+}
+
+/// The addresses and names of the listeners, for people.
+fn listening(generation: &Generation) -> String {
+    let names: Vec<_> = generation
+        .listeners
+        .iter()
+        .map(|listener| listener.settings.address.to_string())
+        .collect();
+    names.join(", ")
+}
+
+/// Looks all names of endpoints up, as far as that is quick, so that the first request finds them.
+async fn look_up(generation: &Generation) -> Vec<Resolved> {
+    let names: Vec<_> = generation
+        .upstreams
+        .iter()
+        .flat_map(upstream::Settings::names)
+        .collect();
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let looked_up = runtime::blocking(move || resolve::once(names));
+    match before(Deadline::within(FIRST_LOOKUP_TIMEOUT), looked_up).await {
+        Ok(Ok(resolved)) => resolved,
+        // The resolver goes on trying, and says what it cannot find.
+        _ => Vec::new(),
+    }
+}
+
+fn resolver(generation: &Generation, tell: &Sender<Event>) -> Result<Resolver, String> {
+    let tell = tell.clone();
+    let names = generation.upstreams.iter().flat_map(upstream::Settings::names);
+    Resolver::start(names, move |changed| {
+        drop(tell.try_send(Event::Resolved(changed)))
+    })
+    .map_err(|error| format!("cannot start a thread to look up names: {error}"))
+}
+
+fn warn(warnings: &Report) {
+    if !warnings.is_empty() {
+        tracing::warn!("{warnings}");
+    }
+}
+
+fn cannot_log(settings: &access_log::Settings, error: &std::io::Error) -> String {
+    let path = settings
+        .path
+        .as_deref()
+        .map_or_else(|| "standard output".into(), std::path::Path::to_string_lossy);
+    format!("cannot write the access log to {path}: {error}; see [access_log] path")
+}
+
+/// Serves metrics and health beside the supervisor for as long as the process lives.
+async fn serve_admin(address: SocketAddr, admin: Rc<Admin>) -> Result<(), String> {
+    let at = Address::Tcp(address);
+    let sockets = sockets::bind(&at, 1)
+        .await
+        .map_err(|error| format!("[admin] {error}"))?;
+    for socket in sockets {
+        let listener = Listener::new(socket).map_err(|error| format!("[admin] {error}"))?;
+        let served = admin::serve(listener, admin.clone(), Drain::new());
+        runtime::spawn(served, |panic| {
+            tracing::error!("metrics and health are no longer served: {panic}")
+        });
+    }
+    Ok(())
+}
+
+fn facts(generation: &Generation) -> metrics::Facts {
+    metrics::Facts {
+        started: wall(),
+        generation: generation.number,
+        reloads_finished: 0,
+        reloads_failed: 0,
+        drivers: Vec::new(),
+        certificates: certificates(generation),
+    }
+}
+
+/// What is told of certificates: each by its listener and its names.
+fn certificates(generation: &Generation) -> Vec<metrics::Certificate> {
+    let secure = generation
+        .listeners
+        .iter()
+        .filter_map(|listener| Some((listener, listener.tls.as_ref()?)));
+    secure
+        .flat_map(|(listener, tls)| {
+            tls.certificates().iter().map(|certificate| metrics::Certificate {
+                listener: listener.settings.name.clone(),
+                names: certificate.names.join(","),
+                serial: certificate.serial.clone(),
+                not_after: certificate.not_after,
+            })
+        })
+        .collect()
+}

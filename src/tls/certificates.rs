@@ -23,6 +23,8 @@ pub struct Certificate {
     /// DNS names it stands for, in lower case and without trailing dot, wildcards as `*.a.example`.
     /// Its common name where it has no DNS name. Empty if it has neither.
     pub names: Vec<String>,
+    /// Its serial number as openssl prints it: hexadecimal, bytes parted by colons.
+    pub serial: String,
     /// Not good before.
     pub not_before: SystemTime,
     /// Not good after.
@@ -65,6 +67,7 @@ impl Certificate {
         Ok(Self {
             key: Arc::new(key),
             names: facts.names,
+            serial: facts.serial,
             not_before: facts.not_before,
             not_after: facts.not_after,
             path: chain_path.to_owned(),
@@ -274,6 +277,7 @@ fn certify(
 
 struct Facts {
     names: Vec<String>,
+    serial: String,
     not_before: SystemTime,
     not_after: SystemTime,
 }
@@ -284,6 +288,7 @@ impl Facts {
         let validity = certificate.validity();
         Some(Self {
             names: names(&certificate),
+            serial: certificate.raw_serial_as_string(),
             not_before: moment(validity.not_before.timestamp()),
             not_after: moment(validity.not_after.timestamp()),
         })

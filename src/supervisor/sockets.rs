@@ -1,0 +1,85 @@
+//! The addresses this process listens on, from the first bind to the last use of each.
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::generation::Generation;
+use crate::listener::{self, BindError};
+use crate::runtime::{self, Address};
+use crate::time::{Deadline, now};
+
+/// How long an address that is in use is tried again, and how often.
+const IN_USE_TIMEOUT: Duration = Duration::from_secs(1);
+const IN_USE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Which addresses are bound. Their sockets belong to the workers.
+#[derive(Default)]
+pub(super) struct Sockets {
+    bound: BTreeSet<Address>,
+}
+
+/// Sockets for each worker, each with its address.
+pub(super) type PerWorker = Vec<Vec<(Address, OwnedFd)>>;
+
+impl Sockets {
+    /// Binds what a generation listens on and no earlier one did. Nothing is kept unless all can
+    /// be had; [`Self::keep`] says that the generation is in force.
+    pub(super) async fn bind_missing(
+        &self,
+        generation: &Generation,
+        workers: usize,
+    ) -> Result<PerWorker, BindError> {
+        let mut shares: PerWorker = (0..workers).map(|_| Vec::new()).collect();
+        for listener in &generation.listeners {
+            let address = &listener.settings.address;
+            if self.bound.contains(address) {
+                continue;
+            }
+            for (share, socket) in shares.iter_mut().zip(bind(address, workers).await?) {
+                share.push((address.clone(), socket));
+            }
+        }
+        Ok(shares)
+    }
+
+    /// The generation is in force: its addresses are bound, and no others.
+    pub(super) fn keep(&mut self, generation: &Generation) {
+        let now: BTreeSet<_> = generation
+            .listeners
+            .iter()
+            .map(|l| l.settings.address.clone())
+            .collect();
+        for gone in self.bound.difference(&now) {
+            remove_path(gone);
+        }
+        self.bound = now;
+    }
+}
+
+/// Binds an address. One that is in use is tried again for a while: the kernel takes a moment to
+/// take an io_uring process apart that has just exited, and its sockets go last.
+pub(super) async fn bind(address: &Address, workers: usize) -> Result<Vec<OwnedFd>, BindError> {
+    let deadline = Deadline::within(IN_USE_TIMEOUT);
+    loop {
+        match listener::bind(address, workers) {
+            Err(error) if error.is_in_use() && !deadline.passed(now()) => runtime::sleep(IN_USE_PAUSE).await,
+            result => return result,
+        }
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        self.bound.iter().for_each(remove_path);
+    }
+}
+
+/// Nobody connects to a Unix socket that nobody accepts on.
+fn remove_path(address: &Address) {
+    if let Address::Unix(path) = address {
+        let path: &PathBuf = path;
+        let _ = std::fs::remove_file(path);
+    }
+}
