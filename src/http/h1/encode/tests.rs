@@ -1,1 +1,257 @@
-//! See the module above.
+//! Messages by data: what is meant, and what is written.
+
+use super::*;
+
+fn text(write: impl FnOnce(&mut Buffer)) -> String {
+    let mut out = Buffer::small();
+    write(&mut out);
+    String::from_utf8_lossy(out.filled()).replace("\r\n", "\n")
+}
+
+const V11: Recipient = Recipient {
+    version: Version::Http11,
+    head: false,
+};
+const V10: Recipient = Recipient {
+    version: Version::Http10,
+    head: false,
+};
+const HEAD: Recipient = Recipient {
+    version: Version::Http11,
+    head: true,
+};
+
+#[test]
+fn responses_are_framed_by_body_status_method_and_version() {
+    use BodyLength::{Chunked, Exact, None, UntilClose};
+    let table = [
+        (200, Exact(5), V11, true, "Content-Length: 5\n", Framing::Exact(5)),
+        (
+            200,
+            Exact(u64::MAX),
+            V11,
+            true,
+            "Content-Length: 18446744073709551615\n",
+            Framing::Exact(u64::MAX),
+        ),
+        (200, None, V11, true, "Content-Length: 0\n", Framing::Exact(0)),
+        (
+            200,
+            Chunked,
+            V11,
+            true,
+            "Transfer-Encoding: chunked\n",
+            Framing::Chunked,
+        ),
+        (
+            200,
+            UntilClose,
+            V11,
+            true,
+            "Transfer-Encoding: chunked\n",
+            Framing::Chunked,
+        ),
+        (
+            200,
+            Exact(5),
+            V11,
+            false,
+            "Content-Length: 5\nConnection: close\n",
+            Framing::Exact(5),
+        ),
+        (
+            200,
+            Exact(5),
+            V10,
+            true,
+            "Content-Length: 5\nConnection: keep-alive\n",
+            Framing::Exact(5),
+        ),
+        (
+            200,
+            Exact(5),
+            V10,
+            false,
+            "Content-Length: 5\nConnection: close\n",
+            Framing::Exact(5),
+        ),
+        (
+            200,
+            Chunked,
+            V10,
+            false,
+            "Connection: close\n",
+            Framing::UntilClose,
+        ),
+        (
+            200,
+            UntilClose,
+            V10,
+            false,
+            "Connection: close\n",
+            Framing::UntilClose,
+        ),
+        (
+            200,
+            Exact(5),
+            HEAD,
+            true,
+            "Content-Length: 5\n",
+            Framing::Suppressed,
+        ),
+        (
+            200,
+            Exact(0),
+            HEAD,
+            true,
+            "Content-Length: 0\n",
+            Framing::Suppressed,
+        ),
+        (200, None, HEAD, true, "", Framing::Suppressed),
+        (200, Chunked, HEAD, true, "", Framing::Suppressed),
+        (204, None, V11, true, "", Framing::Suppressed),
+        (204, Exact(5), V11, true, "", Framing::Suppressed),
+        (204, Chunked, V11, true, "", Framing::Suppressed),
+        (304, None, V11, true, "", Framing::Suppressed),
+        (
+            304,
+            Exact(5),
+            V11,
+            true,
+            "Content-Length: 5\n",
+            Framing::Suppressed,
+        ),
+        (304, Chunked, V11, true, "", Framing::Suppressed),
+        (205, None, V11, true, "Content-Length: 0\n", Framing::Exact(0)),
+    ];
+    for (status, body, to, persists, expected, expected_framing) in table {
+        let mut head = ResponseHead::new(StatusCode::from_u16(status).expect("it is one"), body);
+        head.fields.push("date", "D");
+        let written = text(|out| response(out, &head, to, persists));
+        let after_date = written.split_once("date: D\n").expect("there is a date").1;
+        assert_eq!(after_date, format!("{expected}\n"), "{status} {body:?} {to:?}");
+        assert_eq!(framing(&head, to), expected_framing, "{status} {body:?} {to:?}");
+    }
+}
+
+#[test]
+fn fields_that_frame_or_concern_the_connection_are_never_copied() {
+    let mut head = ResponseHead::new(StatusCode::OK, BodyLength::Exact(1));
+    for name in [
+        "Content-Length",
+        "transfer-encoding",
+        "CONNECTION",
+        "Keep-Alive",
+        "Proxy-Connection",
+        "Date",
+        "X",
+    ] {
+        head.fields.push(name, "9");
+    }
+    assert_eq!(
+        text(|out| response(out, &head, V11, true)),
+        "HTTP/1.1 200 OK\nDate: 9\nX: 9\nContent-Length: 1\n\n"
+    );
+}
+
+#[test]
+fn a_response_without_a_date_gets_one() {
+    let head = ResponseHead::new(StatusCode::NOT_FOUND, BodyLength::None);
+    let written = text(|out| response(out, &head, V11, true));
+    let date = written
+        .strip_prefix("HTTP/1.1 404 Not Found\nDate: ")
+        .and_then(|rest| rest.split_once('\n'))
+        .map(|(date, _)| date)
+        .expect("there is a date");
+    assert!(httpdate::parse_http_date(date).is_ok(), "{date}");
+}
+
+#[test]
+fn informational_responses_are_bare() {
+    let mut head = ResponseHead::new(StatusCode::EARLY_HINTS, BodyLength::None);
+    head.fields.push("Link", "</a>");
+    assert_eq!(
+        text(|out| response(out, &head, V11, false)),
+        "HTTP/1.1 103 Early Hints\nLink: </a>\n\n"
+    );
+}
+
+#[test]
+fn a_status_nobody_knows_has_no_phrase() {
+    let mut head = ResponseHead::new(StatusCode::from_u16(599).expect("it is one"), BodyLength::None);
+    head.fields.push("Date", "D");
+    let written = text(|out| response(out, &head, V11, true));
+    assert!(written.starts_with("HTTP/1.1 599 \nDate: D\n"), "{written}");
+}
+
+#[test]
+fn requests_are_framed_by_body_and_method() {
+    let mut fields = Fields::new();
+    fields.push("Host", "a");
+    fields.push("Content-Length", "99");
+    fields.push("Transfer-Encoding", "x");
+    fields.push("Connection", "close");
+    let table = [
+        (Method::GET, BodyLength::None, "", Framing::Exact(0)),
+        (
+            Method::GET,
+            BodyLength::Exact(0),
+            "Content-Length: 0\n",
+            Framing::Exact(0),
+        ),
+        (
+            Method::GET,
+            BodyLength::Exact(7),
+            "Content-Length: 7\n",
+            Framing::Exact(7),
+        ),
+        (
+            Method::POST,
+            BodyLength::None,
+            "Content-Length: 0\n",
+            Framing::Exact(0),
+        ),
+        (
+            Method::PUT,
+            BodyLength::Chunked,
+            "Transfer-Encoding: chunked\n",
+            Framing::Chunked,
+        ),
+        (Method::DELETE, BodyLength::None, "", Framing::Exact(0)),
+    ];
+    for (method, body, expected, expected_framing) in table {
+        let head = Outgoing {
+            method: &method,
+            target: "/x?y",
+            fields: &fields,
+            body,
+        };
+        let mut framing = Framing::Suppressed;
+        let written = text(|out| framing = request(out, &head));
+        assert_eq!(written, format!("{method} /x?y HTTP/1.1\nHost: a\n{expected}\n"));
+        assert_eq!(framing, expected_framing);
+    }
+}
+
+#[test]
+fn chunks_are_written_as_they_are_read() {
+    for (size, expected) in [(1, "1\r\n"), (10, "a\r\n"), (16, "10\r\n"), (65536, "10000\r\n")] {
+        assert_eq!(ChunkSize::of(size).as_bytes(), expected.as_bytes());
+    }
+    assert_eq!(ChunkSize::of(usize::MAX).as_bytes(), b"ffffffffffffffff\r\n");
+    let mut trailers = Fields::new();
+    trailers.push("X", "y");
+    trailers.push("Content-Length", "5");
+    assert_eq!(text(|out| chunks_end(out, None)), "0\n\n");
+    assert_eq!(text(|out| chunks_end(out, Some(&trailers))), "0\nX: y\n\n");
+}
+
+#[test]
+fn a_head_may_be_larger_than_the_buffer() {
+    let mut head = ResponseHead::new(StatusCode::OK, BodyLength::None);
+    for _ in 0..50 {
+        head.fields.push("X", "y".repeat(1000));
+    }
+    let written = text(|out| response(out, &head, V11, true));
+    assert!(written.len() > 50_000 && written.ends_with("Content-Length: 0\n\n"));
+}

@@ -173,9 +173,10 @@ impl Scan {
     /// RFC 9112 §2.2: a server "SHOULD ignore at least one empty line (CRLF) received prior to
     /// the request-line". One, not more.
     fn skip_blank_line(&mut self, input: &mut Buffer) {
-        if !self.skipped_blank && self.searched == 0 && input.filled().starts_with(b"\r\n") {
+        if !self.skipped_blank && self.first_line.is_none() && input.filled().starts_with(b"\r\n") {
             input.consume(2);
             self.skipped_blank = true;
+            self.searched = 0;
         }
     }
 
