@@ -32,7 +32,7 @@ impl Proxy {
             Ok(connected) => connected,
             Err(end) => {
                 // Not a byte was answered: a FIN would look like an answer without content.
-                downstream.socket().reset_on_close();
+                downstream.abort();
                 return end;
             }
         };
@@ -41,8 +41,8 @@ impl Proxy {
         let end = match select(pin!(relayed), pin!(drain.cut())).await {
             Either::Left((end, _)) => end,
             Either::Right(_) => {
-                downstream.socket().reset_on_close();
-                transport.socket().reset_on_close();
+                downstream.abort();
+                transport.abort();
                 End::new(Side::Atlas, Phase::Relay, Cause::Cut)
             }
         };

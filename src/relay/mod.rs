@@ -39,8 +39,8 @@ pub async fn both_ways(downstream: &Transport, upstream: &Transport, idle_timeou
     if !matches!(end.cause, Cause::Finished | Cause::Idle) {
         // The one who failed does not listen any more; the other must not believe in a good end.
         match end.side {
-            Side::Downstream => upstream.socket().reset_on_close(),
-            Side::Upstream => downstream.socket().reset_on_close(),
+            Side::Downstream => upstream.abort(),
+            Side::Upstream => downstream.abort(),
             Side::Atlas => {}
         }
     }
