@@ -51,7 +51,7 @@ fn text(path: &Path, loaded: &Result<Loaded, Report>) {
     }
 }
 
-fn json(path: &Path, loaded: &Result<Loaded, Report>) -> Value {
+pub(super) fn json(path: &Path, loaded: &Result<Loaded, Report>) -> Value {
     let report = match loaded {
         Ok(loaded) => &loaded.warnings,
         Err(report) => report,

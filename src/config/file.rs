@@ -151,7 +151,7 @@ table! {
         redirect: RedirectAction = "one action is required",
         /// Answer with this status.
         respond: RespondAction = "one action is required",
-        /// Whether `path` is taken off the request's path before it goes to the upstream or to the folder.
+        /// Whether `path` or `path_exact` is taken off the request's path before it goes to the upstream or to the folder.
         strip_prefix: bool = "false",
     }
 }

@@ -181,7 +181,7 @@ fn list(methods: &[Method]) -> String {
 }
 
 /// The path a route goes on with: without its prefix, if that shall be taken off.
-pub(super) fn path_below<'r>(route: &Route, path: &'r str) -> Cow<'r, str> {
+pub fn path_below<'r>(route: &Route, path: &'r str) -> Cow<'r, str> {
     if !route.strip_prefix || path == "*" {
         return Cow::Borrowed(path);
     }

@@ -6,13 +6,14 @@ mod forward;
 mod headers;
 mod http;
 mod tcp;
-mod template;
+pub mod template;
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use self::headers::Client;
+pub use self::http::path_below;
 use crate::access_log::{ConnectionFacts, Log};
 use crate::files;
 use crate::generation::Generation;

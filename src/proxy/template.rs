@@ -4,11 +4,15 @@ use crate::http::RequestHead;
 use crate::route::normal;
 
 /// The parts of a request a template may name.
-pub(super) struct Parts<'r> {
-    pub(super) host: &'r str,
-    pub(super) uri: &'r str,
-    pub(super) path: &'r str,
-    pub(super) query: &'r str,
+pub struct Parts<'r> {
+    /// The host, without port.
+    pub host: &'r str,
+    /// Path, `?` and query.
+    pub uri: &'r str,
+    /// The path.
+    pub path: &'r str,
+    /// What follows `?`; else empty.
+    pub query: &'r str,
 }
 
 /// The value of Location for a request.
@@ -26,7 +30,7 @@ pub(super) fn location(template: &str, request: &RequestHead) -> String {
 }
 
 /// Replaces `{host}` (without port), `{uri}`, `{path}` and `{query}`; other braces stay.
-pub(super) fn fill(template: &str, parts: &Parts<'_>) -> String {
+pub fn fill(template: &str, parts: &Parts<'_>) -> String {
     let mut filled = String::with_capacity(template.len() + parts.uri.len() + parts.host.len());
     let mut rest = template;
     while let Some(at) = rest.find('{') {

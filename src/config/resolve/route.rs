@@ -100,7 +100,7 @@ impl<'a> Resolver<'a> {
         let Some(strip) = table.strip_prefix.as_ref().filter(|strip| strip.value) else {
             return;
         };
-        let message = if !table.has("path") {
+        let message = if !table.has("path") && !table.has("path_exact") {
             "`strip_prefix` takes `path` off, and this route has none"
         } else if !table.has("upstream") && !table.has("files") {
             "`strip_prefix` is for `upstream` and `files`"

@@ -1,0 +1,169 @@
+//! What `atlas explain` answers, as text and as JSON.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::upstream::EndpointSettings;
+
+/// A line of the file.
+#[derive(Debug, Serialize)]
+pub(super) struct Line {
+    pub(super) number: usize,
+    pub(super) text: String,
+}
+
+/// All there is to say about a request.
+#[derive(Debug, Serialize)]
+pub(super) struct Explanation {
+    pub(super) url: String,
+    pub(super) method: String,
+    pub(super) file: String,
+    pub(super) listener: Option<Served>,
+    /// More listeners a client may come to, where the name leads to them.
+    pub(super) also_listening: Vec<String>,
+    pub(super) certificate: Option<Certificate>,
+    pub(super) route: Option<Served>,
+    pub(super) result: Result,
+}
+
+/// A listener or a route.
+#[derive(Debug, Serialize)]
+pub(super) struct Served {
+    pub(super) name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) what: String,
+    pub(super) lines: Vec<Line>,
+}
+
+/// The certificate shown.
+#[derive(Debug, Serialize)]
+pub(super) struct Certificate {
+    pub(super) path: String,
+    pub(super) names: Vec<String>,
+    pub(super) names_the_host: bool,
+    pub(super) is_default: bool,
+    pub(super) lines: Vec<Line>,
+}
+
+/// What becomes of the request.
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(super) enum Result {
+    /// An upstream answers.
+    Upstream {
+        name: String,
+        endpoints: Vec<String>,
+        tls: bool,
+        /// The path it is asked for; in tcp mode there is none.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        path: Option<String>,
+        lines: Vec<Line>,
+    },
+    /// A file is sent, if it is there.
+    Files {
+        root: String,
+        path: String,
+        lines: Vec<Line>,
+    },
+    /// The client is sent elsewhere.
+    Redirect { status: u16, location: String },
+    /// Atlas answers as the route says.
+    Respond { status: u16, bytes: usize },
+    /// The page about this very connection.
+    About,
+    /// Atlas answers with an error.
+    Refused { status: u16, why: String },
+    /// The request never comes to Atlas.
+    NotServed { why: String },
+}
+
+/// An endpoint as the file writes it.
+pub(super) fn endpoint(endpoint: &EndpointSettings) -> String {
+    match endpoint {
+        EndpointSettings::Address(address) => address.to_string(),
+        EndpointSettings::Name(name, port) => format!("{name}:{port}"),
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}, by {}", self.method, self.url, self.file)?;
+        if let Some(listener) = &self.listener {
+            section(
+                f,
+                "listener",
+                &format!("{} ({})", listener.name, listener.what),
+                &listener.lines,
+            )?;
+            for other in &self.also_listening {
+                write!(f, "\n              or {other}, where the name leads there")?;
+            }
+        }
+        if let Some(certificate) = &self.certificate {
+            section(f, "certificate", &certificate.to_string(), &certificate.lines)?;
+        }
+        if let Some(route) = &self.route {
+            section(f, "route", &route.name, &route.lines)?;
+        }
+        self.result.fmt(f)
+    }
+}
+
+impl fmt::Display for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.path, self.names.join(", "))?;
+        match (self.names_the_host, self.is_default) {
+            (true, _) => Ok(()),
+            (false, true) => f.write_str(", the default: none names this host"),
+            (false, false) => f.write_str(", which does not name this host"),
+        }
+    }
+}
+
+impl fmt::Display for Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Upstream {
+                name,
+                endpoints,
+                tls,
+                path,
+                lines,
+            } => {
+                let over_tls = if *tls { " over TLS" } else { "" };
+                let asked = path
+                    .as_ref()
+                    .map(|path| format!(", asked for {path}"))
+                    .unwrap_or_default();
+                let what = format!("{name}: {}{over_tls}{asked}", endpoints.join(", "));
+                section(f, "upstream", &what, lines)
+            }
+            Self::Files { root, path, lines } => {
+                section(f, "files", &format!("{root}, asked for {path}"), lines)
+            }
+            Self::Redirect { status, location } => {
+                section(f, "redirect", &format!("{status} to {location}"), &[])
+            }
+            Self::Respond { status, bytes } => section(
+                f,
+                "answer",
+                &format!("{status}, with a body of {bytes} bytes"),
+                &[],
+            ),
+            Self::About => section(f, "answer", "the page about this connection", &[]),
+            Self::Refused { status, why } => section(f, "answer", &format!("{status}: {why}"), &[]),
+            Self::NotServed { why } => section(f, "not served", why, &[]),
+        }
+    }
+}
+
+/// What, and the lines that say so.
+fn section(f: &mut fmt::Formatter<'_>, title: &str, what: &str, lines: &[Line]) -> fmt::Result {
+    write!(f, "\n\n{title:<13} {what}")?;
+    let width = lines.last().map_or(0, |line| line.number.to_string().len());
+    for Line { number, text } in lines {
+        write!(f, "\n  {number:>width$} | {text}")?;
+    }
+    Ok(())
+}

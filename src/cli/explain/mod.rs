@@ -1,0 +1,368 @@
+//! `atlas explain URL`: what would serve a request, and which lines of the file decide it.
+//!
+//! Listener, certificate and route are found by the code that finds them for real connections.
+
+mod answer;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::process::ExitCode;
+
+use clap::Args;
+use http::{HeaderName, Method, Uri};
+use serde_json::json;
+
+use super::{File, Format, Output, WRONG, answer, check, complain};
+use crate::config::{self, Loaded};
+use crate::generation::{Listener, Mode};
+use crate::http::Fields;
+use crate::proxy::path_below;
+use crate::proxy::template::{Parts, fill};
+use crate::route::{Action, Asked, Found, Route, normal};
+use crate::runtime::Address;
+use answer::{Certificate, Explanation, Line, Result as Outcome, Served};
+
+/// What to explain.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    file: File,
+    #[command(flatten)]
+    output: Output,
+    /// The method of the request.
+    #[arg(short = 'X', long = "request", value_name = "METHOD", default_value = "GET")]
+    method: Method,
+    /// A field of the request, as "Name: value"; may be given several times.
+    #[arg(short = 'H', long = "header", value_name = "FIELD", value_parser = parse_field)]
+    fields: Vec<(String, String)>,
+    /// What is asked for, as https://a.example/path.
+    #[arg(value_parser = parse_url)]
+    url: Url,
+}
+
+/// Says it and ends.
+pub(super) fn explain(arguments: &Arguments) -> ExitCode {
+    let format = arguments.output.format;
+    let loaded = match config::load(&arguments.file.path) {
+        Ok(loaded) => loaded,
+        Err(report) => {
+            match format {
+                Format::Json => answer(check::json(&arguments.file.path, &Err(report))),
+                Format::Text => complain(report),
+            }
+            return WRONG.into();
+        }
+    };
+    let explanation = Request::new(arguments, &loaded).explain();
+    match format {
+        Format::Json => answer(json!(explanation)),
+        Format::Text => answer(explanation),
+    }
+    ExitCode::SUCCESS
+}
+
+/// The parts of a URL that decide.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Url {
+    text: String,
+    has_tls: bool,
+    /// Without port and brackets.
+    host: String,
+    port: u16,
+    authority: String,
+    path: String,
+    query: Option<String>,
+}
+
+fn parse_url(text: &str) -> Result<Url, String> {
+    const EXAMPLE: &str = "write it as https://a.example/path";
+    // Who leaves the scheme out means what a browser would open.
+    let whole = match text.contains("://") {
+        true => text.to_owned(),
+        false => format!("https://{text}"),
+    };
+    let uri: Uri = whole.parse().map_err(|error| format!("{error}; {EXAMPLE}"))?;
+    let has_tls = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => false,
+        _ => return Err(format!("only https:// and http:// can be explained; {EXAMPLE}")),
+    };
+    let authority = uri.authority().ok_or(EXAMPLE)?;
+    if authority.as_str().contains('@') || authority.host().is_empty() {
+        return Err(format!(
+            "a host alone is asked for, without a user's name; {EXAMPLE}"
+        ));
+    }
+    let default = if has_tls { 443 } else { 80 };
+    let port = match authority
+        .as_str()
+        .strip_prefix(authority.host())
+        .unwrap_or_default()
+    {
+        "" | ":" => default,
+        port => port[1..]
+            .parse()
+            .ok()
+            .filter(|port| *port != 0)
+            .ok_or("a port is from 1 to 65535")?,
+    };
+    Ok(Url {
+        has_tls,
+        host: authority.host().trim_matches(['[', ']']).to_owned(),
+        port,
+        authority: authority.to_string(),
+        path: uri.path().to_owned(),
+        query: uri.query().map(str::to_owned),
+        text: whole,
+    })
+}
+
+fn parse_field(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("write it as \"Name: value\"")?;
+    let name: HeaderName = name
+        .trim()
+        .parse()
+        .map_err(|_| format!("`{}` cannot be the name of a field", name.trim()))?;
+    if value.contains(['\r', '\n', '\0']) {
+        return Err("the value of a field is one line".to_owned());
+    }
+    Ok((name.to_string(), value.trim().to_owned()))
+}
+
+/// A request that is only thought of.
+struct Request<'a> {
+    url: &'a Url,
+    method: &'a Method,
+    fields: Fields,
+    loaded: &'a Loaded,
+}
+
+impl<'a> Request<'a> {
+    fn new(arguments: &'a Arguments, loaded: &'a Loaded) -> Self {
+        let mut fields = Fields::new();
+        for (name, value) in &arguments.fields {
+            fields.push(name, value);
+        }
+        Self {
+            url: &arguments.url,
+            method: &arguments.method,
+            fields,
+            loaded,
+        }
+    }
+
+    fn explain(&self) -> Explanation {
+        let mut explanation = Explanation {
+            url: self.url.text.clone(),
+            method: self.method.to_string(),
+            file: self.loaded.lines.source.name.clone(),
+            listener: None,
+            also_listening: Vec::new(),
+            certificate: None,
+            route: None,
+            result: Outcome::NotServed { why: String::new() },
+        };
+        let found = self.listeners();
+        let Some((index, listener)) = found.first().copied() else {
+            let why = self.why_no_listener();
+            explanation.result = Outcome::NotServed { why };
+            return explanation;
+        };
+        let others = found.iter().skip(1);
+        explanation.also_listening = others.map(|(_, other)| other.settings.name.to_string()).collect();
+        explanation.listener = Some(Served {
+            name: listener.settings.name.to_string(),
+            what: spoken(listener).to_owned(),
+            lines: self.lines(&self.loaded.lines.listeners[index]),
+        });
+        explanation.certificate = self.certificate(index, listener);
+        match listener.mode {
+            Mode::Tcp(upstream) => explanation.result = self.forwarded(upstream, None),
+            Mode::Http => (explanation.route, explanation.result) = self.routed(index),
+        }
+        explanation
+    }
+
+    /// Those a client that opens the URL may come to, the likeliest first.
+    fn listeners(&self) -> Vec<(usize, &'a Listener)> {
+        let all = self.loaded.generation.listeners.iter().enumerate();
+        let fits =
+            |listener: &Listener| self.rank(listener).is_some() && listener.tls.is_some() == self.url.has_tls;
+        let mut found: Vec<_> = all.filter(|(_, listener)| fits(listener)).collect();
+        found.sort_by_key(|(_, listener)| self.rank(listener));
+        found
+    }
+
+    /// How well the address of a listener fits the URL, 0 best; TLS is not looked at.
+    fn rank(&self, listener: &Listener) -> Option<u8> {
+        let Address::Tcp(address) = &listener.settings.address else {
+            return None;
+        };
+        let fits = address.port() == self.url.port;
+        let rank = match self.url.host.parse::<IpAddr>() {
+            Ok(ip) if *address == SocketAddr::new(ip, self.url.port) => Some(0),
+            Ok(ip) if address.ip().is_unspecified() && address.is_ipv4() == ip.is_ipv4() => Some(1),
+            Ok(_) => None,
+            // Where a name leads is not asked: it may be any address of this machine.
+            Err(_) => Some(0),
+        };
+        rank.filter(|_| fits)
+    }
+
+    fn why_no_listener(&self) -> String {
+        let generation = &self.loaded.generation;
+        let (wanted, other) = match self.url.has_tls {
+            true => ("TLS", "no TLS there; try http://"),
+            false => ("plain HTTP", "TLS there; try https://"),
+        };
+        let named = |listener: &Listener| listener.settings.name.to_string();
+        if let Some(near) = generation.listeners.iter().find(|one| self.rank(one).is_some()) {
+            return format!("the listener {} speaks {other}", named(near));
+        }
+        let all: Vec<_> = generation.listeners.iter().map(named).collect();
+        let port = self.url.port;
+        format!(
+            "nothing listens for {wanted} on port {port}; listeners are: {}",
+            all.join(", ")
+        )
+    }
+
+    /// The certificate a client gets that can verify any.
+    fn certificate(&self, listener_index: usize, listener: &Listener) -> Option<Certificate> {
+        let tls = listener.tls.as_ref()?;
+        // Clients name no address in the handshake.
+        let asked = self.url.host.parse::<IpAddr>().is_err();
+        let picked = tls.certificate_for(if asked { &self.url.host } else { "" });
+        let index = tls
+            .certificates()
+            .iter()
+            .position(|one| std::ptr::eq(one, picked))?;
+        let places = self.loaded.lines.certificates.get(listener_index)?.get(index)?;
+        Some(Certificate {
+            path: picked.path.display().to_string(),
+            names: picked.names.clone(),
+            names_the_host: is_named(&picked.names, &self.url.host),
+            is_default: index == 0,
+            lines: self.lines(places),
+        })
+    }
+
+    fn routed(&self, listener: usize) -> (Option<Served>, Outcome) {
+        let authority = self
+            .fields
+            .get("host")
+            .and_then(|host| std::str::from_utf8(host).ok());
+        let found = self.loaded.generation.routes.find_for(&Asked {
+            listener,
+            method: self.method,
+            authority: Some(authority.unwrap_or(&self.url.authority)),
+            path: &self.url.path,
+            fields: &self.fields,
+        });
+        match found {
+            Found::Route(route) => {
+                let served = Served {
+                    name: route.number.to_string(),
+                    what: String::new(),
+                    lines: self.lines(&self.loaded.lines.routes[route.number - 1]),
+                };
+                (Some(served), self.action(route))
+            }
+            Found::NoRoute => (None, refused(404, "no route matches")),
+            Found::Outside => (None, refused(400, "the path climbs above the root")),
+            Found::MethodNotAllowed(methods) => {
+                let methods: Vec<_> = methods.iter().map(Method::as_str).collect();
+                let why = format!("the routes that match are for {}", methods.join(", "));
+                (None, refused(405, &why))
+            }
+        }
+    }
+
+    fn action(&self, route: &Route) -> Outcome {
+        match &route.action {
+            Action::Forward(upstream) => self.forwarded(*upstream, Some(route)),
+            Action::Serve(root) => Outcome::Files {
+                root: self.loaded.generation.roots[*root].root.display().to_string(),
+                path: path_below(route, &self.url.path).into_owned(),
+                lines: self.lines(&self.loaded.lines.roots[*root]),
+            },
+            Action::Redirect { to, status } => Outcome::Redirect {
+                status: status.as_u16(),
+                location: self.location(to),
+            },
+            Action::Respond { status, body, .. } => Outcome::Respond {
+                status: status.as_u16(),
+                bytes: body.len(),
+            },
+            Action::About => Outcome::About,
+        }
+    }
+
+    fn location(&self, template: &str) -> String {
+        let query = self.url.query.as_deref();
+        let uri = match query {
+            Some(query) => format!("{}?{query}", self.url.path),
+            None => self.url.path.clone(),
+        };
+        let parts = Parts {
+            host: &normal::host(&self.url.authority),
+            uri: &uri,
+            path: &self.url.path,
+            query: query.unwrap_or_default(),
+        };
+        fill(template, &parts)
+    }
+
+    fn forwarded(&self, index: usize, route: Option<&Route>) -> Outcome {
+        let upstream = &self.loaded.generation.upstreams[index];
+        let endpoints = upstream.endpoints.iter().map(answer::endpoint);
+        Outcome::Upstream {
+            name: upstream.name.to_string(),
+            endpoints: endpoints.collect(),
+            tls: upstream.tls.is_some(),
+            path: route.map(|route| path_below(route, &self.url.path).into_owned()),
+            lines: self.lines(&self.loaded.lines.upstreams[index]),
+        }
+    }
+
+    fn lines(&self, places: &[Range<usize>]) -> Vec<Line> {
+        let lines = &self.loaded.lines;
+        let numbers = lines.numbers(places).into_iter();
+        numbers
+            .map(|number| Line {
+                number,
+                text: lines.source.line(number).trim_end().to_owned(),
+            })
+            .collect()
+    }
+}
+
+fn refused(status: u16, why: &str) -> Outcome {
+    Outcome::Refused {
+        status,
+        why: why.to_owned(),
+    }
+}
+
+fn spoken(listener: &Listener) -> &'static str {
+    match (listener.mode, listener.tls.is_some()) {
+        (Mode::Http, true) => "HTTP over TLS",
+        (Mode::Http, false) => "HTTP",
+        (Mode::Tcp(_), true) => "bytes over TLS",
+        (Mode::Tcp(_), false) => "bytes",
+    }
+}
+
+/// Whether a client that asks for this host would take one of these names for it.
+fn is_named(names: &[String], host: &str) -> bool {
+    let host = host.to_ascii_lowercase();
+    let host = host.trim_end_matches('.');
+    names.iter().any(|name| match name.strip_prefix("*.") {
+        Some(parent) => host
+            .split_once('.')
+            .is_some_and(|(label, rest)| !label.is_empty() && rest == parent),
+        None => name == host,
+    })
+}

@@ -1,0 +1,216 @@
+//! Requests that are only thought of.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::*;
+
+const FILE: &str = r#"
+[[listen]]
+address = "127.0.0.1"
+port = 443
+
+[[listen]]
+address = "0.0.0.0"
+port = 80
+name = "plain"
+tls = false
+
+[[listen]]
+address = "::"
+port = 8883
+tls = false
+mode = "tcp"
+upstream = "app"
+
+[tls]
+cert = "a.crt"
+key = "a.key"
+[[tls.certificate]]
+cert = "b.crt"
+key = "b.key"
+
+[[route]]
+upstream = "app"
+
+[[route]]
+listen = "plain"
+redirect = "https://{host}{uri}"
+
+[[route]]
+host = "b.example"
+path = "/api"
+method = ["GET"]
+header = { X-Beta = "1" }
+upstream = "app"
+strip_prefix = true
+
+[[route]]
+host = "b.example"
+path_exact = "/form"
+method = ["POST"]
+respond = { status = 201, body = "ok" }
+
+[[route]]
+host = "b.example"
+path = "/static"
+files = "www"
+
+[upstream.app]
+endpoints = ["127.0.0.1:3000", "app.internal:80"]
+"#;
+
+fn loaded(folder: &Path) -> Loaded {
+    for (name, host) in [("a", "a.example"), ("b", "*.b.example")] {
+        let pair = rcgen::generate_simple_self_signed(
+            [host.to_owned(), "b.example".to_owned()][..1 + usize::from(name == "b")].to_vec(),
+        )
+        .unwrap();
+        std::fs::write(folder.join(format!("{name}.crt")), pair.cert.pem()).unwrap();
+        std::fs::write(
+            folder.join(format!("{name}.key")),
+            pair.signing_key.serialize_pem(),
+        )
+        .unwrap();
+    }
+    std::fs::create_dir(folder.join("www")).unwrap();
+    config::parse("atlas.toml", FILE, folder).unwrap_or_else(|report| panic!("{report}"))
+}
+
+fn explained(options: &[&str]) -> (Value, String) {
+    use clap::Parser;
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let loaded = loaded(folder.path());
+    let line = Line::parse_from([&["explain"], options].concat());
+    let explanation = Request::new(&line.arguments, &loaded).explain();
+    let text = explanation
+        .to_string()
+        .replace(&folder.path().display().to_string(), "/etc/atlas");
+    (json!(explanation), text)
+}
+
+fn numbers(lines: &Value) -> Vec<u64> {
+    let lines = lines.as_array().unwrap().iter();
+    lines.map(|line| line["number"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn a_request_is_told_with_the_lines_that_decide() {
+    let (_, text) = explained(&["-H", "x-beta: 1", "https://b.example/api/x?q=1"]);
+    assert_eq!(
+        text,
+        r#"GET https://b.example/api/x?q=1, by atlas.toml
+
+listener      127.0.0.1:443 (HTTP over TLS)
+  2 | [[listen]]
+  3 | address = "127.0.0.1"
+  4 | port = 443
+
+certificate   /etc/atlas/b.crt (*.b.example, b.example)
+  23 | cert = "b.crt"
+  24 | key = "b.key"
+
+route         3
+  33 | [[route]]
+  34 | host = "b.example"
+  35 | path = "/api"
+  36 | method = ["GET"]
+  37 | header = { X-Beta = "1" }
+  38 | upstream = "app"
+  39 | strip_prefix = true
+
+upstream      app: 127.0.0.1:3000, app.internal:80, asked for /x
+  52 | [upstream.app]
+  53 | endpoints = ["127.0.0.1:3000", "app.internal:80"]"#
+    );
+}
+
+#[test]
+fn conditions_that_do_not_hold_lead_elsewhere() {
+    let (json, _) = explained(&["https://b.example/api/x"]);
+    assert_eq!(
+        (&json["route"]["name"], &json["result"]["path"]),
+        (&"1".into(), &"/api/x".into())
+    );
+    let (json, _) = explained(&["https://a.example/"]);
+    assert_eq!(json["certificate"]["is_default"], true);
+    assert_eq!(json["certificate"]["names_the_host"], true);
+    assert_eq!(numbers(&json["certificate"]["lines"]), [20, 21]);
+}
+
+#[test]
+fn every_end_of_a_request_is_told() {
+    let result = |options: &[&str]| explained(options).0["result"].clone();
+    let one = result(&["http://b.example/x?y=z"]);
+    assert_eq!((&one["kind"], &one["status"]), (&"redirect".into(), &308.into()));
+    assert_eq!(one["location"], "https://b.example/x?y=z");
+    let one = result(&["-X", "POST", "https://b.example/form"]);
+    assert_eq!(
+        (&one["kind"], &one["status"], &one["bytes"]),
+        (&"respond".into(), &201.into(), &2.into())
+    );
+    let one = result(&["b.example/static/a.css"]);
+    assert_eq!(
+        (&one["kind"], &one["path"]),
+        (&"files".into(), &"/static/a.css".into())
+    );
+    let one = result(&["https://b.example/%2e%2e/x"]);
+    assert_eq!((&one["kind"], &one["status"]), (&"refused".into(), &400.into()));
+    let one = result(&["http://b.example:8883/"]);
+    assert_eq!((&one["kind"], &one["name"]), (&"upstream".into(), &"app".into()));
+}
+
+#[test]
+fn a_url_nobody_listens_for_is_told() {
+    let why = |url: &str| explained(&[url]).0["result"]["why"].as_str().unwrap().to_owned();
+    assert!(why("https://a.example:444/").contains("listeners are: 127.0.0.1:443, plain"));
+    assert!(why("http://a.example:443/").contains("try https://"));
+    assert!(why("https://a.example:80/").contains("try http://"));
+    assert!(why("https://192.0.2.1/").contains("nothing listens"));
+    assert!(explained(&["https://127.0.0.1/"]).0["listener"].is_object());
+}
+
+#[test]
+fn the_host_field_decides_the_route_and_not_the_certificate() {
+    let (json, text) = explained(&["-X", "POST", "-H", "Host: b.example", "https://c.example/form"]);
+    assert_eq!(json["route"]["name"], "4");
+    assert!(text.contains("the default: none names this host"), "{text}");
+}
+
+#[test]
+fn urls_are_taken_apart() {
+    let url = parse_url("HTTPS://[::1]:8443/a?b#c").unwrap();
+    assert_eq!((&*url.host, url.port, &*url.path), ("::1", 8443, "/a"));
+    assert_eq!((url.has_tls, url.query.as_deref()), (true, Some("b")));
+    assert_eq!(parse_url("a.example").unwrap().port, 443);
+    assert_eq!(parse_url("http://a.example").unwrap().port, 80);
+    for text in [
+        "",
+        "ftp://a",
+        "https://",
+        "https://u@a/",
+        "https://a:0/",
+        "https://a:99999/",
+        "a b",
+        "https:///x",
+    ] {
+        assert!(parse_url(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn fields_are_taken_apart() {
+    assert_eq!(
+        parse_field("X-A:  b c "),
+        Ok(("x-a".to_owned(), "b c".to_owned()))
+    );
+    for text in ["", "x", ": b", "x y: b", "x: a\r\nb: c"] {
+        assert!(parse_field(text).is_err(), "{text:?}");
+    }
+}
