@@ -86,16 +86,24 @@ impl Fields {
 
     /// The value of the first field of this name, in any case.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+        self.lines()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()))
             .map(|(_, value)| value)
     }
 
     /// The values of all fields of this name, in any case.
     pub fn get_all<'a>(&'a self, wanted: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.iter()
-            .filter(move |(name, _)| name.eq_ignore_ascii_case(wanted))
+        self.lines()
+            .filter(move |(name, _)| name.eq_ignore_ascii_case(wanted.as_bytes()))
             .map(|(_, value)| value)
+    }
+
+    /// As [`Self::iter`], with names as bytes: what is only compared and copied need not be shown
+    /// to be text first.
+    pub(in crate::http) fn lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.lines
+            .iter()
+            .map(|&(name, value)| (self.value(name), self.value(value)))
     }
 
     /// Whether there is a field of this name.
@@ -135,7 +143,10 @@ impl Fields {
     /// Removes all fields of this name; whether there were any.
     pub fn remove(&mut self, name: &str) -> bool {
         let before = self.len();
-        self.retain(|known, _| !known.eq_ignore_ascii_case(name));
+        let wanted = name.as_bytes();
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.retain(|&(name, _)| !self.value(name).eq_ignore_ascii_case(wanted));
+        self.lines = lines;
         self.len() < before
     }
 

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use monoio::net::TcpStream;
 use rustix::io::Errno;
@@ -43,6 +43,14 @@ impl fmt::Display for Address {
 }
 
 type Wait = Pin<Box<dyn Future<Output = io::Result<()>>>>;
+
+fn wait_readable(stream: Rc<TcpStream>) -> Wait {
+    Box::pin(async move { stream.readable(false).await })
+}
+
+fn wait_writable(stream: Rc<TcpStream>) -> Wait {
+    Box::pin(async move { stream.writable(false).await })
+}
 
 /// A connected stream socket, TCP or Unix.
 ///
@@ -183,6 +191,24 @@ impl Socket {
         }
     }
 
+    /// Whether nothing has come since the queue was last emptied, a FIN and an error included, as
+    /// far as the driver has told. Asks the driver, not the kernel: the wait it leaves behind is
+    /// the next [`Self::readable`]'s, so that an idle connection is watched without a system call.
+    pub fn is_quiet(&self) -> bool {
+        let mut slot = self.reading.borrow_mut();
+        let wait = slot.get_or_insert_with(|| wait_readable(self.stream.clone()));
+        if wait
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_pending()
+        {
+            return true;
+        }
+        *slot = None;
+        self.maybe_readable.set(true);
+        self.peek().is_none() // what woke the wait may have been taken since
+    }
+
     /// Waits until there is something to receive, a FIN and an error included.
     pub async fn readable(&self) -> io::Result<()> {
         poll_fn(|cx| self.poll_readable(cx)).await
@@ -200,8 +226,7 @@ impl Socket {
 
     /// As [`Self::readable`], inside another future.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let make = |stream: Rc<TcpStream>| -> Wait { Box::pin(async move { stream.readable(false).await }) };
-        let ready = self.poll_wait(&self.reading, make, cx);
+        let ready = self.poll_wait(&self.reading, wait_readable, cx);
         if ready.is_ready() {
             self.maybe_readable.set(true);
         }
@@ -210,8 +235,7 @@ impl Socket {
 
     /// As [`Self::writable`], inside another future.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let make = |stream: Rc<TcpStream>| -> Wait { Box::pin(async move { stream.writable(false).await }) };
-        self.poll_wait(&self.writing, make, cx)
+        self.poll_wait(&self.writing, wait_writable, cx)
     }
 
     fn poll_wait(

@@ -40,7 +40,8 @@ impl Pool {
     /// Keeps a connection; when there are too many, the oldest goes.
     pub(super) fn give_back(&self, idle: Idle, idle_max: usize) {
         let mut all = self.idle.borrow_mut();
-        if idle_max == 0 {
+        // Asked now, the driver watches it from here on.
+        if idle_max == 0 || idle.connection.is_stale() {
             return;
         }
         while all.len() >= idle_max {

@@ -118,7 +118,7 @@ impl Connection {
 
     /// Whether the endpoint has closed it, or sent something nobody asked for, meanwhile.
     pub fn is_stale(&self) -> bool {
-        self.transport.socket().peek().is_some()
+        !self.transport.socket().is_quiet()
     }
 }
 

@@ -137,7 +137,7 @@ pub fn chunks_end(out: &mut Buffer, trailers: Option<&Fields>) {
     put(out, b"0\r\n");
     for (name, value) in trailers.iter().flat_map(|trailers| trailers.iter()) {
         if parse::is_good_trailer(name) {
-            field(out, name, value);
+            field(out, name.as_bytes(), value);
         }
     }
     put(out, b"\r\n");
@@ -154,8 +154,8 @@ fn status_line(out: &mut Buffer, status: StatusCode) {
 /// Writes the fields but those that this module makes; whether Date is among them.
 fn fields(out: &mut Buffer, fields: &Fields) -> bool {
     let mut dated = false;
-    for (name, value) in fields.iter() {
-        let is = |known: &str| name.eq_ignore_ascii_case(known);
+    for (name, value) in fields.lines() {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         match name.len() {
             4 if is("date") => dated = true,
             10 if is("connection") || is("keep-alive") => continue,
@@ -169,10 +169,10 @@ fn fields(out: &mut Buffer, fields: &Fields) -> bool {
     dated
 }
 
-fn field(out: &mut Buffer, name: &str, value: &[u8]) {
+fn field(out: &mut Buffer, name: &[u8], value: &[u8]) {
     let length = name.len() + value.len() + 4;
     make_space(out, length);
-    out.push(name.as_bytes());
+    out.push(name);
     out.push(b": ");
     out.push(value);
     out.push(b"\r\n");
