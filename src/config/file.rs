@@ -343,13 +343,39 @@ impl Read for Headers {
                 key_span: name.span(),
                 span: value.span(),
             };
+            let wrong = |found: &mut Vec<Diagnostic>, span, message, help: &str| {
+                found.push(Diagnostic::error("bad-field", span, message).help(help));
+            };
             if http::HeaderName::from_bytes(name.get_ref().as_bytes()).is_err() {
                 let message = format!("`{}` cannot be the name of a field", name.get_ref());
-                let help = "a name has letters, digits and `-`: \"X-Name\"";
-                found.push(Diagnostic::error("bad-field", name.span(), message).help(help));
+                wrong(
+                    found,
+                    name.span(),
+                    message,
+                    "a name has letters, digits and `-`: \"X-Name\"",
+                );
             }
-            if let Some(value) = Text::read(value.get_ref(), &place, found) {
-                read.insert(name.get_ref().to_ascii_lowercase(), value.0.trim().to_owned());
+            let Some(Text(text)) = Text::read(value.get_ref(), &place, found) else {
+                continue;
+            };
+            if text.contains(char::is_control) {
+                let message = format!(
+                    "no field has this value: `{}` holds a control character",
+                    name.get_ref()
+                );
+                wrong(found, value.span(), message, "write letters and spaces alone");
+            }
+            if read
+                .insert(name.get_ref().to_ascii_lowercase(), text.trim().to_owned())
+                .is_some()
+            {
+                let message = format!("the field `{}` is there twice", name.get_ref());
+                wrong(
+                    found,
+                    name.span(),
+                    message,
+                    "write it once: upper and lower case are the same",
+                );
             }
         }
         Some(Self(read))

@@ -43,13 +43,13 @@ impl std::fmt::Debug for Loaded {
 pub struct Lines {
     /// The file.
     pub source: Arc<Source>,
-    /// Header and keys of each listener.
+    /// Header of each listener, and the keys that say what it is.
     pub listeners: Vec<Vec<Range<usize>>>,
     /// For each listener, `cert` and `key` of each of its certificates.
     pub certificates: Vec<Vec<Vec<Range<usize>>>>,
     /// Header and keys of each route.
     pub routes: Vec<Vec<Range<usize>>>,
-    /// Header and keys of each upstream.
+    /// Header of each upstream, and the keys that say where it is.
     pub upstreams: Vec<Vec<Range<usize>>>,
     /// The `files` of each root.
     pub roots: Vec<Vec<Range<usize>>>,

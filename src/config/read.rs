@@ -438,8 +438,14 @@ macro_rules! table {
 
             /// Its header and its keys with their values, in the order of the file.
             pub fn places(&self) -> Vec<std::ops::Range<usize>> {
-                let keys = self.written.iter().map(|(_, span)| span.clone());
-                let mut places: Vec<_> = std::iter::once(self.span.clone()).chain(keys).collect();
+                self.places_of(&self.written.iter().map(|(key, _)| *key).collect::<Vec<_>>())
+            }
+
+            /// As [`Self::places`], of some keys.
+            pub fn places_of(&self, keys: &[&str]) -> Vec<std::ops::Range<usize>> {
+                let is_wanted = |written: &&(&str, std::ops::Range<usize>)| keys.contains(&written.0);
+                let wanted = self.written.iter().filter(is_wanted).map(|(_, span)| span.clone());
+                let mut places: Vec<_> = std::iter::once(self.span.clone()).chain(wanted).collect();
                 places.sort_by_key(|place| place.start);
                 places
             }

@@ -92,7 +92,7 @@ fn mistakes_that_only_the_whole_file_shows_point_at_their_line() {
         (
             "an unknown upstream",
             SMALLEST.replace("upstream = \"app\"", "upstream = \"ap\""),
-            vec![":12:", "`app`"],
+            vec![":12:", "\"app\""],
         ),
         (
             "two routes that tie",

@@ -88,25 +88,37 @@ pub(super) fn endpoint(endpoint: &EndpointSettings) -> String {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}, by {}", self.method, self.url, self.file)?;
+        write!(f, "{} {}", self.method, self.url)?;
         if let Some(listener) = &self.listener {
-            section(
-                f,
-                "listener",
-                &format!("{} ({})", listener.name, listener.what),
-                &listener.lines,
-            )?;
+            let what = format!("{} ({})", listener.name, listener.what);
+            self.section(f, "listener", &what, &listener.lines)?;
             for other in &self.also_listening {
-                write!(f, "\n              or {other}, where the name leads there")?;
+                write!(f, "\n  or {other}, where the name leads there")?;
             }
         }
         if let Some(certificate) = &self.certificate {
-            section(f, "certificate", &certificate.to_string(), &certificate.lines)?;
+            self.section(f, "certificate", &certificate.to_string(), &certificate.lines)?;
         }
         if let Some(route) = &self.route {
-            section(f, "route", &route.name, &route.lines)?;
+            self.section(f, "route", &route.name, &route.lines)?;
         }
-        self.result.fmt(f)
+        let (title, what, lines) = self.result.told();
+        self.section(f, title, &what, lines)
+    }
+}
+
+impl Explanation {
+    /// What, where the file says so, and the lines there.
+    fn section(&self, f: &mut fmt::Formatter<'_>, title: &str, what: &str, lines: &[Line]) -> fmt::Result {
+        write!(f, "\n\n{title}: {what}")?;
+        if let Some(first) = lines.first() {
+            write!(f, "\n  {}:{}", self.file, first.number)?;
+        }
+        let width = lines.last().map_or(0, |line| line.number.to_string().len());
+        for Line { number, text } in lines {
+            write!(f, "\n  {number:>width$} | {text}")?;
+        }
+        Ok(())
     }
 }
 
@@ -121,8 +133,9 @@ impl fmt::Display for Certificate {
     }
 }
 
-impl fmt::Display for Result {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Result {
+    /// A title, what, and the lines that say so.
+    fn told(&self) -> (&'static str, String, &[Line]) {
         match self {
             Self::Upstream {
                 name,
@@ -132,38 +145,19 @@ impl fmt::Display for Result {
                 lines,
             } => {
                 let over_tls = if *tls { " over TLS" } else { "" };
-                let asked = path
-                    .as_ref()
-                    .map(|path| format!(", asked for {path}"))
-                    .unwrap_or_default();
+                let asked = path.as_ref().map(|path| format!(", asked for {path}"));
+                let asked = asked.unwrap_or_default();
                 let what = format!("{name}: {}{over_tls}{asked}", endpoints.join(", "));
-                section(f, "upstream", &what, lines)
+                ("upstream", what, lines)
             }
-            Self::Files { root, path, lines } => {
-                section(f, "files", &format!("{root}, asked for {path}"), lines)
+            Self::Files { root, path, lines } => ("files", format!("{root}, asked for {path}"), lines),
+            Self::Redirect { status, location } => ("redirect", format!("{status} to {location}"), &[]),
+            Self::Respond { status, bytes } => {
+                ("answer", format!("{status}, with a body of {bytes} bytes"), &[])
             }
-            Self::Redirect { status, location } => {
-                section(f, "redirect", &format!("{status} to {location}"), &[])
-            }
-            Self::Respond { status, bytes } => section(
-                f,
-                "answer",
-                &format!("{status}, with a body of {bytes} bytes"),
-                &[],
-            ),
-            Self::About => section(f, "answer", "the page about this connection", &[]),
-            Self::Refused { status, why } => section(f, "answer", &format!("{status}: {why}"), &[]),
-            Self::NotServed { why } => section(f, "not served", why, &[]),
+            Self::About => ("answer", "the page about this connection".to_owned(), &[]),
+            Self::Refused { status, why } => ("answer", format!("{status}: {why}"), &[]),
+            Self::NotServed { why } => ("not served", why.clone(), &[]),
         }
     }
-}
-
-/// What, and the lines that say so.
-fn section(f: &mut fmt::Formatter<'_>, title: &str, what: &str, lines: &[Line]) -> fmt::Result {
-    write!(f, "\n\n{title:<13} {what}")?;
-    let width = lines.last().map_or(0, |line| line.number.to_string().len());
-    for Line { number, text } in lines {
-        write!(f, "\n  {number:>width$} | {text}")?;
-    }
-    Ok(())
 }

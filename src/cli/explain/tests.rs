@@ -105,18 +105,21 @@ fn a_request_is_told_with_the_lines_that_decide() {
     let (_, text) = explained(&["-H", "x-beta: 1", "https://b.example/api/x?q=1"]);
     assert_eq!(
         text,
-        r#"GET https://b.example/api/x?q=1, by atlas.toml
+        r#"GET https://b.example/api/x?q=1
 
-listener      127.0.0.1:443 (HTTP over TLS)
+listener: 127.0.0.1:443 (HTTP over TLS)
+  atlas.toml:2
   2 | [[listen]]
   3 | address = "127.0.0.1"
   4 | port = 443
 
-certificate   /etc/atlas/b.crt (*.b.example, b.example)
+certificate: /etc/atlas/b.crt (*.b.example, b.example)
+  atlas.toml:23
   23 | cert = "b.crt"
   24 | key = "b.key"
 
-route         3
+route: 3
+  atlas.toml:33
   33 | [[route]]
   34 | host = "b.example"
   35 | path = "/api"
@@ -125,7 +128,8 @@ route         3
   38 | upstream = "app"
   39 | strip_prefix = true
 
-upstream      app: 127.0.0.1:3000, app.internal:80, asked for /x
+upstream: app: 127.0.0.1:3000, app.internal:80, asked for /x
+  atlas.toml:52
   52 | [upstream.app]
   53 | endpoints = ["127.0.0.1:3000", "app.internal:80"]"#
     );

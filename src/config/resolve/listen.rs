@@ -24,7 +24,12 @@ impl<'a> Resolver<'a> {
 
     /// The listeners and the places of their certificates, if nothing is wrong with them.
     pub(super) fn listeners(&mut self) -> Option<Vec<(generation::Listener, CertificatePlaces)>> {
-        if !self.file.has("listen") {
+        let is_empty = self
+            .file
+            .listen
+            .as_ref()
+            .is_some_and(|listen| listen.value.0.is_empty());
+        if is_empty || !self.file.has("listen") {
             let help = "write: [listen], and below it, each in a line: address = \"0.0.0.0\" and port = 443";
             let diagnostic = Diagnostic::whole_file("missing-key", "there is no [listen]");
             self.found.push(diagnostic.help(help));

@@ -23,6 +23,12 @@ use crate::{access_log, http, time};
 /// Heads are kept whole in memory, so there is a bound to what can be configured.
 const HEAD_BYTES: RangeInclusive<u64> = 1024..=1024 * 1024;
 
+/// The keys that decide whether a connection comes to a listener, and what is done with it.
+const LISTEN_KEYS: &[&str] = &["address", "port", "name", "mode", "tls", "upstream"];
+
+/// The keys that decide where an upstream is.
+const UPSTREAM_KEYS: &[&str] = &["endpoints", "host", "tls"];
+
 /// Makes a generation of the tables; `None` if something is wrong, which `found` then tells.
 pub(super) fn resolve(
     file: &File,
@@ -63,7 +69,11 @@ impl Resolver<'_> {
         let (routes, (roots, root_places)) = routes?;
         let lines = Lines {
             source: Arc::default(),
-            listeners: self.listens().iter().map(file::Listen::places).collect(),
+            listeners: self
+                .listens()
+                .iter()
+                .map(|listen| listen.places_of(LISTEN_KEYS))
+                .collect(),
             certificates,
             routes: self.route_tables().iter().map(file::Route::places).collect(),
             upstreams: self.upstream_places(),

@@ -24,7 +24,9 @@ impl<'a> Resolver<'a> {
     /// Where each upstream stands in the file.
     pub(super) fn upstream_places(&self) -> Vec<Vec<Range<usize>>> {
         let tables = self.upstream_tables().iter();
-        tables.map(|(_, table)| table.places()).collect()
+        tables
+            .map(|(_, table)| table.places_of(super::UPSTREAM_KEYS))
+            .collect()
     }
 
     /// All upstreams, if nothing is wrong with them.
