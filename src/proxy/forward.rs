@@ -11,6 +11,7 @@ use super::Visit;
 use super::account::Account;
 use super::headers::{self, RequestId};
 use super::http::path_below;
+use crate::buffer;
 use crate::http::h1::client::{Outgoing, RequestWriter, ResponseReader};
 use crate::http::{BodyLength, RequestBody, RequestHead, Responder, ResponseHead, Version};
 use crate::metrics::Direction;
@@ -78,11 +79,14 @@ impl<F> Visit<'_, F> {
             Version::Http10 => "1.0 atlas",
             Version::Http11 => "1.1 atlas",
         };
-        // The authority lies in the bytes the fields are pushed to.
-        let authority = request.authority().unwrap_or_default().to_owned();
+        // The authority lies in the bytes the fields are pushed to, and has to be kept apart.
+        let mut kept = buffer::take_vec();
+        kept.extend_from_slice(request.authority().unwrap_or_default().as_bytes());
+        let authority = std::str::from_utf8(&kept).unwrap_or_default(); // it was a str
         let host = upstream.settings().host.as_deref();
-        let host = host.or_else(|| authority.is_empty().then(|| upstream.endpoints()[0].name()));
-        headers::to_endpoint(&mut request.fields, &self.client, &authority, host, via, id);
+        let host = host.or_else(|| authority.is_empty().then(|| upstream.endpoints()[0].authority()));
+        headers::to_endpoint(&mut request.fields, &self.client, authority, host, via, id);
+        buffer::give_vec(kept);
     }
 
     async fn exchange(

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use crate::buffer;
 use crate::http::Fields;
 use crate::http::message::{has_token, tokens};
 
@@ -86,9 +87,11 @@ pub(super) struct RequestId {
 impl RequestId {
     /// The one a trusted client sent, or a new one.
     pub(super) fn of(fields: &Fields, client: &Client) -> Self {
-        let known = fields
-            .get("x-request-id")
-            .filter(|id| client.is_trusted() && !id.is_empty() && id.iter().all(u8::is_ascii_graphic));
+        let known = match client.is_trusted() {
+            true => fields.get("x-request-id"),
+            false => None,
+        };
+        let known = known.filter(|id| !id.is_empty() && id.iter().all(u8::is_ascii_graphic));
         let mut bytes = [0; ID_BYTES_MAX];
         let Some(known) = known else {
             const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -152,10 +155,10 @@ fn tell_new(fields: &mut Fields, client: &Client, authority: &str, id: &RequestI
         fields.push("X-Forwarded-Port", &client.port);
     }
     fields.push("X-Request-Id", id.as_str());
-    let mut forwarded = crate::buffer::take_vec();
+    let mut forwarded = buffer::take_vec();
     push_forwarded(&mut forwarded, client, authority);
     fields.push("Forwarded", &forwarded);
-    crate::buffer::give_vec(forwarded);
+    buffer::give_vec(forwarded);
 }
 
 /// What a trusted client said of its own clients.

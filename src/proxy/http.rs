@@ -1,6 +1,7 @@
 //! Exchange → route → action → response, and one record at the end of each.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use http::{Method, StatusCode};
 
@@ -96,7 +97,10 @@ impl<F: Fn(&str) -> bool> Visit<'_, F> {
                 let root = &self.proxy.roots[*root];
                 Ok(root.answer(request, &path, response).await?)
             }
-            Action::Redirect { to, status } => Ok(redirect(*status, to, request, response).await?),
+            Action::Redirect { to, status } => {
+                let to = template::location(to, request, &self.own_host());
+                Ok(redirect(*status, &to, response).await?)
+            }
             Action::Respond {
                 status,
                 body,
@@ -104,9 +108,19 @@ impl<F: Fn(&str) -> bool> Visit<'_, F> {
             } => Ok(respond(*status, body, content_type, response).await?),
             Action::About => {
                 let page = about::page(&self.facts, request, &account.id, self.client.scheme());
-                Ok(respond(StatusCode::OK, &page, about::CONTENT_TYPE, response).await?)
+                Ok(show(&page, response).await?)
             }
         }
+    }
+
+    /// What Atlas is called where a request does not say it (HTTP/1.0).
+    fn own_host(&self) -> String {
+        let local = self.facts.local.map(|local| match local.ip() {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        });
+        let named = self.facts.server_name.clone();
+        named.or(local).unwrap_or_else(|| "localhost".to_owned())
     }
 
     /// Whether the client asked TLS for one host and asks this connection for another, which has
@@ -150,14 +164,9 @@ async fn send(head: &ResponseHead, body: &str, response: &mut Responder<'_>) -> 
     response.finish(None).await
 }
 
-async fn redirect(
-    status: StatusCode,
-    to: &str,
-    request: &RequestHead,
-    response: &mut Responder<'_>,
-) -> Result<End, End> {
+async fn redirect(status: StatusCode, to: &str, response: &mut Responder<'_>) -> Result<End, End> {
     let mut head = ResponseHead::new(status, BodyLength::Exact(0));
-    head.fields.push("Location", template::location(to, request));
+    head.fields.push("Location", to);
     send(&head, "", response).await?;
     Ok(End::finished(Side::Atlas))
 }
@@ -173,6 +182,15 @@ async fn respond(
         head.fields.push("Content-Type", content_type);
     }
     send(&head, body, response).await?;
+    Ok(End::finished(Side::Atlas))
+}
+
+/// Sends the page that is true for this request only.
+async fn show(page: &str, response: &mut Responder<'_>) -> Result<End, End> {
+    let mut head = ResponseHead::new(StatusCode::OK, BodyLength::Exact(page.len() as u64));
+    head.fields.push("Content-Type", about::CONTENT_TYPE);
+    head.fields.push("Cache-Control", "no-store");
+    send(&head, page, response).await?;
     Ok(End::finished(Side::Atlas))
 }
 

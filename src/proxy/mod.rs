@@ -86,8 +86,8 @@ impl Proxy {
         }
     }
 
-    /// Closes connections to endpoints that have been idle for too long. To be called now and
-    /// then; once a second is enough.
+    /// Closes connections to endpoints that have been idle for too long. To be called once a second
+    /// or more often.
     pub fn sweep(&self, now: Instant) {
         for upstream in &self.upstreams {
             upstream.sweep(now);

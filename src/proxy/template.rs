@@ -15,9 +15,9 @@ pub struct Parts<'r> {
     pub query: &'r str,
 }
 
-/// The value of Location for a request.
-pub(super) fn location(template: &str, request: &RequestHead) -> String {
-    let host = normal::host(request.authority().unwrap_or_default());
+/// The value of Location for a request; `host` is taken where the request names none.
+pub(super) fn location(template: &str, request: &RequestHead, host: &str) -> String {
+    let host = normal::host(request.authority().unwrap_or(host));
     fill(
         template,
         &Parts {

@@ -52,7 +52,15 @@ impl Endpoint {
         &self.name
     }
 
-    /// The same, to be kept.
+    /// What Host says where neither the client nor the upstream's settings name one.
+    pub fn authority(&self) -> &str {
+        match &self.settings {
+            EndpointSettings::Address(Address::Unix(_)) => &self.host,
+            _ => &self.name,
+        }
+    }
+
+    /// The name, to be kept.
     pub fn shared_name(&self) -> Arc<str> {
         self.name.clone()
     }

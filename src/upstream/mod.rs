@@ -23,6 +23,9 @@ use crate::time::{Deadline, now};
 use crate::tls::ClientSettings;
 use crate::transport::Transport;
 
+/// How often idle connections are looked at; each look is a system call.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What an upstream needs to know.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -90,6 +93,7 @@ pub struct Upstream {
     tls: Option<ClientSettings>,
     endpoints: Vec<Endpoint>,
     turn: Cell<usize>,
+    swept: Cell<Instant>,
     counters: Arc<UpstreamCounters>,
 }
 
@@ -117,6 +121,7 @@ impl Upstream {
             tls: settings.tls.as_ref().map(|tls| tls.for_worker()),
             endpoints,
             turn: Cell::new(0),
+            swept: Cell::new(now()),
             counters,
             settings,
         }
@@ -146,8 +151,13 @@ impl Upstream {
         }
     }
 
-    /// Closes the connections that have been idle for too long.
+    /// Closes the connections that have been idle for too long, and those their endpoint has
+    /// closed. To be called now and then; looks once in [`SWEEP_INTERVAL`] at most.
     pub fn sweep(&self, now: Instant) {
+        if now.saturating_duration_since(self.swept.get()) < SWEEP_INTERVAL {
+            return;
+        }
+        self.swept.set(now);
         for endpoint in &self.endpoints {
             endpoint.pool.sweep(now, self.settings.pool_idle_timeout);
         }
