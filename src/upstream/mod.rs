@@ -324,11 +324,7 @@ impl<'u> Lease<'u> {
         let settings = &self.upstream.settings;
         if self.connection.is_reusable() && self.endpoint.still_has(self.address.as_ref()) {
             self.endpoint.pool.give_back(
-                Idle {
-                    connection: self.connection,
-                    address: self.address,
-                    since: now(),
-                },
+                Idle::new(self.connection, self.address, now()),
                 settings.pool_idle_max,
             );
         }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use crate::http::h1::client::Connection;
@@ -13,6 +14,31 @@ pub(super) struct Idle {
     /// Where it leads, if the endpoint is a name and its addresses may change.
     pub(super) address: Option<Address>,
     pub(super) since: Instant,
+}
+
+impl Idle {
+    pub(super) fn new(connection: Box<Connection>, address: Option<Address>, since: Instant) -> Self {
+        let idle = Self {
+            connection,
+            address,
+            since,
+        };
+        // Asks the driver to watch: the wait stays asked, and is the next exchange's wait for its
+        // response as well, so that watching costs nothing. A readiness of before is used up first.
+        let _ = idle.poll() && idle.poll();
+        idle
+    }
+
+    /// Whether its peer has neither closed nor said anything, as far as the driver has heard.
+    fn is_quiet(&self) -> bool {
+        !self.poll() || !self.connection.is_stale()
+    }
+
+    fn poll(&self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        let socket = self.connection.transport().socket();
+        socket.poll_readable(&mut context).is_ready()
+    }
 }
 
 /// Idle connections, oldest first.
@@ -31,7 +57,7 @@ impl Pool {
                 self.idle.borrow_mut().clear(); // the ones below are older still
                 return None;
             }
-            if !idle.connection.is_stale() {
+            if idle.is_quiet() {
                 return Some(idle);
             }
         }
@@ -52,7 +78,7 @@ impl Pool {
 
     /// Drops the connections that are too old, and those their peer has closed.
     pub(super) fn sweep(&self, now: Instant, timeout: Duration) {
-        self.retain(|idle| !is_old(idle, now, timeout) && !idle.connection.is_stale());
+        self.retain(|idle| !is_old(idle, now, timeout) && idle.is_quiet());
     }
 
     pub(super) fn retain(&self, keep: impl Fn(&Idle) -> bool) {
