@@ -53,6 +53,8 @@ impl Place<'_> {
 pub trait Read: Sized {
     /// What is expected, for messages and for the documentation: `a number`.
     const EXPECTS: &'static str;
+    /// For a table: as its header is written.
+    const HEADER: &'static str = "";
 
     /// Reads it, or says what is wrong with it.
     fn read(value: &DeValue<'_>, place: &Place<'_>, found: &mut Vec<Diagnostic>) -> Option<Self>;
@@ -280,7 +282,7 @@ impl<T: Read> Read for Many<T> {
 
     fn read(value: &DeValue<'_>, place: &Place<'_>, found: &mut Vec<Diagnostic>) -> Option<Self> {
         let DeValue::Array(members) = value else {
-            let help = format!("there may be several: write [[{}]] in double brackets", place.key);
+            let help = format!("there may be several: write {}", T::HEADER);
             found.push(wrong_type::<Self>(value, place).help(help));
             return None;
         };
@@ -360,6 +362,27 @@ pub struct Key {
     pub means: &'static str,
 }
 
+/// What other proxies call a key, and what it is called here.
+const ALIASES: &[(&str, &str)] = &[
+    ("backend", "upstream"),
+    ("bind", "address"),
+    ("certificate_key", "key"),
+    ("location", "path"),
+    ("proxy_pass", "upstream"),
+    ("return", "respond"),
+    ("reverse_proxy", "upstream"),
+    ("root", "files"),
+    ("rewrite", "redirect"),
+    ("server", "endpoints"),
+    ("server_name", "host"),
+    ("servers", "endpoints"),
+    ("ssl_certificate", "cert"),
+    ("ssl_certificate_key", "key"),
+    ("ssl_protocols", "min_version"),
+    ("worker_connections", "connections_max"),
+    ("worker_processes", "workers"),
+];
+
 /// A table of the file, with all its keys.
 #[derive(Clone, Copy, Debug)]
 pub struct Table {
@@ -381,8 +404,13 @@ impl Table {
     ) -> (Diagnostic, Option<&'static str>) {
         let names = || self.keys.iter().map(|key| key.name);
         let has_it = |table: &&Self| table.keys.iter().any(|known| known.name == key);
-        let near = nearest(key, names());
-        let (help, meant) = match (tables.iter().find(has_it), near) {
+        // In an upstream `server_name` is rather the one of its TLS.
+        let is_own = key == "server_name" && self.header.starts_with("[upstream");
+        let alias = ALIASES.iter().find(|(alias, _)| *alias == key && !is_own);
+        let alias = alias.and_then(|(_, name)| names().find(|known| known == name));
+        let near = alias.or_else(|| nearest(key, names()));
+        let elsewhere = tables.iter().find(has_it).filter(|_| alias.is_none());
+        let (help, meant) = match (elsewhere, near) {
             (Some(table), _) if !table.header.is_empty() => {
                 (format!("`{key}` is a key of `{}`", table.header), None)
             }
@@ -458,6 +486,7 @@ macro_rules! table {
 
         impl $crate::config::read::Read for $name {
             const EXPECTS: &'static str = "a table";
+            const HEADER: &'static str = $header;
 
             fn read(
                 value: &toml::de::DeValue<'_>,

@@ -140,7 +140,10 @@ impl Word for Bound {
         }
         Size::parse(text)
             .map(|Size(bytes)| Self(Some(bytes)))
-            .map_err(|wrong| Wrong::new(wrong.message, format!("{}, or \"unlimited\"", wrong.help)))
+            .map_err(|wrong| match wrong.help.ends_with('?') {
+                true => wrong,
+                false => Wrong::new(wrong.message, format!("{}, or \"unlimited\"", wrong.help)),
+            })
     }
 }
 
