@@ -1,8 +1,8 @@
 //! From the text of a configuration file to the [`Generation`] the workers run, or to all that is
 //! wrong with it.
 //!
-//! Three steps: TOML with the place of every value ([`read`]), tables as they are written
-//! ([`file`]), what they mean together ([`resolve`]). Each step collects all errors it finds.
+//! Three steps: TOML with the place of every value (`read`), tables as they are written
+//! (`file`), what they mean together (`resolve`). Each step collects all errors it finds.
 
 pub mod error;
 pub mod file;
