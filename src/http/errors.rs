@@ -79,7 +79,7 @@ impl Fault {
             Cause::Unresolved => Self::UPSTREAM_UNRESOLVED,
             Cause::Refused => Self::UPSTREAM_REFUSED,
             Cause::Unreachable => Self::UPSTREAM_UNREACHABLE,
-            Cause::CertificateRejected => Self::UPSTREAM_CERTIFICATE_REJECTED,
+            Cause::CertificateRejected | Cause::CertificateUntrusted => Self::UPSTREAM_CERTIFICATE_REJECTED,
             Cause::Alert => Self::UPSTREAM_TLS_ALERT,
             Cause::NoCommonVersion | Cause::NoCommonCipher | Cause::NoCommonProtocol | Cause::NotTls => {
                 Self::UPSTREAM_TLS_FAILED

@@ -1,9 +1,10 @@
 //! One exchange with an upstream: both bodies at once in one task, with bounded memory.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::task::Poll;
 
-use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use http::Method;
 
@@ -36,7 +37,9 @@ impl<F> Visit<'_, F> {
     ) -> Result<End, End> {
         self.rewrite(upstream, &mut account.request, &account.id);
         let target = changed_target(route, &account.request);
-        let mut attempts = upstream.begin();
+        let request = &account.request;
+        let repeatable = request.method().is_idempotent() && request.body() == BodyLength::None;
+        let mut attempts = upstream.begin(repeatable);
         if let Some(record) = account.record() {
             record.upstream = Some(upstream.settings().name.clone());
         }
@@ -320,7 +323,7 @@ impl Passage<'_, '_, '_> {
             let piece = {
                 let mut next = pin!(self.reader.read());
                 // What is there goes with the head; only a wait is a reason to send.
-                match next.as_mut().now_or_never() {
+                match at_once(next.as_mut()).await {
                     Some(piece) => piece,
                     None => {
                         self.response.flush().await?;
@@ -335,6 +338,16 @@ impl Passage<'_, '_, '_> {
         }
         self.response.finish(self.reader.trailers()).await
     }
+}
+
+/// What a future has to say without waiting. It is polled with the task's own waker: timers of
+/// this runtime wake whoever has polled them first.
+async fn at_once<T>(mut future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// How far a request's body came.
@@ -357,7 +370,7 @@ async fn upload(
     loop {
         let piece = {
             let mut next = pin!(body.read());
-            match next.as_mut().now_or_never() {
+            match at_once(next.as_mut()).await {
                 Some(piece) => piece,
                 None => {
                     writer.flush().await?;

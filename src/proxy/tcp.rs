@@ -25,7 +25,7 @@ impl Proxy {
     ) -> End {
         let upstream = &self.upstreams[upstream];
         record.upstream = Some(upstream.settings().name.clone());
-        let mut attempts = upstream.begin();
+        let mut attempts = upstream.begin(true);
         let connected = upstream.connect(&mut attempts).await;
         record.attempts = attempts.count();
         let (transport, endpoint) = match connected {

@@ -345,7 +345,8 @@ fn a_connection_serves_one_client_after_another() {
 #[test]
 fn a_connection_the_endpoint_has_closed_costs_the_client_nothing() {
     let origin = origin(|mut stream, number| {
-        read_head(&mut stream);
+        // All of it: bytes left unread would make the close a reset.
+        let _ = stream.read(&mut [0; 4096]);
         let _ = write!(
             stream,
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{}",
@@ -354,7 +355,8 @@ fn a_connection_the_endpoint_has_closed_costs_the_client_nothing() {
     });
     let all = serve(&to(&[origin]), |address| {
         for request in [GET, POST, GET, POST] {
-            assert!(ask(address, request).starts_with("HTTP/1.1 200"));
+            let answer = ask(address, request);
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
             pause(20);
         }
     });

@@ -2,11 +2,13 @@
 //!
 //! Host before path before conditions: a route for this very host beats one for `*.example`, which
 //! beats one for any host; then an exact path beats a prefix and a longer prefix a shorter one;
-//! then more conditions (methods, header, listener) beat fewer. Two routes that would still be
-//! equal for some request are a [`Tie`], refused when the table is built.
+//! then more conditions (methods, header, listener) beat fewer, and of as many a listener beats
+//! methods and methods beat headers. Two routes that would still be equal for some request are a
+//! [`Tie`], refused when the table is built.
 
 pub mod normal;
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -220,7 +222,7 @@ impl Table {
         let mut as_get: Option<&Route> = None;
         for route in list.iter().map(|&index| &self.routes[index]) {
             // A route that takes HEAD as it takes GET gives way only to an equal that asks for HEAD.
-            if as_get.is_some_and(|found| conditions(found) > conditions(route)) {
+            if as_get.is_some_and(|found| rank(found) > rank(route)) {
                 break;
             }
             if !takes_all_but_method(route, asked) {
@@ -297,7 +299,7 @@ impl Paths {
         }
         let prefixed = self.prefixes.iter_mut().map(|prefix| &mut prefix.routes);
         for list in self.exact.values_mut().chain(prefixed) {
-            list.sort_by_key(|&index| (usize::MAX - conditions(&routes[index]), index));
+            list.sort_by_key(|&index| (Reverse(rank(&routes[index])), index));
             for (place, &first) in list.iter().enumerate() {
                 for &second in &list[place + 1..] {
                     if may_tie(&routes[first], &routes[second]) {
@@ -330,9 +332,11 @@ pub fn is_below(path: &str, prefix: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || prefix.ends_with('/'))
 }
 
-/// How much a route asks beside host and path.
-fn conditions(route: &Route) -> usize {
-    usize::from(!route.methods.is_empty()) + route.headers.len() + usize::from(route.listener.is_some())
+/// How much a route asks beside host and path; of as many conditions, which kinds decides.
+fn rank(route: &Route) -> (usize, bool, bool) {
+    let (of_listener, of_method) = (route.listener.is_some(), !route.methods.is_empty());
+    let conditions = usize::from(of_method) + route.headers.len() + usize::from(of_listener);
+    (conditions, of_listener, of_method)
 }
 
 fn takes_all_but_method(route: &Route, asked: &Asked<'_>) -> bool {
@@ -368,7 +372,7 @@ fn may_tie(a: &Route, b: &Route) -> bool {
             .iter()
             .all(|(other, wanted)| !other.eq_ignore_ascii_case(name) || wanted == value)
     });
-    conditions(a) == conditions(b) && listeners && methods && headers
+    rank(a) == rank(b) && listeners && methods && headers
 }
 
 #[cfg(test)]

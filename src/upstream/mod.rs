@@ -163,8 +163,10 @@ impl Upstream {
         }
     }
 
-    /// Begins to look for an endpoint: the next one in turn is asked first.
-    pub fn begin(&self) -> Attempts {
+    /// Begins to look for an endpoint: the next one in turn is asked first. What is not
+    /// `repeatable` could not be sent again on another connection, so that idle ones are looked at
+    /// once more before one is leased.
+    pub fn begin(&self, repeatable: bool) -> Attempts {
         let first = self.turn.get();
         self.turn.set((first + 1) % self.endpoints.len().max(1));
         Attempts {
@@ -172,6 +174,7 @@ impl Upstream {
             tried: 0,
             count: 0,
             fresh: false,
+            repeatable,
         }
     }
 
@@ -184,7 +187,10 @@ impl Upstream {
         let mut last = End::new(Side::Upstream, Phase::Connect, Cause::Unresolved);
         while let Some(endpoint) = self.next(attempts) {
             if !attempts.fresh
-                && let Some(idle) = endpoint.pool.take(now(), self.settings.pool_idle_timeout)
+                && let Some(idle) =
+                    endpoint
+                        .pool
+                        .take(now(), self.settings.pool_idle_timeout, attempts.repeatable)
             {
                 attempts.count += 1;
                 self.counters.connection_reused();
@@ -263,6 +269,7 @@ pub struct Attempts {
     count: u32,
     /// The next one has to be connected anew.
     fresh: bool,
+    repeatable: bool,
 }
 
 impl Attempts {
@@ -324,7 +331,11 @@ impl<'u> Lease<'u> {
         let settings = &self.upstream.settings;
         if self.connection.is_reusable() && self.endpoint.still_has(self.address.as_ref()) {
             self.endpoint.pool.give_back(
-                Idle::new(self.connection, self.address, now()),
+                Idle {
+                    connection: self.connection,
+                    address: self.address,
+                    since: now(),
+                },
                 settings.pool_idle_max,
             );
         }

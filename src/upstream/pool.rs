@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use crate::http::h1::client::Connection;
@@ -17,27 +16,11 @@ pub(super) struct Idle {
 }
 
 impl Idle {
-    pub(super) fn new(connection: Box<Connection>, address: Option<Address>, since: Instant) -> Self {
-        let idle = Self {
-            connection,
-            address,
-            since,
-        };
-        // Asks the driver to watch: the wait stays asked, and is the next exchange's wait for its
-        // response as well, so that watching costs nothing. A readiness of before is used up first.
-        let _ = idle.poll() && idle.poll();
-        idle
-    }
-
-    /// Whether its peer has neither closed nor said anything, as far as the driver has heard.
-    fn is_quiet(&self) -> bool {
-        !self.poll() || !self.connection.is_stale()
-    }
-
-    fn poll(&self) -> bool {
-        let mut context = Context::from_waker(Waker::noop());
-        let socket = self.connection.transport().socket();
-        socket.poll_readable(&mut context).is_ready()
+    /// Whether its peer has neither closed nor said anything. The driver hears of that a little
+    /// late and costs nothing; for a request that cannot be tried again the kernel is asked.
+    fn is_quiet(&self, repeatable: bool) -> bool {
+        let is_told = self.connection.is_stale();
+        !is_told && (repeatable || self.connection.transport().socket().peek().is_none())
     }
 }
 
@@ -50,14 +33,14 @@ pub(super) struct Pool {
 impl Pool {
     /// The connection used last, if it is young enough and its peer has neither closed it nor
     /// said anything since. The others stay until they are old: a server closes the oldest first.
-    pub(super) fn take(&self, now: Instant, timeout: Duration) -> Option<Idle> {
+    pub(super) fn take(&self, now: Instant, timeout: Duration, repeatable: bool) -> Option<Idle> {
         loop {
             let idle = self.idle.borrow_mut().pop_back()?;
             if is_old(&idle, now, timeout) {
                 self.idle.borrow_mut().clear(); // the ones below are older still
                 return None;
             }
-            if idle.is_quiet() {
+            if idle.is_quiet(repeatable) {
                 return Some(idle);
             }
         }
@@ -78,7 +61,7 @@ impl Pool {
 
     /// Drops the connections that are too old, and those their peer has closed.
     pub(super) fn sweep(&self, now: Instant, timeout: Duration) {
-        self.retain(|idle| !is_old(idle, now, timeout) && idle.is_quiet());
+        self.retain(|idle| !is_old(idle, now, timeout) && idle.is_quiet(true));
     }
 
     pub(super) fn retain(&self, keep: impl Fn(&Idle) -> bool) {

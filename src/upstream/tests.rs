@@ -52,7 +52,7 @@ fn endpoints_are_asked_in_turn_and_the_next_one_when_one_refuses() {
         );
         let mut asked = Vec::new();
         for _ in 0..4 {
-            let mut attempts = upstream.begin();
+            let mut attempts = upstream.begin(true);
             let (_, endpoint) = upstream.connect(&mut attempts).await.unwrap();
             asked.push((endpoint.name().to_owned(), attempts.count()));
         }
@@ -74,7 +74,7 @@ fn each_endpoint_is_tried_once_and_the_last_end_told() {
             Arc::default(),
             None,
         );
-        let mut attempts = upstream.begin();
+        let mut attempts = upstream.begin(true);
         let end = upstream.connect(&mut attempts).await.err();
         assert_eq!(
             end,
@@ -83,7 +83,7 @@ fn each_endpoint_is_tried_once_and_the_last_end_told() {
         assert_eq!(attempts.count(), 2);
         let missing = EndpointSettings::Address(Address::Unix("/nonexistent/socket".into()));
         let upstream = Upstream::new(settings(vec![missing]), &Default::default(), Arc::default(), None);
-        let end = upstream.connect(&mut upstream.begin()).await.err();
+        let end = upstream.connect(&mut upstream.begin(true)).await.err();
         assert_eq!(
             end,
             Some(End::new(Side::Upstream, Phase::Connect, Cause::Refused))
@@ -104,7 +104,7 @@ fn a_name_is_reached_at_any_of_its_addresses_once_it_has_some() {
             Arc::default(),
             None,
         );
-        let end = upstream.connect(&mut upstream.begin()).await.err();
+        let end = upstream.connect(&mut upstream.begin(true)).await.err();
         assert_eq!(
             end,
             Some(End::new(Side::Upstream, Phase::Connect, Cause::Unresolved))
@@ -114,7 +114,7 @@ fn a_name_is_reached_at_any_of_its_addresses_once_it_has_some() {
             port: good.port(),
             addresses: [bad, good].into(),
         });
-        assert!(upstream.connect(&mut upstream.begin()).await.is_ok());
+        assert!(upstream.connect(&mut upstream.begin(true)).await.is_ok());
         assert_eq!(upstream.endpoints()[0].addresses()[0], Address::Tcp(good));
         // The next generation knows what this one has learnt.
         let next = Upstream::new(
@@ -123,7 +123,7 @@ fn a_name_is_reached_at_any_of_its_addresses_once_it_has_some() {
             Arc::default(),
             Some(&upstream),
         );
-        assert!(next.connect(&mut next.begin()).await.is_ok());
+        assert!(next.connect(&mut next.begin(true)).await.is_ok());
     });
 }
 

@@ -311,6 +311,7 @@ fn a_dead_origin_is_502_and_says_why() {
     let port = free_port();
     let endpoint = format!("127.0.0.1:{port}");
     let atlas = atlas()
+        .expects_log("cannot connect")
         .listens_tls("a.test")
         .text("[[route]]\nupstream = \"app\"")
         .upstream("app", &[&endpoint], "")
@@ -342,6 +343,7 @@ fn the_next_endpoint_is_asked_when_one_refuses() {
     let origin = origin().start();
     let dead = format!("127.0.0.1:{}", free_port());
     let atlas = atlas()
+        .expects_log("cannot connect")
         .top("workers = 1")
         .listens_plain()
         .text("[[route]]\nupstream = \"app\"")
@@ -442,6 +444,7 @@ fn a_connect_that_hangs_is_504_within_its_deadline() {
         })
         .collect();
     let atlas = atlas()
+        .expects_log("cannot connect")
         .listens_plain()
         .text("[[route]]\nupstream = \"app\"")
         .upstream("app", &[&address.to_string()], "connect_timeout = \"300ms\"")

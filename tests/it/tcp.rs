@@ -188,6 +188,7 @@ fn an_idle_relay_ends() {
 fn a_dead_origin_closes_the_client() {
     let dead = format!("127.0.0.1:{}", crate::support::free_port());
     let atlas = atlas()
+        .expects_log("cannot connect")
         .listener(false, "mode = \"tcp\"\nupstream = \"app\"")
         .upstream("app", &[&dead], "")
         .start();
