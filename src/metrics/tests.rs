@@ -133,11 +133,11 @@ fn what_the_workers_counted_is_summed_and_told() {
         (r#"atlas_log_lines_dropped_total{log="error"}"#, 3.0),
         ("atlas_panics_total", 1.0),
         (
-            r#"atlas_upstream_connections_used_total{upstream="app",source="pool"}"#,
+            r#"atlas_upstream_connections_total{upstream="app",source="reused"}"#,
             2.0,
         ),
         (
-            r#"atlas_upstream_connections_used_total{upstream="app",source="new"}"#,
+            r#"atlas_upstream_connections_total{upstream="app",source="new"}"#,
             4.0,
         ),
         (

@@ -184,12 +184,12 @@ fn by_end(families: &mut Families, name: &'static str, help: &'static str, count
 fn upstreams(families: &mut Families, workers: &[Arc<Counters>]) {
     for (upstream, counters) in workers.iter().flat_map(|worker| worker.upstreams()) {
         let labels = vec![("upstream", upstream.to_string())];
-        for (source, count) in [("pool", counters.reused()), ("new", counters.fresh())] {
+        for (source, count) in [("reused", counters.reused()), ("new", counters.fresh())] {
             let mut labels = labels.clone();
             labels.push(("source", source.to_owned()));
             families.counter(
-                "atlas_upstream_connections_used",
-                "Connections to endpoints that were put to use, from the pool or new",
+                "atlas_upstream_connections",
+                "Connections to endpoints put to use: reused from the pool, or new",
                 labels,
                 count,
             );
