@@ -17,7 +17,7 @@ use super::wire::{self, BodyFill, Filled, Output, Sender};
 use crate::buffer::{Buffer, SMALL};
 use crate::drain::Drain;
 use crate::outcome::{Cause, End, Phase, Side};
-use crate::runtime::before;
+use crate::runtime::{self, before};
 use crate::time::Deadline;
 use crate::transport::Transport;
 
@@ -27,6 +27,9 @@ const DISCARD_BYTES_MAX: u64 = 64 * 1024;
 
 /// How long that may take.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a client that has closed its direction is taken for one that still listens.
+const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(1);
 
 const HEAD_TIMED_OUT: Refused = Refused {
     fault: &Fault::REQUEST_TIMED_OUT,
@@ -405,7 +408,12 @@ impl<'c> RequestBody<'c> {
             self.transport.socket().turn().await;
             match self.look() {
                 Some(Ok(Filled::Some)) => {}
-                Some(Ok(Filled::End)) => return client_end(Phase::Response, Cause::Closed),
+                Some(Ok(Filled::End)) => {
+                    // A FIN does not tell a client that has gone from one that has only said all
+                    // it has to say, as `nc -N` does. The second one gets what comes soon.
+                    runtime::sleep(HALF_CLOSED_TIMEOUT).await;
+                    return client_end(Phase::Response, Cause::Closed);
+                }
                 Some(Err(cause)) => return client_end(Phase::Response, cause),
                 None => {
                     if let Err(error) = self.transport.readable().await {
