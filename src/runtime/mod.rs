@@ -6,6 +6,7 @@
 //! waits; catch panics at every task.
 
 mod gate;
+mod pool;
 mod socket;
 mod start;
 

@@ -2,11 +2,9 @@
 
 use std::fmt;
 
-use monoio::blocking::DefaultThreadPool;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
-/// Threads beside each worker for calls that block: opening and reading cold files.
-const BLOCKING_THREADS: usize = 2;
+use super::pool::Pool;
 
 /// Ring entries asked for, largest first: a ring is charged to RLIMIT_MEMLOCK on some kernels.
 const RING_ENTRIES: [u32; 2] = [1024, 256];
@@ -72,7 +70,7 @@ pub fn start<T, F: Future<Output = T>>(
     };
     let mut runtime = RuntimeBuilder::<LegacyDriver>::new()
         .enable_timer()
-        .attach_thread_pool(Box::new(DefaultThreadPool::new(BLOCKING_THREADS)))
+        .attach_thread_pool(Box::new(Pool::new()))
         .build()
         .map_err(|error| format!("neither io_uring ({refusal}) nor epoll ({error}) can be had"))?;
     runtime.block_on(async {
@@ -112,7 +110,7 @@ fn build(entries: u32, single_issuer: bool) -> std::io::Result<RingRuntime> {
         .uring_builder(ring)
         .with_entries(entries)
         .enable_timer()
-        .attach_thread_pool(Box::new(DefaultThreadPool::new(BLOCKING_THREADS)))
+        .attach_thread_pool(Box::new(Pool::new()))
         .build()
 }
 
