@@ -1,5 +1,7 @@
 //! Going away: nothing new, what runs to its end, the rest cut at a deadline.
 
+use std::collections::BTreeSet;
+
 use async_channel::Receiver;
 
 use super::{CUT_TIMEOUT, Event, Failure, IDLE_GRACE_MAX, Source, Supervisor, notify};
@@ -23,7 +25,7 @@ impl<S: Source> Supervisor<S> {
         let end = Deadline::within(timeout);
         let grace = Deadline::within(IDLE_GRACE_MAX.min(timeout / 2));
         let mut left = Left {
-            workers: self.workers.len(),
+            workers: (0..self.workers.len()).collect(),
             cut: 0,
         };
         for (step, until) in [
@@ -33,7 +35,7 @@ impl<S: Source> Supervisor<S> {
         ] {
             self.tell_all(|| Command::Drain(step));
             left.wait(events, until).await?;
-            if left.workers == 0 {
+            if left.workers.is_empty() {
                 break;
             }
         }
@@ -55,21 +57,24 @@ impl<S: Source> Supervisor<S> {
     }
 }
 
-/// Which workers still have connections.
+/// Which workers still have connections. By number: one that is drained says so at each step.
 struct Left {
-    workers: usize,
+    workers: BTreeSet<usize>,
     cut: usize,
 }
 
 impl Left {
     async fn wait(&mut self, events: &Receiver<Event>, until: Deadline) -> Result<(), Failure> {
-        while self.workers > 0 {
+        while !self.workers.is_empty() {
             match before(until, events.recv()).await {
-                Ok(Ok(Event::Worker(worker::Event::Drained(_, cut)))) => {
-                    self.workers -= 1;
-                    self.cut += cut;
+                Ok(Ok(Event::Worker(worker::Event::Drained(number, cut)))) => {
+                    if self.workers.remove(&number) {
+                        self.cut += cut;
+                    }
                 }
-                Ok(Ok(Event::Worker(worker::Event::Died(..)))) => self.workers -= 1,
+                Ok(Ok(Event::Worker(worker::Event::Died(number, _)))) => {
+                    self.workers.remove(&number);
+                }
                 Ok(Ok(Event::Signal(Signal::Stop))) => return Err(Failure::Interrupted),
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) | Err(TimedOut) => return Ok(()),

@@ -25,6 +25,7 @@ mod limits;
 mod metrics;
 mod proxy_protocol;
 mod raw_http1;
+mod regressions;
 mod reload;
 mod routing;
 mod static_files;
