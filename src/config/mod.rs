@@ -69,6 +69,9 @@ impl Lines {
     }
 }
 
+/// Errors of syntax that are shown. A file with more is hardly TOML, and each of its lines an error.
+const SYNTAX_ERRORS_MAX: usize = 20;
+
 /// A file with more is not a configuration.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
@@ -89,25 +92,22 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
 /// As [`load`].
 pub fn load_after(path: &Path, earlier: Option<&Generation>) -> Result<Loaded, Report> {
     let name = path.display().to_string();
-    let text = read_file(path).map_err(|(code, message)| {
-        let source = Source {
-            name: name.clone(),
-            text: String::new(),
+    let bytes = read_file(path).map_err(|(code, message)| {
+        let help = match code {
+            "missing-file" => "name the configuration file with `-c FILE`; `atlas demo` needs none",
+            "unreadable-file" => "let the user that runs Atlas read this file",
+            _ => "name the configuration file with `-c FILE`",
         };
-        let help = "name the configuration file with `-c FILE`";
-        Report::new(
-            source.into(),
-            vec![Diagnostic::whole_file(code, message).help(help)],
-        )
+        alone(&name, "", Diagnostic::whole_file(code, message).help(help))
     })?;
+    let text = String::from_utf8(bytes).map_err(|error| not_utf8(&name, &error))?;
     let folder = path.parent().unwrap_or_else(|| Path::new(""));
     parse_after(&name, &text, folder, earlier)
 }
 
-fn read_file(path: &Path) -> Result<String, (&'static str, String)> {
+fn read_file(path: &Path) -> Result<Vec<u8>, (&'static str, String)> {
     let told = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => ("missing-file", "there is no such file".to_owned()),
-        std::io::ErrorKind::InvalidData => ("bad-file", "the file is not UTF-8 text".to_owned()),
         _ => ("unreadable-file", format!("cannot be read: {error}")),
     };
     let facts = std::fs::metadata(path).map_err(told)?;
@@ -117,7 +117,38 @@ fn read_file(path: &Path) -> Result<String, (&'static str, String)> {
     if facts.len() > FILE_BYTES_MAX {
         return Err(("bad-file", "the file is larger than any configuration".to_owned()));
     }
-    std::fs::read_to_string(path).map_err(told)
+    std::fs::read(path).map_err(told)
+}
+
+/// A report of one thing.
+fn alone(name: &str, text: &str, what: Diagnostic) -> Report {
+    let source = Source {
+        name: name.to_owned(),
+        text: text.to_owned(),
+    };
+    Report::new(source.into(), vec![what])
+}
+
+/// Says where text of another encoding begins; of what is no text at all, nothing is shown.
+fn not_utf8(name: &str, error: &std::string::FromUtf8Error) -> Report {
+    let bytes = error.as_bytes();
+    let code = "bad-file";
+    let is_utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
+    if is_utf16 || bytes.contains(&0) {
+        let (message, help) = match is_utf16 {
+            true => ("the file is UTF-16 text, not UTF-8", "save it as UTF-8"),
+            false => (
+                "the file is not text",
+                "name the configuration file with `-c FILE`",
+            ),
+        };
+        return alone(name, "", Diagnostic::whole_file(code, message).help(help));
+    }
+    // Up to here the text is the same, with each of its bytes where it was.
+    let start = error.utf8_error().valid_up_to();
+    let end = start + char::REPLACEMENT_CHARACTER.len_utf8();
+    let what = Diagnostic::error(code, start..end, "the file is not UTF-8 text").help("save it as UTF-8");
+    alone(name, &String::from_utf8_lossy(bytes), what)
 }
 
 /// As [`load`], of text that is in memory: `name` is for messages, relative paths begin at `folder`.
@@ -172,7 +203,17 @@ fn read(
     }
     // What could not be read may be what everything else refers to: no guesses about it.
     let line = |one: &Diagnostic| one.span.as_ref().map(|span| source.position(span.start).line);
-    let errors: Vec<_> = errors.iter().map(|error| syntax(error, &source.text)).collect();
+    let more = errors.len().saturating_sub(SYNTAX_ERRORS_MAX);
+    let mut errors: Vec<_> = errors
+        .iter()
+        .take(SYNTAX_ERRORS_MAX)
+        .map(|error| syntax(error, &source.text))
+        .collect();
+    if more > 0 {
+        let message = format!("and {more} more places that are not TOML");
+        let help = "the file may be something else: name the configuration file with `-c FILE`";
+        errors.push(Diagnostic::whole_file("syntax", message).help(help));
+    }
     found.retain(|one| errors.iter().all(|error| line(error) != line(one)));
     found.extend(errors);
     None
@@ -193,7 +234,7 @@ fn syntax(error: &toml::de::Error, text: &str) -> Diagnostic {
     let is_about = |words: &[&str]| words.iter().any(|word| error.message().contains(word));
     let help = if is_about(&["duplicate"]) {
         message = format!("{message} `{}`", text.get(span.clone()).unwrap_or_default());
-        "write each key once; tables that may repeat have double brackets: [[route]]"
+        "write each key once; tables that may repeat have double brackets: [[listen]], [[route]]"
     } else if is_about(&["string", "float", "integer", "literal", "date"]) {
         "strings stand in double quotes: key = \"value\""
     } else {

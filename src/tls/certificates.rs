@@ -182,6 +182,9 @@ impl Problem {
             Self::Unreadable(error) if error.kind() == io::ErrorKind::NotFound => {
                 "write the path of a file that exists; relative paths start at the configuration's folder"
             }
+            Self::Unreadable(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                "this is a folder: write the path of the file in it"
+            }
             Self::Unreadable(_) => "let the user that runs Atlas read this file",
             Self::MalformedPem(_) => {
                 "copy the file again, from `-----BEGIN` to the end of the `-----END` line"

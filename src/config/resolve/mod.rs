@@ -244,6 +244,10 @@ impl Resolver<'_> {
         if index.is_none() {
             let help = match nearest(&name.value, names.iter().copied()) {
                 Some(known) => format!("did you mean \"{known}\"?"),
+                None if name.value.contains(':') => {
+                    "write a name here, upstream = \"app\", and [upstream.app] with the address in `endpoints`"
+                        .to_owned()
+                }
                 None => format!(
                     "write a table [upstream.{}] with `endpoints`",
                     toml_key(&name.value)

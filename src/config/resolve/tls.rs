@@ -238,6 +238,7 @@ fn all_or_nothing<T>(part: Option<Option<T>>) -> Option<Option<T>> {
 fn diagnostic(error: &CertificateError, place: &At<PathBuf>) -> Diagnostic {
     let code = match &error.problem {
         Problem::Unreadable(reason) if reason.kind() == io::ErrorKind::NotFound => "missing-file",
+        Problem::Unreadable(reason) if reason.kind() == io::ErrorKind::IsADirectory => "not-a-file",
         Problem::Unreadable(_) => "unreadable-file",
         Problem::MalformedPem(_) => "bad-pem",
         Problem::NoCertificate => "no-certificate",

@@ -71,7 +71,7 @@ fn a_file_that_is_not_there_is_told_by_its_name() {
     assert_eq!(
         report.to_string(),
         "/nonexistent/atlas.toml: error: there is no such file [missing-file]\n  \
-         = help: name the configuration file with `-c FILE`\n"
+         = help: name the configuration file with `-c FILE`; `atlas demo` needs none\n"
     );
 }
 
@@ -83,6 +83,39 @@ fn a_file_that_is_no_text_or_no_file_is_told() {
     fs::write(&binary, [0xff, 0xfe, 0x00]).unwrap();
     assert_eq!(code(&binary), "bad-file");
     assert_eq!(code(folder.path()), "bad-file");
+}
+
+#[test]
+fn a_file_in_another_encoding_is_told_by_the_place_it_shows() {
+    let folder = folder();
+    let path = folder.path().join("latin1.toml");
+    fs::write(&path, b"[listen]\n# caf\xe9 au lait\n").unwrap();
+    let text = load(&path).unwrap_err().to_string();
+    assert!(
+        text.contains("latin1.toml:2:6: error: the file is not UTF-8 text"),
+        "{text}"
+    );
+    assert!(text.contains("save it as UTF-8"), "{text}");
+    fs::write(&path, b"\xff\xfe[\0l\0").unwrap();
+    let text = load(&path).unwrap_err().to_string();
+    assert!(
+        text.contains("UTF-16") && text.contains("save it as UTF-8"),
+        "{text}"
+    );
+    fs::write(&path, b"\x7fELF\xff\0\0").unwrap();
+    let text = load(&path).unwrap_err().to_string();
+    assert!(text.contains("the file is not text"), "{text}");
+}
+
+#[test]
+fn a_file_of_another_kind_does_not_flood_the_terminal() {
+    let text = "worker_connections 768;\n".repeat(3000);
+    let report = parse("nginx.conf", &text, "".as_ref()).unwrap_err();
+    assert_eq!(report.iter().filter(|one| one.code == "syntax").count(), 21);
+    assert!(
+        report.to_string().contains("more places that are not TOML"),
+        "{report}"
+    );
 }
 
 #[test]

@@ -374,6 +374,12 @@ impl Word for Endpoint {
             };
             return Err(Wrong::new("an endpoint is no URL", help));
         }
+        if let Some(address) = v6_without_brackets(text) {
+            return Err(Wrong::new(
+                format!("`{text}` is not an endpoint"),
+                format!("write the address in brackets: \"{address}\""),
+            ));
+        }
         if let Ok(address) = text.parse::<IpAddr>() {
             let with_port = SocketAddr::new(address, 3000);
             return Err(Wrong::new(
@@ -418,6 +424,14 @@ impl Word for Endpoint {
             )),
         }
     }
+}
+
+/// `::1:3000` is an address of its own, and hardly the one that is meant.
+fn v6_without_brackets(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.rsplit_once(':')?;
+    let is_port = port.len() > 1 && port.bytes().all(|byte| byte.is_ascii_digit());
+    let port = port.parse().ok().filter(|_| is_port)?;
+    Some(SocketAddr::new(IpAddr::V6(address.parse().ok()?), port))
 }
 
 /// Labels of letters, digits, `-` and `_`, joined by points.
