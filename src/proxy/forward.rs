@@ -82,6 +82,11 @@ impl<F> Visit<'_, F> {
             Version::Http10 => "1.0 atlas",
             Version::Http11 => "1.1 atlas",
         };
+        if request.version() == Version::Http10 {
+            // RFC 9110 §10.1.1: "A server that receives a 100-continue expectation in an HTTP/1.0
+            // request MUST ignore that expectation." Passed on it would be one of HTTP/1.1.
+            request.fields.remove("expect");
+        }
         // The authority lies in the bytes the fields are pushed to, and has to be kept apart.
         let mut kept = buffer::take_vec();
         kept.extend_from_slice(request.authority().unwrap_or_default().as_bytes());

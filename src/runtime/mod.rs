@@ -38,7 +38,9 @@ pub fn spawn(future: impl Future<Output = ()> + 'static, panicked: impl FnOnce(S
 
 /// Waits for a future, but not longer than until `deadline`.
 ///
-/// Only futures that may be dropped at any time belong here; those of [`Socket`] may.
+/// Only futures that may be dropped at any time belong here; those of [`Socket`] may. All polls
+/// must come from one task: monoio's timers keep the waker of their first, and would wake nobody if
+/// that one belonged to nobody (as `now_or_never`'s does).
 pub async fn before<T>(deadline: Deadline, future: impl Future<Output = T>) -> Result<T, TimedOut> {
     let deadline = monoio::time::Instant::from_std(deadline.instant());
     monoio::time::timeout_at(deadline, future)

@@ -315,6 +315,7 @@ fn a_dead_origin_is_502_and_says_why() {
         .listens_tls("a.test")
         .text("[[route]]\nupstream = \"app\"")
         .upstream("app", &[&endpoint], "")
+        .expects_log("cannot connect")
         .start();
     let mut client = atlas.connect();
     let answer = client.get("/dead");
@@ -348,6 +349,7 @@ fn the_next_endpoint_is_asked_when_one_refuses() {
         .listens_plain()
         .text("[[route]]\nupstream = \"app\"")
         .upstream("app", &[&dead, origin.address()], "")
+        .expects_log("cannot connect")
         .start();
     let mut client = atlas.connect();
     for _ in 0..6 {
@@ -448,6 +450,7 @@ fn a_connect_that_hangs_is_504_within_its_deadline() {
         .listens_plain()
         .text("[[route]]\nupstream = \"app\"")
         .upstream("app", &[&address.to_string()], "connect_timeout = \"300ms\"")
+        .expects_log("cannot connect")
         .start();
     let started = Instant::now();
     let answer = atlas.get("/");
@@ -532,7 +535,7 @@ fn a_client_that_vanishes_frees_the_origins_connection() {
             Ok(Then::Close)
         })
         .start();
-    for tls in [false, true] {
+    for (tls, by_reset) in [(false, true), (true, true), (false, false), (true, false)] {
         let atlas = atlas();
         let atlas = if tls {
             atlas.listens_tls("a.test")
@@ -547,7 +550,13 @@ fn a_client_that_vanishes_frees_the_origins_connection() {
                 (origin.open() == 1).then_some(())
             });
             std::thread::sleep(Duration::from_millis(30));
-            client.reset();
+            // A FIN is what a process that was ended sends; one that only said all it had to say
+            // is waited for a second.
+            if by_reset {
+                client.reset()
+            } else {
+                client.finish()
+            }
             wait_until("the origin's connection is freed", || {
                 (origin.open() == 0).then_some(())
             });
@@ -669,11 +678,19 @@ fn a_client_that_closes_its_direction_gets_its_answer() {
             exchange.answer(200, &[], b"late")
         })
         .start();
-    let atlas = atlas().listens_tls("a.test").forwards_to(&origin).start();
-    let mut client = atlas.connect();
-    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    client.finish();
-    assert_eq!(client.answer().text(), "late");
+    for tls in [false, true] {
+        let atlas = atlas();
+        let atlas = if tls {
+            atlas.listens_tls("a.test")
+        } else {
+            atlas.listens_plain()
+        };
+        let atlas = atlas.forwards_to(&origin).start();
+        let mut client = atlas.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        client.finish();
+        assert_eq!(client.answer().text(), "late");
+    }
 }
 
 #[test]

@@ -44,13 +44,6 @@ fn a_wrong_file_changes_nothing_and_is_reported_in_full() {
     });
     assert!(log.contains("atlas.toml:"), "file and line: {log}");
     assert_eq!(atlas.get("/").text(), "before");
-    assert!(
-        atlas.metric("atlas_reloads_total", &["fail"]) + atlas.metric("atlas_reloads_total", &["refused"])
-            >= 1.0
-            || atlas.metrics().contains("reload"),
-        "{}",
-        atlas.metrics()
-    );
     atlas.rewrite(|_| good.replace("before", "repaired"));
     atlas.reload();
     wait_until("the repaired one serves", || {

@@ -191,6 +191,7 @@ fn a_dead_origin_closes_the_client() {
         .expects_log("cannot connect")
         .listener(false, "mode = \"tcp\"\nupstream = \"app\"")
         .upstream("app", &[&dead], "")
+        .expects_log("cannot connect")
         .start();
     let mut client = atlas.connect();
     client.read_to_end();

@@ -1,8 +1,10 @@
 //! Programs of the machine that play clients and origins: curl, openssl, nginx and others.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::{free_port, wait_until};
 
@@ -23,6 +25,9 @@ pub fn has(program: &str) -> bool {
     found
 }
 
+/// How long a program may take; none of the tests' takes more than seconds.
+const PROGRAM_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Runs a program to its end, with this on its standard input.
 pub fn command(program: &str, arguments: &[&str], input: &[u8]) -> Output {
     let mut child = Command::new(program)
@@ -35,10 +40,34 @@ pub fn command(program: &str, arguments: &[&str], input: &[u8]) -> Output {
     let mut stdin = child.stdin.take().expect("it is piped");
     let input = input.to_vec();
     // A program that stops reading early is fine.
-    let feeder = std::thread::spawn(move || drop(stdin.write_all(&input)));
-    let output = child.wait_with_output().expect("the program ends");
-    feeder.join().expect("the feeder does not panic");
-    output
+    std::thread::spawn(move || drop(stdin.write_all(&input)));
+    let stdout = drain(child.stdout.take().expect("it is piped"));
+    let stderr = drain(child.stderr.take().expect("it is piped"));
+    let started = Instant::now();
+    let status = loop {
+        match child.try_wait().expect("it is our child") {
+            Some(status) => break status,
+            None if started.elapsed() > PROGRAM_TIMEOUT => {
+                let _ = child.kill();
+                panic!("{program} {arguments:?} did not end");
+            }
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    let read = |stream: JoinHandle<Vec<u8>>| stream.join().expect("reading does not panic");
+    Output {
+        status,
+        stdout: read(stdout),
+        stderr: read(stderr),
+    }
+}
+
+fn drain(mut stream: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all);
+        all
+    })
 }
 
 /// A real nginx on a free port, with this inside `server { … }`; `{folder}` is its folder.

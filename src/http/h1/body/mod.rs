@@ -208,6 +208,11 @@ impl Decoder {
             return Err("the trailers are too long");
         }
         let Some(end) = end else {
+            // A peer that ends its lines otherwise would wait for ever for what it has sent.
+            let mut ends = memchr::memchr_iter(b'\n', &bytes[searched..]).map(|at| searched + at);
+            if ends.any(|at| at == 0 || bytes[at - 1] != b'\r') {
+                return Err("a line of the trailers ends in a bare line feed");
+            }
             self.state = State::Trailers(bytes.len());
             return Ok(Step::More);
         };

@@ -403,8 +403,9 @@ fn read_request<'b>(
             ));
         }
         Err(error) => {
-            let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
-            check_request_line(line)?;
+            // Up to its end, not to a bare CR within it: what follows that is part of the fault.
+            let end = memchr::memmem::find(bytes, b"\r\n").unwrap_or(bytes.len());
+            check_request_line(&bytes[..end])?;
             return Err(Refused::malformed(why_not(error)));
         }
     };

@@ -96,8 +96,9 @@ impl<'c> Connection<'c> {
         let mut scan = Scan::default();
         let mut deadline = None;
         loop {
-            if self.input.is_empty() {
-                self.first_bytes().await?;
+            match self.input.is_empty() {
+                true => self.first_bytes().await?,
+                false => self.transport.socket().turn().await,
             }
             match parse::request(&mut self.input, &mut scan, &limits) {
                 Ok(Some(head)) => return Ok(head),
@@ -145,6 +146,8 @@ impl<'c> Connection<'c> {
             let line = first_line(request.fields.bytes.filled());
             return Some(self.answer_refused(&BODY_TOO_LARGE, line, service).await);
         }
+        // One read may hold hundreds of requests: each is a share of this connection's turn.
+        self.transport.socket().worked();
         let state = State::new(&request);
         let end = service
             .answer(Exchange {
