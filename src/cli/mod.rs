@@ -13,6 +13,7 @@ mod version;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Wrong usage or configuration.
@@ -29,8 +30,48 @@ pub fn main() -> ExitCode {
             let is_help = !error.use_stderr();
             // Nobody is left to tell that standard error is closed.
             let _ = error.print();
-            if is_help { ExitCode::SUCCESS } else { WRONG.into() }
+            if is_help {
+                return ExitCode::SUCCESS;
+            }
+            if let Some(tip) = tip(&error) {
+                complain(format_args!("\n  tip: {tip}"));
+            }
+            WRONG.into()
         }
+    }
+}
+
+const AFTER_HELP: &str = "\
+Signals:
+  HUP              Read the configuration again; a wrong one changes nothing
+  USR1             Open the access log again
+  TERM, INT, QUIT  Finish what runs, then end; a second one ends at once
+
+Environment:
+  ATLAS_LOG        How much is logged: error, warn, info (the default), debug
+  ATLAS_DRIVER     `epoll` serves without io_uring; `auto` takes what the kernel has
+
+It ends with 0 if all went well, 1 if it failed, 2 if the usage or the configuration is wrong.";
+
+/// What one who comes from another server may have meant.
+fn tip(error: &clap::Error) -> Option<&'static str> {
+    let word = match error
+        .get(ContextKind::InvalidSubcommand)
+        .or_else(|| error.get(ContextKind::InvalidArg))?
+    {
+        ContextValue::String(word) => word.as_str(),
+        _ => return None,
+    };
+    match (error.kind(), word) {
+        (ErrorKind::ArgumentConflict, _) => Some("options stand behind the command: atlas run -c FILE"),
+        (_, word) if word.ends_with(".toml") => Some("name the file with `-c`: atlas run -c FILE"),
+        (_, "reload" | "-s") => {
+            Some("signals do that: kill -HUP PID reloads, -TERM ends, -USR1 opens logs again")
+        }
+        (_, "stop" | "quit") => Some("kill -TERM PID ends it, after what runs has finished"),
+        (_, "start" | "serve") => Some("the command is `atlas run`"),
+        (_, "test" | "validate" | "configtest") => Some("the command is `atlas check`"),
+        _ => None,
     }
 }
 
@@ -39,8 +80,8 @@ pub fn main() -> ExitCode {
 #[command(
     name = "atlas",
     version,
-    disable_help_subcommand = true,
-    args_conflicts_with_subcommands = true
+    args_conflicts_with_subcommands = true,
+    after_help = AFTER_HELP
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -66,7 +107,7 @@ enum Command {
     /// Serve a site of its own on https://localhost:8443, without any configuration.
     Demo {
         /// Another port.
-        #[arg(long, default_value_t = 8443)]
+        #[arg(long, default_value_t = 8443, value_parser = clap::value_parser!(u16).range(1..))]
         port: u16,
     },
     /// Say what would serve a URL, and which lines of the configuration decide it.

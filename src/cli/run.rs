@@ -12,11 +12,11 @@ use crate::supervisor::{self, Failure, Source};
 /// Serves by the file at `path`.
 pub(super) fn run(path: &Path) -> ExitCode {
     let path = path.to_owned();
-    supervise(move |earlier| config::load_after(&path, earlier))
+    supervise(move |earlier| config::load_after(&path, earlier), || {})
 }
 
-/// Serves by what `source` gives.
-pub(super) fn supervise(source: impl Source) -> ExitCode {
+/// Serves by what `source` gives; calls `started` once it does.
+pub(super) fn supervise(source: impl Source, started: impl FnOnce() + 'static) -> ExitCode {
     let preference = match std::env::var("ATLAS_DRIVER").as_deref() {
         Err(_) | Ok("" | "auto") => Preference::Auto,
         Ok("epoll") => Preference::Epoll,
@@ -35,7 +35,7 @@ pub(super) fn supervise(source: impl Source) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match supervisor::run(source, preference, process) {
+    match supervisor::run(source, preference, process, started) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Configuration(errors)) => {
             super::complain(errors);

@@ -61,3 +61,21 @@ fn what_is_not_there_is_refused() {
         assert!(parse(line).is_err(), "{line}");
     }
 }
+
+#[test]
+fn habits_of_other_servers_get_a_tip() {
+    for (line, word) in [
+        ("atlas reload", "kill -HUP"),
+        ("atlas -s reload", "kill -HUP"),
+        ("atlas stop", "kill -TERM"),
+        ("atlas start", "atlas run"),
+        ("atlas validate", "atlas check"),
+        ("atlas a.toml", "-c FILE"),
+        ("atlas run a.toml", "-c FILE"),
+        ("atlas -c a.toml run", "atlas run -c FILE"),
+    ] {
+        let tip = tip(&parse(line).unwrap_err()).unwrap_or_else(|| panic!("no tip for {line}"));
+        assert!(tip.contains(word), "{line}: {tip}");
+    }
+    assert_eq!(tip(&parse("atlas frobnicate").unwrap_err()), None);
+}

@@ -187,7 +187,7 @@ catalogue! {
     REQUEST_TOO_SLOW = "request_too_slow", REQUEST_TIMEOUT, REQUEST_ERROR,
         "The request came too slowly.",
         "The body came at less than `limits.min_rate` bytes per second after the first seconds.",
-        "Lower `limits.min_rate` if honest clients are that slow; 0 allows any rate.";
+        "Lower `limits.min_rate` if honest clients are that slow; \"0B\" allows any rate.";
     LENGTH_REQUIRED = "length_required", LENGTH_REQUIRED, REQUEST_ERROR,
         "The request must say how long its body is.",
         "An HTTP/1.0 request with POST, PUT or PATCH has no Content-Length, so the end of its body cannot be known.",

@@ -32,11 +32,18 @@ impl BindError {
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot listen on {}: {}", self.address, self.error)?;
+        let is_unix = matches!(self.address, Address::Unix(_));
         f.write_str(match self.error.kind() {
+            io::ErrorKind::AddrInUse if is_unix => {
+                "; another program listens there (`ss -lxp` tells which), or the path is no socket"
+            }
             io::ErrorKind::AddrInUse => "; another program listens there (`ss -ltnp` tells which)",
+            io::ErrorKind::NotFound => "; make the folder first",
+            io::ErrorKind::PermissionDenied if is_unix => {
+                "; let the user that runs Atlas write to the folder"
+            }
             io::ErrorKind::PermissionDenied => {
-                "; ports below 1024 need CAP_NET_BIND_SERVICE (AmbientCapabilities= in systemd), \
-                 Unix sockets a folder that may be written"
+                "; ports below 1024 need root or CAP_NET_BIND_SERVICE (AmbientCapabilities= in systemd)"
             }
             io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
             _ => "",

@@ -13,7 +13,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 46em; margin: 2em auto; 
 table { border-collapse: collapse; width: 100%; }\n\
 th, td { text-align: left; vertical-align: top; padding: .25em .75em .25em 0; border-bottom: 1px solid #8884; }\n\
 th { font-weight: 600; white-space: nowrap; }\ntd { overflow-wrap: anywhere; font-family: ui-monospace, monospace; }\n\
-</style>\n</head>\n<body>\n<h1>Atlas</h1>\n<p>This is what Atlas does for the connection this page came over.</p>\n";
+</style>\n</head>\n<body>\n<h1>Atlas</h1>\n<p>This is what Atlas does for the connection this page came over. \
+See also <a href=\"/echo\">what an origin behind it receives</a>, and <a href=\"/files/\">files</a>.</p>\n";
 
 /// The page for a request. Everything that comes from outside is escaped.
 pub(super) fn page(facts: &ConnectionFacts, request: &RequestHead, id: &RequestId, scheme: &str) -> String {

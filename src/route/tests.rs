@@ -208,7 +208,7 @@ fn naive<'t>(routes: &'t [Route], asked: &Asked<'_>) -> Option<&'t Route> {
         };
         let takes = takes_all_but_method(route, asked)
             && (route.methods.is_empty() || route.methods.contains(asked.method));
-        takes.then(|| (host_rank, path_rank, super::rank(route)))
+        takes.then(|| (host_rank, path_rank, rank(route)))
     };
     routes
         .iter()

@@ -73,12 +73,18 @@ enum Event {
     Resolved(Resolved),
 }
 
-/// Runs Atlas until it is drained, on the calling thread, which should be the main one.
+/// Runs Atlas until it is drained, on the calling thread, which should be the main one. `started`
+/// is called once, when all workers accept.
 ///
 /// # Errors
 ///
 /// See [`Failure`].
-pub fn run(source: impl Source, preference: Preference, process: Arc<Process>) -> Result<(), Failure> {
+pub fn run(
+    source: impl Source,
+    preference: Preference,
+    process: Arc<Process>,
+    started: impl FnOnce() + 'static,
+) -> Result<(), Failure> {
     let loaded = source(None).map_err(Failure::Configuration)?;
     warn(&loaded.warnings);
     let signals = Signals::catch().map_err(|error| format!("cannot catch signals: {error}"))?;
@@ -92,6 +98,7 @@ pub fn run(source: impl Source, preference: Preference, process: Arc<Process>) -
             .watch(move |signal| drop(to_signals.try_send(Event::Signal(signal))))
             .map_err(|error| format!("cannot watch for signals: {error}"))?;
         supervisor.started(&events).await?;
+        started();
         supervisor.supervise(&events).await
     })?
 }
@@ -212,7 +219,7 @@ impl<S: Source> Supervisor<S> {
 
     fn handle_early(&self, event: Event) -> Result<(), Failure> {
         match event {
-            Event::Signal(Signal::Stop) => Err(Failure::Interrupted),
+            Event::Signal(Signal::Stop) => Err("stopped by a signal before it served".to_owned().into()),
             Event::Worker(worker::Event::Died(number, why)) => {
                 Err(format!("worker {number} cannot run: {why}").into())
             }
@@ -265,7 +272,7 @@ impl<S: Source> Supervisor<S> {
         let (source, generation) = (self.source.clone(), self.generation.clone());
         // Reads files and checks keys: not on the thread that answers health checks.
         let loaded = runtime::blocking(move || source(Some(&generation))).await?;
-        let loaded = loaded.map_err(|errors| errors.to_string())?;
+        let loaded = loaded.map_err(|errors| errors.to_string().trim_end().to_owned())?;
         warn(&loaded.warnings);
         let generation = Generation {
             number: self.generation.number + 1,
@@ -376,7 +383,7 @@ fn resolver(generation: &Generation, tell: &Sender<Event>) -> Result<Resolver, S
 
 fn warn(warnings: &Report) {
     if !warnings.is_empty() {
-        tracing::warn!("{warnings}");
+        tracing::warn!("{}", warnings.to_string().trim_end());
     }
 }
 

@@ -2,12 +2,14 @@
 
 mod origin;
 
+use std::cell::Cell;
 use std::fmt::Write;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use crate::config::{self, Loaded, Report};
 use crate::generation::Generation;
@@ -15,9 +17,9 @@ use crate::route::{Action, Table};
 
 /// Starts the demo on a port of the loopback interface, until Ctrl-C.
 pub(super) fn run(port: u16) -> ExitCode {
-    let started = Folder::make().and_then(|folder| Ok((origin::start()?, folder)));
-    let (origin, folder) = match started {
-        Ok(started) => started,
+    let made = Folder::make(port).and_then(|folder| Ok((origin::start()?, folder)));
+    let (origin, folder) = match made {
+        Ok(made) => made,
         Err(error) => {
             super::complain(format_args!("the demo cannot start: {error}"));
             return ExitCode::FAILURE;
@@ -28,8 +30,17 @@ pub(super) fn run(port: u16) -> ExitCode {
         let folder = folder.path.clone();
         move |_: Option<&Generation>| load(&text, &folder)
     };
-    super::answer(welcome(port, &folder.path));
-    super::run::supervise(load)
+    let welcome = welcome(port, &folder.path);
+    let started = Rc::new(Cell::new(false));
+    let told = started.clone();
+    let code = super::run::supervise(load, move || {
+        told.set(true);
+        super::answer(welcome);
+    });
+    if !started.get() {
+        super::complain("the demo cannot start; `atlas demo --port 9443` takes another port");
+    }
+    code
 }
 
 fn load(text: &str, folder: &Path) -> Result<Loaded, Report> {
@@ -57,6 +68,10 @@ fn configuration(port: u16, origin: SocketAddr) -> String {
 cert = "localhost.crt"
 key = "localhost.key"
 
+# Whoever presses Ctrl-C wants it to be over.
+[timeouts]
+drain = "500ms"
+
 [[route]]
 path_exact = "/"
 respond = 200
@@ -78,8 +93,7 @@ endpoints = ["{origin}"]
 }
 
 fn welcome(port: u16, folder: &Path) -> String {
-    let certificate = folder.join("localhost.crt");
-    let certificate = certificate.display();
+    let certificate = quoted(&folder.join("localhost.crt").to_string_lossy());
     format!(
         "Atlas demo on https://localhost:{port}\n\n\
          \x20 /        what Atlas does for this very connection\n\
@@ -90,28 +104,33 @@ fn welcome(port: u16, folder: &Path) -> String {
     )
 }
 
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-".contains(letter);
+    if word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// The demo's files, for as long as it runs.
 struct Folder {
     path: PathBuf,
 }
 
 impl Folder {
-    fn make() -> io::Result<Self> {
+    fn make(port: u16) -> io::Result<Self> {
         let path = std::env::temp_dir().join(format!("atlas-demo-{}", std::process::id()));
         // Not there before and nobody else's: a key is about to be written.
         std::fs::DirBuilder::new().mode(0o700).create(&path)?;
         let folder = Self { path };
-        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-        let made = rcgen::generate_simple_self_signed(names).map_err(io::Error::other)?;
-        std::fs::write(folder.path.join("localhost.crt"), made.cert.pem())?;
-        std::fs::write(
-            folder.path.join("localhost.key"),
-            made.signing_key.serialize_pem(),
-        )?;
+        let (certificate, key) = certificate().map_err(io::Error::other)?;
+        std::fs::write(folder.path.join("localhost.crt"), certificate)?;
+        std::fs::write(folder.path.join("localhost.key"), key)?;
         std::fs::create_dir(folder.path.join("site"))?;
         std::fs::write(
             folder.path.join("site/index.html"),
-            include_str!("site/index.html"),
+            include_str!("site/index.html").replace("8443", &port.to_string()),
         )?;
         Ok(folder)
     }
@@ -120,5 +139,31 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A certificate that signs itself, and its key, in PEM.
+fn certificate() -> Result<(String, String), rcgen::Error> {
+    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let mut wanted = rcgen::CertificateParams::new(names)?;
+    wanted
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "localhost, for the demo of Atlas");
+    let key = rcgen::KeyPair::generate()?;
+    Ok((wanted.self_signed(&key)?.pem(), key.serialize_pem()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_to_try_is_one_for_a_shell() {
+        let text = welcome(8443, Path::new("/tmp/it's here"));
+        assert!(
+            text.contains(r"curl --cacert '/tmp/it'\''s here/localhost.crt' https://localhost:8443/echo"),
+            "{text}"
+        );
+        assert!(welcome(1, Path::new("/tmp/a-1")).contains("--cacert /tmp/a-1/localhost.crt "));
     }
 }

@@ -58,6 +58,9 @@ fn serve(connection: &TcpStream) -> io::Result<()> {
         let mut answer = b"What the origin behind Atlas received:\n\n".to_vec();
         answer.extend_from_slice(head.as_bytes());
         answer.extend_from_slice(&body);
+        if answer.last() != Some(&b'\n') {
+            answer.push(b'\n'); // a shell's prompt begins in its own line
+        }
         let is_head = head.starts_with("HEAD ");
         let fields = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n{}\r\n",
