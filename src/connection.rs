@@ -97,14 +97,13 @@ async fn run(
         let header = proxy_protocol::read(&socket, deadline).await?;
         learn_addresses(Rc::make_mut(facts), header);
     }
-    let transport = secure(socket, listener, deadline, serving, Rc::make_mut(facts)).await?;
+    // What an idle HTTP connection does not need is boxed: this future is what it costs.
+    let transport = Box::pin(secure(socket, listener, deadline, serving, Rc::make_mut(facts))).await?;
     let end = match listener.mode {
         Mode::Http => http(&transport, listener, serving, facts).await,
         Mode::Tcp(upstream) => {
-            serving
-                .proxy
-                .pass(upstream, &transport, &serving.drain, record)
-                .await
+            let pass = serving.proxy.pass(upstream, &transport, &serving.drain, record);
+            Box::pin(pass).await
         }
     };
     record.bytes_in = transport.bytes_in();
@@ -116,7 +115,7 @@ async fn run(
         .counters
         .bytes_moved(Direction::ToDownstream, transport.bytes_out());
     if ends_in_order(end) {
-        transport.close(Deadline::within(CLOSE_TIMEOUT)).await;
+        Box::pin(transport.close(Deadline::within(CLOSE_TIMEOUT))).await;
     }
     drop(slot); // held to here: a connection that is closing still is one
     Ok(end)
@@ -220,4 +219,20 @@ fn learn_addresses(facts: &mut ConnectionFacts, header: proxy_protocol::Header) 
 
 fn who(address: Option<SocketAddr>) -> String {
     address.map_or_else(|| "unix".to_owned(), |address| address.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a future of this function would take, without making one.
+    fn size_of_future<A, B, F: Future>(_: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_future_stays_small() {
+        let bytes = size_of_future(|accepted, serving: &'static Serving| serve(accepted, serving));
+        assert!(bytes <= 4096, "one connection costs {bytes} bytes of future");
+    }
 }

@@ -29,11 +29,12 @@ pub struct TimedOut;
 ///
 /// `panicked` is told what a panic said; the panic ends this task and nothing else.
 pub fn spawn(future: impl Future<Output = ()> + 'static, panicked: impl FnOnce(String) + 'static) {
-    monoio::spawn(async move {
-        if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
+    // Not an async block: one would hold the future twice, before and after its first poll.
+    monoio::spawn(AssertUnwindSafe(future).catch_unwind().map(|ended| {
+        if let Err(panic) = ended {
             panicked(panic_text(&*panic));
         }
-    });
+    }));
 }
 
 /// Waits for a future, but not longer than until `deadline`.

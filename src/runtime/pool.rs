@@ -37,7 +37,19 @@ impl Pool {
         });
         match started {
             Ok(_) => self.threads.set(self.threads.get() + 1),
-            Err(error) => tracing::warn!(%error, "cannot start a thread for calls that block"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot start a thread for calls that block");
+                self.run_here();
+            }
+        }
+    }
+
+    /// Without any thread a slow worker is better than one whose callers wait for ever.
+    fn run_here(&self) {
+        if self.threads.get() == 0
+            && let Ok(task) = self.waiting.try_recv()
+        {
+            task.run();
         }
     }
 }

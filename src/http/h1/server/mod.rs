@@ -149,13 +149,13 @@ impl<'c> Connection<'c> {
         // One read may hold hundreds of requests: each is a share of this connection's turn.
         self.transport.socket().worked();
         let state = State::new(&request);
-        let end = service
-            .answer(Exchange {
-                body: super::super::RequestBody::H1(RequestBody::new(self, &state, &request)),
-                response: super::super::Responder::H1(Responder::new(self, &state, &request)),
-                request,
-            })
-            .await;
+        let exchange = Exchange {
+            body: super::super::RequestBody::H1(RequestBody::new(self, &state, &request)),
+            response: super::super::Responder::H1(Responder::new(self, &state, &request)),
+            request,
+        };
+        // Boxed: an idle connection must not hold the memory of an exchange.
+        let end = Box::pin(service.answer(exchange)).await;
         self.after(&state, end).await
     }
 
