@@ -105,7 +105,10 @@ pub fn load_after(path: &Path, earlier: Option<&Generation>) -> Result<Loaded, R
     parse_after(&name, &text, folder, earlier)
 }
 
-#[expect(clippy::disallowed_methods, reason = "read by the supervisor, not by a worker")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "read by the supervisor, not by a worker"
+)]
 fn read_file(path: &Path) -> Result<Vec<u8>, (&'static str, String)> {
     let told = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => ("missing-file", "there is no such file".to_owned()),

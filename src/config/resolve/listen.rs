@@ -168,7 +168,11 @@ impl<'a> Resolver<'a> {
                 "address" => address(listen).map(|address| address.to_string()),
                 _ => name(listen),
             };
-            let message = format!("two listeners have the {what} `{}`", shown.unwrap_or_default());
+            let shown = shown.unwrap_or_default();
+            let message = match address(listen) == address(other) || what == "name" {
+                true => format!("two listeners have the {what} `{shown}`"),
+                false => format!("`{shown}` and the address of another listener take the same connections"),
+            };
             let diagnostic = Diagnostic::error(code, place, message)
                 .help(format!("give one of them another {what}, or leave it out"))
                 .related(other.span.clone(), "the other one");
@@ -246,7 +250,20 @@ pub(super) fn name(listen: &Listen) -> Option<String> {
 }
 
 fn have_one_address(a: &Listen, b: &Listen) -> bool {
-    address(a).is_some() && address(a) == address(b)
+    address(a)
+        .zip(address(b))
+        .is_some_and(|(a, b)| cannot_both_be_bound(&a, &b))
+}
+
+/// The same one; or all addresses of a family, and one of them: the kernel lets only one program
+/// listen there, and a listener whose port somebody else has cannot be told from one of our own.
+pub(super) fn cannot_both_be_bound(a: &Address, b: &Address) -> bool {
+    match (a, b) {
+        (Address::Tcp(a), Address::Tcp(b)) if a.is_ipv4() == b.is_ipv4() && a.port() == b.port() => {
+            a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified()
+        }
+        _ => a == b,
+    }
 }
 
 fn have_one_name(a: &Listen, b: &Listen) -> bool {
