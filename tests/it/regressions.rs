@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::support::{atlas, on_both_drivers, origin, wait_until};
+use crate::support::{Then, atlas, on_both_drivers, origin, wait_until};
 
 #[test]
 fn a_worker_with_nothing_to_do_does_not_end_the_drain_of_another() {
@@ -32,4 +32,36 @@ fn a_worker_with_nothing_to_do_does_not_end_the_drain_of_another() {
         assert_eq!(client.answer().text(), "slow");
         assert_eq!(atlas.exit_code(), 0);
     });
+}
+
+#[test]
+fn a_client_that_has_said_all_gets_all_of_a_long_answer() {
+    // A FIN alone ended the exchange after a while, in the middle of an answer that was coming.
+    let origin = origin()
+        .handles("/long", |exchange| {
+            exchange.read_body()?;
+            exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n")?;
+            for _ in 0..7 {
+                std::thread::sleep(Duration::from_secs(1));
+                exchange.send("x")?;
+            }
+            Ok(Then::Keep)
+        })
+        .start();
+    let atlas = atlas().listens_tls("a.test").forwards_to(&origin).start();
+    let mut client = atlas.connect();
+    client.send("GET /long HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    client.finish();
+    assert_eq!(client.answer().text(), "xxxxxxx");
+    assert_eq!(atlas.exchange("/long")["cause"], "finished");
+}
+
+#[test]
+fn an_absolute_target_without_host_becomes_one_with_host() {
+    // HTTP/1.0 may leave Host out; what Atlas sends on is HTTP/1.1 and must have it.
+    let origin = origin().start();
+    let atlas = atlas().listens_plain().forwards_to(&origin).start();
+    let answer = atlas.send("GET http://a.test/x HTTP/1.0\r\n\r\n");
+    assert_eq!(answer.status, 200);
+    assert_eq!(origin.request().head.field("host"), Some("a.test"));
 }

@@ -371,8 +371,8 @@ fn parse_request(input: &mut Buffer, length: usize, fields_max: usize) -> Result
             return Err(refused);
         }
     };
-    if let (Some(authority), true) = (target.authority, parts.facts.hosts > 0) {
-        replace_host(&mut fields, authority);
+    if let Some(authority) = target.authority {
+        state_host(&mut fields, authority);
     }
     Ok(RequestHead {
         method: parts.method,
@@ -781,13 +781,15 @@ impl Target {
     }
 }
 
-/// What is sent on says the same host everywhere.
-fn replace_host(fields: &mut Fields, authority: Span) {
+/// What is sent on says the same host everywhere, and says one: HTTP/1.0 may leave Host out.
+fn state_host(fields: &mut Fields, authority: Span) {
     let mut lines = std::mem::take(&mut fields.lines);
-    for (name, value) in &mut lines {
-        if fields.value(*name).eq_ignore_ascii_case(b"host") {
-            *value = authority;
-        }
+    let host = lines
+        .iter_mut()
+        .find(|(name, _)| fields.value(*name).eq_ignore_ascii_case(b"host"));
+    match host {
+        Some((_, value)) => *value = authority,
+        None => lines.push((fields.store(b"Host"), authority)),
     }
     fields.lines = lines;
 }

@@ -28,8 +28,9 @@ const DISCARD_BYTES_MAX: u64 = 64 * 1024;
 /// How long that may take.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a client that has closed its direction is taken for one that still listens.
-const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a client that has closed its direction, and that nothing is sent to, is taken for one
+/// that still listens.
+const HALF_CLOSED_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 5000 });
 
 const HEAD_TIMED_OUT: Refused = Refused {
     fault: &Fault::REQUEST_TIMED_OUT,
@@ -413,8 +414,9 @@ impl<'c> RequestBody<'c> {
                 Some(Ok(Filled::Some)) => {}
                 Some(Ok(Filled::End)) => {
                     // A FIN does not tell a client that has gone from one that has only said all
-                    // it has to say, as `nc -N` does. The second one gets what comes soon.
-                    runtime::sleep(HALF_CLOSED_TIMEOUT).await;
+                    // it has to say, as `nc -N` does. The second one gets what comes soon, and
+                    // all of it: the first one's kernel answers what is sent with a reset.
+                    self.nothing_is_sent_for(HALF_CLOSED_TIMEOUT).await;
                     return client_end(Phase::Response, Cause::Closed);
                 }
                 Some(Err(cause)) => return client_end(Phase::Response, cause),
@@ -426,6 +428,16 @@ impl<'c> RequestBody<'c> {
             }
             if self.input.borrow().len() >= SMALL {
                 pending::<()>().await;
+            }
+        }
+    }
+
+    async fn nothing_is_sent_for(&self, time: Duration) {
+        loop {
+            let sent = self.transport.bytes_out();
+            runtime::sleep(time).await;
+            if self.transport.bytes_out() == sent {
+                return;
             }
         }
     }
