@@ -65,3 +65,28 @@ fn an_absolute_target_without_host_becomes_one_with_host() {
     assert_eq!(answer.status, 200);
     assert_eq!(origin.request().head.field("host"), Some("a.test"));
 }
+
+#[test]
+fn a_pause_before_a_body_is_not_slowness() {
+    // The least rate was asked before the bytes that ended the pause were counted; and a client
+    // that waited for 100 Continue was blamed for the origin's time.
+    let pause = Duration::from_secs(6); // longer than the grace
+    let origin = origin()
+        .handles("/thinks", move |exchange| {
+            std::thread::sleep(pause);
+            exchange.send("HTTP/1.1 100 Continue\r\n\r\n")?;
+            exchange.read_body()?;
+            exchange.answer(200, &[], b"")
+        })
+        .start();
+    let atlas = atlas().listens_plain().forwards_to(&origin).start();
+    let mut expecting = atlas.connect();
+    expecting
+        .send("POST /thinks HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    let mut pausing = atlas.connect();
+    pausing.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5000\r\n\r\n");
+    std::thread::sleep(pause);
+    assert_eq!(pausing.send([b'x'; 5000]).answer().status, 200);
+    assert_eq!(expecting.head().unwrap().word(1), "100");
+    assert_eq!(expecting.send("12345").answer().status, 200);
+}

@@ -127,6 +127,8 @@ pub(super) struct BodyFill {
     pub(super) pace: Pace,
     /// The last read filled the buffer, or much is known to come: the next gets a large one.
     pub(super) bulk: bool,
+    /// The peer waits for somebody's word: what it takes to come is not its slowness.
+    pub(super) excused: bool,
 }
 
 impl BodyFill {
@@ -136,22 +138,29 @@ impl BodyFill {
             min_rate,
             pace: Pace::default(),
             bulk: left.is_some_and(|left| left >= LARGE as u64),
+            excused: false,
         }
     }
 
     /// Reads into `input`, waiting if nothing is there.
     pub(super) async fn fill(&mut self, transport: &Transport, input: &mut Buffer) -> Result<Filled, Cause> {
         transport.socket().turn().await;
+        let before = input.len();
+        let mut waited = Duration::ZERO;
         loop {
             if let Some(result) = try_fill(transport, input, self.bulk) {
-                self.pace.count(input.len());
+                self.pace.count(input.len().saturating_sub(before));
                 self.bulk |= input.space().is_empty();
-                return result;
+                // Judged with what the wait has brought: a pause before much is not slowness.
+                return match waited.is_zero() || self.pace.keeps(waited, self.min_rate) {
+                    true => result,
+                    false => Err(Cause::TooSlow),
+                };
             }
             let began = now();
             readable(transport, Deadline::after(began, self.timeout)).await?;
-            if !self.pace.keeps(now() - began, self.min_rate) {
-                return Err(Cause::TooSlow);
+            if !std::mem::take(&mut self.excused) {
+                waited += now() - began;
             }
         }
     }

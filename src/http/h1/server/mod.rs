@@ -325,7 +325,10 @@ impl<'c> RequestBody<'c> {
             state,
             input: RefCell::new(std::mem::take(&mut connection.input)),
             told: 0,
-            fill: BodyFill::new(settings.body_timeout, settings.min_rate, decoder.left()),
+            fill: BodyFill {
+                excused: request.expects_continue,
+                ..BodyFill::new(settings.body_timeout, settings.min_rate, decoder.left())
+            },
             decoder: Some(decoder),
             content: 0,
             content_max: settings.body_bytes_max.unwrap_or(u64::MAX),
