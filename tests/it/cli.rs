@@ -217,7 +217,7 @@ fn a_port_that_is_taken_is_said_with_its_number() {
     let port = taken.local_addr().unwrap().port();
     let configuration = SMALLEST
         .replace("0.0.0.0", "127.0.0.1")
-        .replace(":443", &port.to_string());
+        .replace("443", &port.to_string());
     let (_folder, file) = written(&configuration);
     let output = run(&["run", "-c", file.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));

@@ -1,6 +1,6 @@
 //! What once went wrong: each test fails without the fix it came with.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -89,4 +89,39 @@ fn a_pause_before_a_body_is_not_slowness() {
     assert_eq!(pausing.send([b'x'; 5000]).answer().status, 200);
     assert_eq!(expecting.head().unwrap().word(1), "100");
     assert_eq!(expecting.send("12345").answer().status, 200);
+}
+
+// A body's next piece was first asked for with a waker that belonged to nobody. monoio's timers keep
+// the waker of their first poll, so the deadline between two pieces never woke anyone. Unit tests
+// had missed it because their sockets were never silent for longer than their deadlines.
+#[test]
+fn a_body_that_stops_meets_its_deadline_without_another_event() {
+    let origin = origin()
+        .handles("/down", |exchange| {
+            exchange.read_body()?;
+            exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")?;
+            exchange.wait_for_close();
+            Ok(Then::Close)
+        })
+        .start();
+    let atlas = atlas()
+        .top("workers = 1")
+        .listens_plain()
+        .forwards_to_with(&origin, "idle_timeout = \"300ms\"")
+        .text("[timeouts]\nbody = \"300ms\"")
+        .start();
+    for request in [
+        "GET /down HTTP/1.1\r\nHost: a.test\r\n\r\n",
+        "POST /up HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\nhalf",
+    ] {
+        let mut client = atlas.connect();
+        let started = Instant::now();
+        client.send(request);
+        client.read_to_end();
+        assert!(
+            started.elapsed() < Duration::from_secs(3),
+            "{request}: {:?}",
+            started.elapsed()
+        );
+    }
 }
