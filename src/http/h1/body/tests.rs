@@ -101,7 +101,7 @@ const CHUNKED: &[(&str, &str)] = &[
     ("6\r\nhello\r\n0\r\n\r\n", "hello\r!"),
     ("5\r\nhello\r\n\r\n0\r\n\r\n", "hello!"),
     ("0\n\n", "!"),
-    ("0\r\n\n", "…"),
+    ("0\r\n\n", "!"),
     ("0\r\n\rx", "…"),
     // Not yet.
     ("", "…"),
