@@ -448,7 +448,9 @@ impl Stream {
     fn new(socket: Socket, tls: Option<&Arc<rustls::ServerConfig>>) -> Self {
         let limit = Some(Duration::from_secs(60));
         let _ = match &socket {
-            Socket::Tcp(stream) => stream.set_nodelay(true).and(stream.set_read_timeout(limit)),
+            Socket::Tcp(stream) => stream
+                .set_nodelay(true)
+                .and_then(|()| stream.set_read_timeout(limit)),
             Socket::Unix(stream) => stream.set_read_timeout(limit),
         };
         let tls = tls.map(|config| {
