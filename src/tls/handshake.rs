@@ -57,10 +57,7 @@ pub async fn accept_hello(hello: Hello, settings: &Settings, deadline: Deadline)
             let transport = Transport::rustls_server(socket, connection, unread);
             Ok(Secured { transport, facts })
         }
-        Err(stop) => Err(Failed {
-            offered: Some(offered),
-            ..stop.into_failed(Peer::Client)
-        }),
+        Err(stop) => Err(stop.into_failed(Peer::Client).after(offered)),
     }
 }
 

@@ -63,10 +63,8 @@ pub async fn peek(socket: Socket, deadline: Deadline) -> Result<Hello, Failed> {
             }
             Err(Stop::Cause(Cause::NotTls).into_failed(Peer::Client))
         }
-        Err(stop) => Err(Failed {
-            offered: (!offered.is_empty()).then_some(offered),
-            ..stop.into_failed(Peer::Client)
-        }),
+        Err(stop) if offered.is_empty() => Err(stop.into_failed(Peer::Client)),
+        Err(stop) => Err(stop.into_failed(Peer::Client).after(offered)),
     }
 }
 

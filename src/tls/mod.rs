@@ -14,7 +14,7 @@ pub use hello::{Hello, peek};
 pub use offered::Offered;
 pub use settings::{Build, ClientBuild, ClientSettings, Settings, Version};
 
-use crate::outcome::{Carrier, End};
+use crate::outcome::{Carrier, Cause, End};
 use crate::transport::Transport;
 
 /// A connection whose handshake went through.
@@ -54,6 +54,18 @@ pub struct Failed {
     pub alert: Option<Alert>,
     /// The reason in the words of rustls, where it is rustls that refused.
     pub reason: Option<rustls::Error>,
+}
+
+impl Failed {
+    /// The failure of a client that had offered this.
+    fn after(mut self, offered: Offered) -> Self {
+        // rustls misses the extensions of TLS 1.2 before it looks at the version.
+        if self.end.cause == Cause::NoCommonCipher && offered.is_before_tls12() {
+            self.end.cause = Cause::NoCommonVersion;
+        }
+        self.offered = Some(offered);
+        self
+    }
 }
 
 impl From<End> for Failed {

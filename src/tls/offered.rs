@@ -35,6 +35,14 @@ impl Offered {
         let method = self.records.split(|byte| *byte == b' ').next().unwrap_or(&[]);
         METHODS.contains(&method)
     }
+
+    /// Whether it is the ClientHello of one who speaks no version Atlas does.
+    pub(super) fn is_before_tls12(&self) -> bool {
+        let message = handshake_bytes(&self.records);
+        let mut offer = Offer::default();
+        let _ = offer.read(&mut Reader(&message)); // such old ones may end before the extensions
+        !offer.suites.is_empty() && offer.versions.iter().all(|version| *version < 0x0303)
+    }
 }
 
 const METHODS: [&[u8]; 8] = [

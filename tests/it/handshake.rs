@@ -49,6 +49,24 @@ fn a_minimum_version_is_kept() {
 }
 
 #[test]
+fn a_client_of_tls_1_1_is_told_apart_by_its_version() {
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .text(HELLO)
+        .expects_log("handshake")
+        .start();
+    let mut client = TcpStream::connect(atlas.address()).unwrap();
+    // Version 1.1, 32 random bytes, no session, one suite, no compression, no extensions.
+    let hello = [&[3, 2][..], &[7; 32], &[0, 0, 2, 0, 0x2f, 1, 0]].concat();
+    let size = u8::try_from(hello.len()).unwrap();
+    client
+        .write_all(&[&[22, 3, 1, 0, size + 4, 1, 0, 0, size], &hello[..]].concat())
+        .unwrap();
+    let record = atlas.record("the refused handshake", |record| record["phase"] == "handshake");
+    assert_eq!(record["cause"], "no_common_version", "{record}");
+}
+
+#[test]
 fn certificates_are_chosen_by_name() {
     let (exact, wild) = (cert(&["b.test"]), cert(&["*.b.test"]));
     let default = cert(&["a.test"]);
