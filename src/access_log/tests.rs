@@ -410,3 +410,26 @@ fn wait_until(mut condition: impl FnMut() -> bool) {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn every_key_of_a_record_is_documented() {
+    let document = include_str!("../../docs/operation.md");
+    let source = include_str!("format.rs");
+    for call in [
+        "text",
+        "text_if",
+        "number",
+        "number_if",
+        "duration",
+        "address",
+        "key",
+    ] {
+        for rest in source.split(&format!(".{call}(\"")).skip(1) {
+            let key = rest.split('"').next().unwrap();
+            assert!(
+                document.contains(&format!("`{key}`")),
+                "no `{key}` in docs/operation.md"
+            );
+        }
+    }
+}

@@ -213,3 +213,20 @@ fn counters_of_a_name_are_made_once() {
         .collect();
     assert_eq!(totals, [("a", 2), ("b", 1)]);
 }
+
+#[test]
+fn every_metric_and_every_word_of_an_end_is_documented() {
+    let document = include_str!("../../docs/operation.md");
+    let names = include_str!("text.rs")
+        .split('"')
+        .filter(|text| text.starts_with("atlas_"));
+    let sides = Side::ALL.iter().map(|side| side.as_str());
+    let phases = Phase::ALL.iter().map(|phase| phase.as_str());
+    let causes = Cause::ALL.iter().map(|cause| cause.as_str());
+    for word in names.chain(sides).chain(phases).chain(causes) {
+        assert!(
+            document.contains(&format!("`{word}`")),
+            "no `{word}` in docs/operation.md"
+        );
+    }
+}
