@@ -149,7 +149,14 @@ def start_origin(stack, options):
         server {{
             listen 127.0.0.1:{PORTS['origin']} backlog=4096;
             root {RUN}/www;
-            location = /sink {{ return 200 "taken"; }}
+            # Read whole before it is answered: an early answer would let a proxy drop the rest.
+            location = /sink {{
+                proxy_request_buffering on;
+                proxy_pass_request_body off;
+                proxy_set_header Content-Length "";
+                proxy_pass http://127.0.0.1:{PORTS['origin']}/taken;
+            }}
+            location = /taken {{ return 200 "taken"; }}
         }}"""))
     process = start(stack, options.load_core, [shutil.which("nginx") or "/usr/sbin/nginx", "-c", file])
     await_port(PORTS["origin"], process)
