@@ -100,7 +100,17 @@ async fn run(
     // What an idle HTTP connection does not need is boxed: this future is what it costs.
     let transport = Box::pin(secure(socket, listener, deadline, serving, Rc::make_mut(facts))).await?;
     let end = match listener.mode {
-        Mode::Http => http(&transport, listener, serving, facts).await,
+        Mode::Http => {
+            let served = pin!(http(&transport, listener, serving, facts));
+            match select(served, pin!(serving.drain.cut())).await {
+                Either::Left((end, _)) => end,
+                Either::Right(_) => {
+                    // What was sent of an answer must not look like all of it.
+                    transport.abort();
+                    End::new(Side::Atlas, Phase::Close, Cause::Cut)
+                }
+            }
+        }
         Mode::Tcp(upstream) => {
             let pass = serving.proxy.pass(upstream, &transport, &serving.drain, record);
             Box::pin(pass).await

@@ -51,14 +51,27 @@ impl<'p> Account<'p> {
         self.record.as_mut()
     }
 
-    /// The exchange has ended; the record is written.
-    pub(super) fn close(mut self, end: End, response: &Responder<'_>) {
-        let status = response.status().map(|status| status.as_u16());
-        if let Some(record) = &mut self.record {
-            record.status = status.or_else(|| (end.side == Side::Downstream).then_some(CLIENT_GONE));
-            record.bytes_out = response.body_bytes();
-        }
+    /// The exchange has ended; the record is written when the account is dropped.
+    pub(super) fn close(&mut self, end: End) {
         self.end = Some(end);
+    }
+}
+
+/// An account and the response it tells of. Whoever drops them, at a drain's deadline or in a
+/// panic: the record knows how far the response came.
+pub(super) struct Answering<'p, 'c> {
+    pub(super) account: Account<'p>,
+    pub(super) response: Responder<'c>,
+}
+
+impl Drop for Answering<'_, '_> {
+    fn drop(&mut self) {
+        let is_clients = self.account.end.is_some_and(|end| end.side == Side::Downstream);
+        let status = self.response.status().map(|status| status.as_u16());
+        if let Some(record) = self.account.record() {
+            record.status = status.or_else(|| is_clients.then_some(CLIENT_GONE));
+            record.bytes_out = self.response.body_bytes();
+        }
     }
 }
 

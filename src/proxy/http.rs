@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use http::{Method, StatusCode};
 
-use super::account::Account;
+use super::account::{Account, Answering};
 use super::headers::RequestId;
 use super::{Visit, about, template};
 use crate::access_log::{ExchangeRecord, RequestFacts};
@@ -21,16 +21,20 @@ impl<F: Fn(&str) -> bool> Service for Visit<'_, F> {
         let Exchange {
             request,
             mut body,
-            mut response,
+            response,
         } = exchange;
         let record = ExchangeRecord::start(self.facts.clone(), now());
         let id = RequestId::of(&request.fields, &self.client);
-        let mut account = Account::open(self.proxy, record, request, id);
-        let end = match self.act(&mut account, &mut body, &mut response).await {
-            Ok(end) => end,
-            Err(refusal) => refuse(refusal, &body, &mut response).await,
+        let mut answering = Answering {
+            account: Account::open(self.proxy, record, request, id),
+            response,
         };
-        account.close(end, &response);
+        let Answering { account, response } = &mut answering;
+        let end = match self.act(account, &mut body, response).await {
+            Ok(end) => end,
+            Err(refusal) => refuse(refusal, &body, response).await,
+        };
+        account.close(end);
         end
     }
 

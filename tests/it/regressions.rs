@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use serde_json::Value;
 
-use crate::support::{Then, atlas, on_both_drivers, origin, wait_until};
+use crate::support::{Ending, Then, atlas, on_both_drivers, origin, wait_until};
 
 #[test]
 fn a_worker_with_nothing_to_do_does_not_end_the_drain_of_another() {
@@ -124,4 +125,39 @@ fn a_body_that_stops_meets_its_deadline_without_another_event() {
             started.elapsed()
         );
     }
+}
+
+#[test]
+fn what_is_cut_is_told_as_far_as_it_came_and_does_not_look_whole() {
+    // Records of exchanges and connections that a drain's deadline cut knew of no status and no
+    // bytes; and an HTTP/1.0 client took the FIN for the end of its answer.
+    let origin = origin()
+        .handles("/part", |exchange| {
+            exchange.read_body()?;
+            exchange.send("HTTP/1.1 200 OK\r\n\r\npart")?;
+            exchange.wait_for_close();
+            Ok(Then::Close)
+        })
+        .start();
+    let atlas = atlas()
+        .listens_plain()
+        .forwards_to(&origin)
+        .text("[timeouts]\ndrain = \"500ms\"")
+        .expects_log("cut at the drain timeout")
+        .start();
+    let mut client = atlas.connect();
+    client.send("GET /part HTTP/1.0\r\nHost: a.test\r\n\r\n");
+    client.head().unwrap();
+    assert_eq!(client.read_exactly(4), b"part");
+    atlas.signal(Signal::TERM);
+    assert_eq!(client.ends().0, Ending::Reset);
+    assert_eq!(atlas.exit_code(), 0);
+    let exchange = atlas.exchange("/part");
+    assert_eq!(
+        [&exchange["status"], &exchange["bytes_out"], &exchange["cause"]],
+        [&Value::from(200), &Value::from(4), &Value::from("cut")]
+    );
+    let connection = atlas.record("the connection", |record| record["kind"] == "connection");
+    assert_eq!(connection["cause"], "cut");
+    assert!(connection["bytes_out"].as_u64() > Some(4), "{connection}");
 }
