@@ -26,6 +26,19 @@ fn slow() -> Origin {
         .start()
 }
 
+/// Answers without an end that could be seen.
+fn endless() -> Origin {
+    let begin = "HTTP/1.1 200 OK\r\n\r\nhalf";
+    origin()
+        .handles("/half", move |exchange| {
+            exchange.read_body()?;
+            exchange.send(begin)?;
+            exchange.wait_for_close();
+            Ok(Then::Close)
+        })
+        .start()
+}
+
 fn drains(origin: &Origin, timeout: &str) -> Builder {
     atlas()
         .listens_tls("a.test")
@@ -206,4 +219,25 @@ fn a_relay_is_let_run_until_the_deadline() {
     client.finish();
     assert_eq!(client.ends().0, Ending::Closed);
     assert_eq!(atlas.exit_code(), 0);
+}
+
+#[test]
+fn a_response_that_is_cut_does_not_look_whole() {
+    // HTTP/1.0 without a length: the connection's end is the body's end.
+    on_both_drivers(|driver| {
+        let origin = endless();
+        let atlas = atlas()
+            .listens_plain()
+            .forwards_to(&origin)
+            .text("[timeouts]\ndrain = \"300ms\"")
+            .driver(driver)
+            .expects_log("cut")
+            .start();
+        let mut client = atlas.connect();
+        client.send("GET /half HTTP/1.0\r\nHost: a.test\r\n\r\n");
+        client.head().unwrap();
+        assert_eq!(client.read_exactly(4), b"half");
+        assert_eq!(atlas.stop(), 0);
+        assert_eq!(client.ends().0, Ending::Reset);
+    });
 }

@@ -171,10 +171,7 @@ impl<'c> Connection<'c> {
     async fn after(&mut self, state: &State, end: End) -> Option<End> {
         match state.progress.get() {
             Progress::Finished => {}
-            progress => {
-                if progress == Progress::Started(Framing::UntilClose) {
-                    self.transport.abort();
-                }
+            Progress::Nothing | Progress::Started(_) => {
                 return Some(match end.is_good() {
                     true => End::new(Side::Atlas, Phase::Response, Cause::System),
                     false => end,
@@ -462,6 +459,7 @@ impl Drop for RequestBody<'_> {
 
 /// The way back on an HTTP/1 connection.
 pub struct Responder<'c> {
+    transport: &'c Transport,
     state: &'c State,
     drain: &'c Drain,
     to: Recipient,
@@ -472,6 +470,7 @@ pub struct Responder<'c> {
 impl<'c> Responder<'c> {
     fn new(connection: &Connection<'c>, state: &'c State, request: &RequestHead) -> Self {
         Self {
+            transport: connection.transport,
             state,
             drain: connection.drain,
             to: Recipient {
@@ -584,6 +583,16 @@ impl<'c> Responder<'c> {
     /// been started yet.
     pub fn close_after(&mut self) {
         self.state.persists.set(false);
+    }
+}
+
+impl Drop for Responder<'_> {
+    fn drop(&mut self) {
+        // The end of the connection would be the end of the body: whoever lets go of a response
+        // that is not finished, a failure, a panic or a drain's deadline, must not make it look so.
+        if self.state.progress.get() == Progress::Started(Framing::UntilClose) {
+            self.transport.abort();
+        }
     }
 }
 
