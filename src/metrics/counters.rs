@@ -175,7 +175,7 @@ impl Counters {
     }
 }
 
-/// What is read by [`super::text`].
+/// What is read by [`super::text()`].
 impl Counters {
     pub(super) fn listeners(&self) -> impl Iterator<Item = (&Arc<str>, &ListenerCounters)> {
         self.listeners.iter()

@@ -152,7 +152,7 @@ impl Upstream {
     }
 
     /// Closes the connections that have been idle for too long, and those their endpoint has
-    /// closed. To be called now and then; looks once in [`SWEEP_INTERVAL`] at most.
+    /// closed. To be called now and then; looks once a second at most.
     pub fn sweep(&self, now: Instant) {
         if now.saturating_duration_since(self.swept.get()) < SWEEP_INTERVAL {
             return;

@@ -63,7 +63,11 @@ pub fn once(names: impl IntoIterator<Item = (Arc<str>, u16)>) -> Vec<Resolved> {
     let names: HashMap<(Arc<str>, u16), ()> = names.into_iter().map(|name| (name, ())).collect();
     names
         .into_keys()
-        .filter_map(|(host, port)| Name::new(host, port).look_up())
+        .filter_map(|(host, port)| {
+            let mut name = Name::new(host, port);
+            name.has_failed = true; // the resolver, which looks again at once, says so
+            name.look_up()
+        })
         .collect()
 }
 
