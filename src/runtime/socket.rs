@@ -33,6 +33,19 @@ pub enum Address {
     Unix(PathBuf),
 }
 
+impl Address {
+    /// Whether only one of the two can be listened on: they are the same, or one is all addresses
+    /// of a family and the other one of them.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp(a), Self::Tcp(b)) if a.is_ipv4() == b.is_ipv4() && a.port() == b.port() => {
+                a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified()
+            }
+            _ => self == other,
+        }
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -130,10 +130,7 @@ impl<S: Source> Supervisor<S> {
         let count = generation.workers.unwrap_or(cores.len());
         tracing::debug!(open_files, cores = cores.len(), workers = count, "starting");
         let mut sockets = Sockets::default();
-        let shares = sockets
-            .bind_missing(&generation, count)
-            .await
-            .map_err(|error| error.to_string())?;
+        let shares = sockets.bind_missing(&generation, count).await?;
         sockets.keep(&generation);
         let writer = Writer::start(Target::of(&generation.access_log), BATCHES_MAX, process.clone())
             .map_err(|error| cannot_log(&generation.access_log, &error))?;
@@ -297,11 +294,7 @@ impl<S: Source> Supervisor<S> {
 
     async fn hand_over(&mut self, next: Generation) -> Result<(), String> {
         let next = Arc::new(next);
-        let shares = self
-            .sockets
-            .bind_missing(&next, self.workers.len())
-            .await
-            .map_err(|error| error.to_string())?;
+        let shares = self.sockets.bind_missing(&next, self.workers.len()).await?;
         if Target::of(&next.access_log) != Target::of(&self.generation.access_log) {
             let target = Target::of(&next.access_log);
             self.writer

@@ -30,14 +30,21 @@ impl Sockets {
         &self,
         generation: &Generation,
         workers: usize,
-    ) -> Result<PerWorker, BindError> {
+    ) -> Result<PerWorker, String> {
         let mut shares: PerWorker = (0..workers).map(|_| Vec::new()).collect();
         for listener in &generation.listeners {
             let address = &listener.settings.address;
             if self.bound.contains(address) {
                 continue;
             }
-            for (share, socket) in shares.iter_mut().zip(bind(address, workers).await?) {
+            if let Some(own) = self.bound.iter().find(|bound| bound.overlaps(address)) {
+                return Err(format!(
+                    "cannot listen on {address}: Atlas itself still listens on {own}; a reload cannot \
+                     change the one into the other, a restart can"
+                ));
+            }
+            let sockets = bind(address, workers).await.map_err(|error| error.to_string())?;
+            for (share, socket) in shares.iter_mut().zip(sockets) {
                 share.push((address.clone(), socket));
             }
         }

@@ -129,6 +129,23 @@ fn a_listener_that_cannot_be_had_changes_nothing() {
 }
 
 #[test]
+fn an_address_that_atlas_itself_holds_in_part_is_told_so() {
+    let atlas = atlas()
+        .listens_plain()
+        .text("[[route]]\nrespond = { status = 200, body = \"before\" }")
+        .expects_log("")
+        .start();
+    atlas.rewrite(|text| {
+        text.replacen("\"127.0.0.1\"", "\"0.0.0.0\"", 1)
+            .replace("before", "after")
+    });
+    atlas.reload();
+    assert_eq!(atlas.get("/").text(), "before");
+    let log = atlas.log().join("\n");
+    assert!(log.contains("Atlas itself still listens on 127.0.0.1:"), "{log}");
+}
+
+#[test]
 fn a_hundred_reloads_under_load_fail_no_request() {
     on_both_drivers(|driver| {
         let origin = origin().answers("/", "hello").start();

@@ -249,21 +249,9 @@ pub(super) fn name(listen: &Listen) -> Option<String> {
     }
 }
 
+/// A listener whose port somebody else has cannot be told, at the start, from one of our own.
 fn have_one_address(a: &Listen, b: &Listen) -> bool {
-    address(a)
-        .zip(address(b))
-        .is_some_and(|(a, b)| cannot_both_be_bound(&a, &b))
-}
-
-/// The same one; or all addresses of a family, and one of them: the kernel lets only one program
-/// listen there, and a listener whose port somebody else has cannot be told from one of our own.
-pub(super) fn cannot_both_be_bound(a: &Address, b: &Address) -> bool {
-    match (a, b) {
-        (Address::Tcp(a), Address::Tcp(b)) if a.is_ipv4() == b.is_ipv4() && a.port() == b.port() => {
-            a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified()
-        }
-        _ => a == b,
-    }
+    address(a).zip(address(b)).is_some_and(|(a, b)| a.overlaps(&b))
 }
 
 fn have_one_name(a: &Listen, b: &Listen) -> bool {

@@ -192,8 +192,7 @@ impl Resolver<'_> {
         let written = table.address.as_ref()?;
         let AddressAndPort(address) = written.value;
         let is_taken = |listen: &&file::Listen| {
-            listen::address(listen)
-                .is_some_and(|taken| listen::cannot_both_be_bound(&taken, &Address::Tcp(address)))
+            listen::address(listen).is_some_and(|taken| taken.overlaps(&Address::Tcp(address)))
         };
         if let Some(taken) = self.listens().iter().find(is_taken) {
             let message = format!("`{address}` is a listener already");
