@@ -40,6 +40,7 @@ impl<F> Visit<'_, F> {
         let request = &account.request;
         let repeatable = request.method().is_idempotent() && request.body() == BodyLength::None;
         let mut attempts = upstream.begin(repeatable);
+        let mut kept = Kept::default();
         if let Some(record) = account.record() {
             record.upstream = Some(upstream.settings().name.clone());
         }
@@ -50,6 +51,11 @@ impl<F> Visit<'_, F> {
             }
             let mut lease = leased?;
             account.endpoint = Some(lease.endpoint().shared_name());
+            kept.keeps = lease.is_reused();
+            let mut taken = Taken {
+                bytes: &account.bytes_in,
+                kept: &mut kept,
+            };
             let head = Outgoing {
                 method: account.request.method(),
                 target: target
@@ -60,15 +66,18 @@ impl<F> Visit<'_, F> {
             };
             let may_try_again = Resend::of(&lease, head.method);
             match self
-                .exchange(&mut lease, upstream, &head, body, response, &account.bytes_in)
+                .exchange(&mut lease, upstream, &head, body, response, &mut taken)
                 .await
             {
                 Ok(()) => {
                     lease.give_back();
+                    if kept.bytes.capacity() > 0 {
+                        buffer::give_vec(kept.bytes);
+                    }
                     return Ok(End::finished(Side::Upstream));
                 }
                 Err(broken) => {
-                    let untouched = !broken.has_begun && !body.has_begun() && !response.has_started();
+                    let untouched = !broken.has_begun && !kept.is_lost && !response.has_started();
                     if !(untouched && may_try_again.after(broken.end, &lease)) {
                         return Err(broken.end);
                     }
@@ -104,7 +113,7 @@ impl<F> Visit<'_, F> {
         head: &Outgoing<'_>,
         body: &mut RequestBody<'_>,
         response: &mut Responder<'_>,
-        bytes_in: &Cell<u64>,
+        taken: &mut Taken<'_>,
     ) -> Result<(), Broken> {
         let before = moved(lease);
         let (writer, reader) = lease.connection().exchange();
@@ -112,9 +121,8 @@ impl<F> Visit<'_, F> {
             upstream,
             reader,
             response,
-            bytes_in,
         };
-        let result = passage.run(writer, head, body).await;
+        let result = passage.run(writer, head, body, taken).await;
         let has_begun = passage.reader.has_begun();
         drop(passage);
         let after = moved(lease);
@@ -191,6 +199,40 @@ impl Resend {
     }
 }
 
+/// Bytes of a body that are kept to be sent again: forms and calls, not uploads.
+const KEPT_BYTES_MAX: usize = 16 * 1024;
+
+/// What was taken of the client's body. It can be read once only, but may have to be sent twice.
+#[derive(Default)]
+struct Kept {
+    /// All of it so far, unless it `is_lost`.
+    bytes: Vec<u8>,
+    /// The connection it goes to has served before, and may turn out to be closed.
+    keeps: bool,
+    is_lost: bool,
+}
+
+/// Where pieces of the client's body are noted.
+struct Taken<'a> {
+    bytes: &'a Cell<u64>,
+    kept: &'a mut Kept,
+}
+
+impl Taken<'_> {
+    fn note(&mut self, piece: &[u8]) {
+        self.bytes.set(self.bytes.get() + piece.len() as u64);
+        let kept = &mut *self.kept;
+        kept.is_lost |= !kept.keeps || kept.bytes.len() + piece.len() > KEPT_BYTES_MAX;
+        if kept.is_lost {
+            return;
+        }
+        if kept.bytes.capacity() == 0 {
+            kept.bytes = buffer::take_vec();
+        }
+        kept.bytes.extend_from_slice(piece);
+    }
+}
+
 /// Whether the endpoint has closed, in order or not.
 fn is_gone(end: End) -> bool {
     end.side == Side::Upstream && matches!(end.cause, Cause::Closed | Cause::Reset | Cause::Truncated)
@@ -201,7 +243,6 @@ struct Passage<'e, 'c, 'd> {
     upstream: &'e Upstream,
     reader: ResponseReader<'c>,
     response: &'e mut Responder<'d>,
-    bytes_in: &'e Cell<u64>,
 }
 
 impl Passage<'_, '_, '_> {
@@ -210,12 +251,13 @@ impl Passage<'_, '_, '_> {
         mut writer: RequestWriter<'_>,
         head: &Outgoing<'_>,
         body: &mut RequestBody<'_>,
+        taken: &mut Taken<'_>,
     ) -> Result<(), End> {
         let sent = if head.body == BodyLength::None {
             writer.start(head).await?;
             writer.finish(None).await
         } else {
-            let upload = pin!(upload(&mut writer, head, body, self.bytes_in));
+            let upload = pin!(upload(&mut writer, head, body, taken));
             match self.until_sent(upload).await? {
                 Sent::Answered => return Ok(()),
                 Sent::All => Ok(()),
@@ -369,9 +411,10 @@ async fn upload(
     writer: &mut RequestWriter<'_>,
     head: &Outgoing<'_>,
     body: &mut RequestBody<'_>,
-    bytes: &Cell<u64>,
+    taken: &mut Taken<'_>,
 ) -> Result<(), End> {
     writer.start(head).await?;
+    writer.write(&taken.kept.bytes).await?;
     loop {
         let piece = {
             let mut next = pin!(body.read());
@@ -385,7 +428,7 @@ async fn upload(
         };
         match piece {
             Some(piece) => {
-                bytes.set(bytes.get() + piece.len() as u64);
+                taken.note(piece);
                 writer.write(piece).await?;
             }
             None => break,
