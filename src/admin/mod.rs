@@ -151,7 +151,7 @@ impl Service for Admin {
         }
     }
 
-    fn refused(&self, _line: &[u8], status: StatusCode, end: End) {
+    fn refused(&self, _line: &[u8], status: StatusCode, _bytes: u64, end: End) {
         tracing::debug!(status = status.as_u16(), %end, "refused a request to the admin address");
     }
 }

@@ -213,6 +213,7 @@ pub trait Service {
     fn answer(&self, exchange: Exchange<'_>) -> impl Future<Output = End>;
 
     /// Told of a request that was answered before it became an exchange: its head did not come,
-    /// or was not HTTP. `line` is what is known of its request line.
-    fn refused(&self, line: &[u8], status: http::StatusCode, end: End);
+    /// or was not HTTP. `line` is what is known of its request line, `bytes` how many of the
+    /// answer's body were sent.
+    fn refused(&self, line: &[u8], status: http::StatusCode, bytes: u64, end: End);
 }

@@ -38,9 +38,11 @@ impl<F: Fn(&str) -> bool> Service for Visit<'_, F> {
         end
     }
 
-    fn refused(&self, line: &[u8], status: StatusCode, end: End) {
+    fn refused(&self, line: &[u8], status: StatusCode, bytes: u64, end: End) {
         let mut record = ExchangeRecord::start(self.facts.clone(), now());
         record.status = Some(status.as_u16());
+        record.bytes_out = bytes;
+        record.moved.copied = bytes;
         self.proxy.counters.exchange_ended(end, record.status);
         record.finish(end, &RequestFacts::refused(line), &self.proxy.log);
     }

@@ -209,3 +209,12 @@ fn answer_once(mut stream: TcpStream, count: &AtomicUsize) {
     let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     std::thread::sleep(Duration::from_millis(1));
 }
+
+#[test]
+fn the_record_of_a_refused_request_has_the_bytes_of_its_answer() {
+    let atlas = atlas().listens_plain().text("[[route]]\nrespond = 200").start();
+    let answer = atlas.send("nonsense\r\n\r\n");
+    assert_eq!(answer.status, 400);
+    let record = atlas.record("the refusal", |record| record["kind"] == "exchange");
+    assert_eq!(record["bytes_out"], answer.body.len());
+}

@@ -241,14 +241,14 @@ impl<'c> Connection<'c> {
         let mut output = self.output();
         encode::response(output.open(), &head, to, false);
         let sent = async {
-            if !to.head {
-                output.add(body.as_bytes()).await?;
-            }
-            output.flush().await
+            let body = if to.head { "" } else { &*body };
+            output.add(body.as_bytes()).await?;
+            output.flush().await?;
+            Ok::<_, End>(body.len() as u64)
         };
         // A client that does not take its answer ends all the same, by what it did before.
-        let _: Result<(), End> = sent.await;
-        service.refused(line, head.status, end);
+        let bytes = sent.await.unwrap_or(0);
+        service.refused(line, head.status, bytes, end);
         end
     }
 

@@ -48,7 +48,7 @@ impl Service for Site {
         end
     }
 
-    fn refused(&self, line: &[u8], status: StatusCode, end: End) {
+    fn refused(&self, line: &[u8], status: StatusCode, _bytes: u64, end: End) {
         let line = String::from_utf8_lossy(line).into_owned();
         self.refused.borrow_mut().push((line, status.as_u16(), end));
     }
