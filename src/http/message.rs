@@ -143,17 +143,14 @@ impl Fields {
     /// Removes all fields of this name; whether there were any.
     pub fn remove(&mut self, name: &str) -> bool {
         let before = self.len();
-        let wanted = name.as_bytes();
-        let mut lines = std::mem::take(&mut self.lines);
-        lines.retain(|&(name, _)| !self.value(name).eq_ignore_ascii_case(wanted));
-        self.lines = lines;
+        self.retain(|known, _| !known.eq_ignore_ascii_case(name.as_bytes()));
         self.len() < before
     }
 
-    /// Keeps the fields for which `keep` holds.
-    pub fn retain(&mut self, mut keep: impl FnMut(&str, &[u8]) -> bool) {
+    /// Keeps the fields for which `keep` holds; it is given name and value.
+    pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
         let mut lines = std::mem::take(&mut self.lines);
-        lines.retain(|&(name, value)| keep(self.name(name), self.value(value)));
+        lines.retain(|&(name, value)| keep(self.value(name), self.value(value)));
         self.lines = lines;
     }
 

@@ -257,8 +257,8 @@ impl Passage<'_, '_, '_> {
             writer.start(head).await?;
             writer.finish(None).await
         } else {
-            let upload = pin!(upload(&mut writer, head, body, taken));
-            match self.until_sent(upload).await? {
+            // Boxed: most requests have no body, and none of this.
+            match Box::pin(self.send_all(&mut writer, head, body, taken)).await? {
                 Sent::Answered => return Ok(()),
                 Sent::All => Ok(()),
                 Sent::Refused(end) => Err(end),
@@ -271,6 +271,17 @@ impl Passage<'_, '_, '_> {
             }
             (received, _) => received,
         }
+    }
+
+    async fn send_all(
+        &mut self,
+        writer: &mut RequestWriter<'_>,
+        head: &Outgoing<'_>,
+        body: &mut RequestBody<'_>,
+        taken: &mut Taken<'_>,
+    ) -> Result<Sent, End> {
+        let upload = pin!(upload(writer, head, body, taken));
+        self.until_sent(upload).await
     }
 
     /// Sends the body, and answers meanwhile if the endpoint does.
@@ -295,13 +306,15 @@ impl Passage<'_, '_, '_> {
     }
 
     /// Passes an answer on that began before the request was sent. What is left of the request is
-    /// sent for as long as the answer goes on; after that nobody needs it.
+    /// sent on if the answer is a success: RFC 9112 §9.3 wants it read before the connection can
+    /// be used again, and a client that is cut off while it sends may lose the answer.
     async fn answer_early(
         &mut self,
         head: ResponseHead,
         upload: Pin<&mut impl Future<Output = Result<(), End>>>,
     ) -> Result<(), End> {
-        if !head.status.is_success() {
+        let is_wanted = head.status.is_success();
+        if !is_wanted {
             // Whoever refuses does not want the rest of the body: tell the client to stop.
             self.response.close_after();
         }
@@ -313,7 +326,16 @@ impl Passage<'_, '_, '_> {
                     download.await.map(|()| false)
                 }
                 Either::Left((Err(end), _)) => Err(end),
-                Either::Right((answered, _)) => answered.map(|()| false),
+                Either::Right((answered, upload)) => {
+                    answered?;
+                    match is_wanted {
+                        true => upload.await.map(|()| true).or_else(|end| match end.side {
+                            Side::Upstream => Ok(false), // it has read as much as it wants
+                            _ => Err(end),
+                        }),
+                        false => Ok(false),
+                    }
+                }
             }?
         };
         if !is_sent {

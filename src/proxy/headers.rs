@@ -172,7 +172,7 @@ struct Chain {
 impl Chain {
     /// `None` if the client is not trusted, or says nothing.
     fn of(fields: &Fields, client: &Client) -> Option<Self> {
-        let says = client.is_trusted() && fields.iter().any(|(name, _)| is_told(name));
+        let says = client.is_trusted() && fields.iter().any(|(name, _)| is_told(name.as_bytes()));
         says.then(|| Self {
             addresses: join(fields, "x-forwarded-for"),
             forwarded: join(fields, "forwarded"),
@@ -278,16 +278,16 @@ pub(super) fn to_client(fields: &mut Fields) {
 }
 
 /// Removes what belongs to one connection only, and what `also` names.
-fn remove_hop_by_hop(fields: &mut Fields, also: impl Fn(&str) -> bool) {
+fn remove_hop_by_hop(fields: &mut Fields, also: impl Fn(&[u8]) -> bool) {
     let listed: Vec<Vec<u8>> = tokens(fields.get_all("connection"))
         .filter(|name| !is_usual(name))
         .map(<[u8]>::to_vec)
         .collect();
     fields.retain(|name, _| {
-        let is_listed = listed
+        let is_listed = listed.iter().any(|listed| listed.eq_ignore_ascii_case(name));
+        let is_hop_by_hop = HOP_BY_HOP
             .iter()
-            .any(|listed| listed.eq_ignore_ascii_case(name.as_bytes()));
-        let is_hop_by_hop = HOP_BY_HOP.iter().any(|known| known.eq_ignore_ascii_case(name));
+            .any(|known| known.as_bytes().eq_ignore_ascii_case(name));
         !(is_listed || is_hop_by_hop || also(name))
     });
 }
@@ -301,7 +301,7 @@ fn is_usual(name: &[u8]) -> bool {
 
 /// Whether a field tells of a client. `X_Real_IP` is the same to an application that sees fields
 /// as CGI variables.
-fn is_told(name: &str) -> bool {
+fn is_told(bytes: &[u8]) -> bool {
     const PREFIX: &[u8] = b"x-forwarded-";
     let same = |known: &[u8], bytes: &[u8]| {
         known.len() == bytes.len()
@@ -314,7 +314,6 @@ fn is_told(name: &str) -> bool {
                 *known == byte
             })
     };
-    let bytes = name.as_bytes();
     bytes.get(..PREFIX.len()).is_some_and(|start| same(PREFIX, start))
         || TOLD.iter().any(|known| same(known.as_bytes(), bytes))
 }

@@ -19,7 +19,7 @@ use crate::time::Deadline;
 
 /// What a closing connection may still send before it is dropped: enough for a request whose
 /// answer came early, too little to keep a worker busy.
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
+const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A byte stream to a peer.
 pub struct Transport {

@@ -201,7 +201,8 @@ impl Upstream {
             }
             attempts.fresh = false;
             attempts.count += 1;
-            match self.connect_to(endpoint).await {
+            // Boxed: most requests find an idle connection.
+            match Box::pin(self.connect_to(endpoint)).await {
                 Ok((transport, address)) => {
                     let connection = Box::new(Connection::new(transport, self.limits.clone()));
                     return Ok(Lease::new(self, endpoint, connection, address, false));

@@ -155,8 +155,10 @@ impl<'c> Connection<'c> {
             response: super::super::Responder::H1(Responder::new(self, &state, &request)),
             request,
         };
-        // Boxed: an idle connection must not hold the memory of an exchange.
-        let end = Box::pin(service.answer(exchange)).await;
+        // Boxed: an idle connection must not hold the memory of an exchange. Made where it lies,
+        // as ten kilobytes moved there were a quarter of all instructions of a small exchange.
+        let answer = Box::into_pin(Box::write(Box::new_uninit(), service.answer(exchange)));
+        let end = answer.await;
         self.after(&state, end).await
     }
 
