@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 
-use crate::access_log::{ConnectionFacts, ConnectionRecord, Log};
+use crate::access_log::{self, ConnectionFacts, ConnectionRecord, Log};
 use crate::drain::Drain;
 use crate::generation::{Generation, Listener, Mode};
 use crate::http::h1;
@@ -65,17 +65,22 @@ pub async fn serve(accepted: Accepted, serving: &Serving) {
     let counters = serving.counters.listener(&facts.listener);
     counters.connection_opened();
     let end = {
-        let run = AssertUnwindSafe(run(accepted, serving, &mut facts, &mut record)).catch_unwind();
-        match select(pin!(run), pin!(serving.drain.cut())).await {
-            Either::Left((Ok(end), _)) => end.unwrap_or_else(|end| end),
-            // The panic hook has told what, and where.
-            Either::Left((Err(_), _)) => End::new(Side::Atlas, Phase::Done, Cause::Panicked),
-            Either::Right(_) => End::new(Side::Atlas, Phase::Close, Cause::Cut),
-        }
+        let run = pin!(run(accepted, serving, &mut facts, &mut record));
+        end_of(run, &serving.drain).await
     };
     counters.connection_closed();
     serving.counters.connection_ended(end);
     record.finish(end, &facts, &serving.log);
+}
+
+/// How a connection ends: by itself, by a panic, which ends nothing else, or cut by a drain.
+async fn end_of(run: Pin<&mut impl Future<Output = Result<End, End>>>, drain: &Drain) -> End {
+    match select(AssertUnwindSafe(run).catch_unwind(), pin!(drain.cut())).await {
+        Either::Left((Ok(end), _)) => end.unwrap_or_else(|end| end),
+        // The panic hook has told what, and where.
+        Either::Left((Err(_), _)) => End::new(Side::Atlas, Phase::Done, Cause::Panicked),
+        Either::Right(_) => End::new(Side::Atlas, Phase::Close, Cause::Cut),
+    }
 }
 
 async fn run(
@@ -102,6 +107,8 @@ async fn run(
     let end = match listener.mode {
         Mode::Http => {
             let served = pin!(http(&transport, listener, serving, facts));
+            // A panic in it is told with the connection it happened on.
+            let served = pin!(access_log::on_behalf_of(facts.clone(), served));
             match select(served, pin!(serving.drain.cut())).await {
                 Either::Left((end, _)) => end,
                 Either::Right(_) => {
@@ -238,6 +245,16 @@ mod tests {
     /// What a future of this function would take, without making one.
     fn size_of_future<A, B, F: Future>(_: impl FnOnce(A, B) -> F) -> usize {
         size_of::<F>()
+    }
+
+    #[test]
+    fn a_panic_ends_its_connection_by_name_and_nothing_else() {
+        let panics = pin!(async { panic!("as the test wants") });
+        let end = end_of(panics, &Drain::new()).now_or_never();
+        assert_eq!(end, Some(End::new(Side::Atlas, Phase::Done, Cause::Panicked)));
+        let other = pin!(async { Err(End::finished(Side::Downstream)) });
+        let end = end_of(other, &Drain::new()).now_or_never();
+        assert_eq!(end, Some(End::finished(Side::Downstream)));
     }
 
     #[test]
