@@ -106,6 +106,18 @@ impl Fields {
             .map(|&(name, value)| (self.value(name), self.value(value)))
     }
 
+    /// As [`Self::lines`], with the whole line, `Name: value` and CR LF, where it lies so: almost
+    /// every line that was parsed, and all that were pushed.
+    pub(in crate::http) fn wire_lines(&self) -> impl Iterator<Item = (&[u8], &[u8], Option<&[u8]>)> {
+        let all = self.bytes.filled();
+        self.lines.iter().map(move |&(name, value)| {
+            let (colon, from, end) = (name.1 as usize, value.0 as usize, value.1 as usize);
+            let lies_so = all.get(colon..from) == Some(b": ") && all.get(end..end + 2) == Some(b"\r\n");
+            let line = lies_so.then(|| &all[name.0 as usize..end + 2]);
+            (self.value(name), self.value(value), line)
+        })
+    }
+
     /// Whether there is a field of this name.
     pub fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
@@ -128,9 +140,15 @@ impl Fields {
         let writable = !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
         debug_assert!(writable && !name.is_empty());
         if writable {
-            let name = self.store(name.as_bytes());
-            let value = self.store(value);
-            self.lines.push((name, value));
+            // As a line of the wire, so that it is written again in one piece.
+            let from = self.reserve(name.len() + value.len() + 4);
+            for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+                self.bytes.push(part);
+            }
+            let (colon, behind) = (from + name.len(), from + name.len() + 2);
+            let name = (offset(from), offset(colon));
+            self.lines
+                .push((name, (offset(behind), offset(behind + value.len()))));
         }
     }
 
@@ -162,13 +180,19 @@ impl Fields {
         std::str::from_utf8(self.value(span)).unwrap_or_default() // a token is ASCII
     }
 
+    /// Makes space behind the bytes that are there; where it begins.
+    fn reserve(&mut self, count: usize) -> usize {
+        let from = self.bytes.len();
+        if self.bytes.space().len() < count {
+            self.bytes.compact();
+            self.bytes.grow(from + count);
+        }
+        from
+    }
+
     /// Puts bytes behind those that are there.
     pub(in crate::http) fn store(&mut self, bytes: &[u8]) -> Span {
-        let from = self.bytes.len();
-        if self.bytes.space().len() < bytes.len() {
-            self.bytes.compact();
-            self.bytes.grow(from + bytes.len());
-        }
+        let from = self.reserve(bytes.len());
         self.bytes.push(bytes);
         (offset(from), offset(from + bytes.len()))
     }

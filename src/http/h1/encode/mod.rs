@@ -154,7 +154,7 @@ fn status_line(out: &mut Buffer, status: StatusCode) {
 /// Writes the fields but those that this module makes; whether Date is among them.
 fn fields(out: &mut Buffer, fields: &Fields) -> bool {
     let mut dated = false;
-    for (name, value) in fields.lines() {
+    for (name, value, line) in fields.wire_lines() {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         match name.len() {
             4 if is("date") => dated = true,
@@ -164,7 +164,10 @@ fn fields(out: &mut Buffer, fields: &Fields) -> bool {
             17 if is("transfer-encoding") => continue,
             _ => {}
         }
-        field(out, name, value);
+        match line {
+            Some(line) => put(out, line),
+            None => field(out, name, value),
+        }
     }
     dated
 }
