@@ -80,6 +80,9 @@ fn a_request_on_a_kept_connection_is_answered_with_close() {
     running.send("GET /slow HTTP/1.1\r\nHost: a.test\r\n\r\n");
     running.head().unwrap();
     atlas.signal(Signal::TERM);
+    wait_until("it drains", || {
+        Connection::plain(atlas.address()).is_err().then_some(())
+    });
     if client.try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").is_ok()
         && let Ok(answer) = client.try_answer()
     {
