@@ -42,6 +42,7 @@ impl Rustls {
                         break Err(error);
                     }
                 }
+                Ok(count @ 1..) => break Ok(count + self.read_more(&mut into[count..])),
                 result => break result,
             }
         };
@@ -52,6 +53,19 @@ impl Rustls {
             let _ = self.try_flush(socket);
         }
         result
+    }
+
+    /// Opens what else has come, as far as there is space: the reader writes it on in one piece,
+    /// where each record by itself would be a system call. An end or an error shows again.
+    fn read_more(&mut self, into: &mut [u8]) -> usize {
+        let mut total = 0;
+        while total < into.len() && !self.stream.incoming().is_empty() {
+            match self.stream.read(&mut into[total..]) {
+                Ok(count @ 1..) => total += count,
+                _ => break,
+            }
+        }
+        total
     }
 
     /// Takes records from the socket. Called when the incoming queue is empty.
