@@ -16,7 +16,7 @@ use crate::generation::{Generation, Listener, Mode};
 use crate::http::h1;
 use crate::listener::{Slot, proxy_protocol};
 use crate::metrics::{Counters, Direction};
-use crate::outcome::{Carrier, Cause, End, Phase, Side};
+use crate::outcome::{Carriage, Carrier, Cause, End, Phase, Side};
 use crate::proxy::Proxy;
 use crate::runtime::{Address, Socket};
 use crate::time::Deadline;
@@ -70,6 +70,9 @@ pub async fn serve(accepted: Accepted, serving: &Serving) {
     };
     counters.connection_closed();
     serving.counters.connection_ended(end);
+    if !matches!(end.phase, Phase::Accept | Phase::Handshake) {
+        serving.counters.carried(facts.carriage.carrier.get());
+    }
     record.finish(end, &facts, &serving.log);
 }
 
@@ -147,7 +150,6 @@ async fn secure(
     facts: &mut ConnectionFacts,
 ) -> Result<Transport, End> {
     let Some(settings) = &listener.tls else {
-        serving.counters.carried(Carrier::None);
         return Ok(Transport::plain(socket));
     };
     match tls::accept(socket, settings, deadline).await {
@@ -155,13 +157,12 @@ async fn secure(
             serving
                 .counters
                 .handshake_finished(secured.facts.version, secured.facts.resumed);
-            serving.counters.carried(secured.facts.carrier);
             facts.server_name = secured.facts.server_name;
             facts.tls_version = Some(secured.facts.version);
             facts.cipher = Some(secured.facts.cipher);
             facts.alpn = secured.facts.alpn;
             facts.resumed = secured.facts.resumed;
-            facts.carrier = secured.facts.carrier;
+            facts.carriage = secured.transport.carriage().clone();
             Ok(secured.transport)
         }
         Err(failed) => {
@@ -221,7 +222,7 @@ fn facts(accepted: &Accepted, serving: &Serving) -> ConnectionFacts {
         cipher: None,
         alpn: None,
         resumed: false,
-        carrier: Carrier::None,
+        carriage: Rc::new(Carriage::new(Carrier::None)),
         driver: serving.driver.clone(),
     }
 }

@@ -1,6 +1,8 @@
 //! How an exchange or a connection ended: one vocabulary for the log, the metrics and retries.
 
+use std::cell::Cell;
 use std::fmt;
+use std::io;
 
 /// The end of an exchange or a connection, told the same way everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -160,6 +162,16 @@ words! {
         CertificateUntrusted = "certificate_untrusted",
         /// TLS: the peer ended with an alert.
         Alert = "alert",
+        /// TLS: a record that cannot be opened.
+        RecordDamaged = "record_damaged",
+        /// TLS: the peer renewed its keys, which this kernel cannot do.
+        KeyUpdate = "key_update",
+        /// TLS: the peer renewed its keys again and again.
+        KeyUpdateStorm = "key_update_storm",
+        /// TLS: so much was sent under one key that it must not be used any longer.
+        KeyWornOut = "key_worn_out",
+        /// TLS: the kernel had taken the connection on, and then refused its keys.
+        KernelRefusedKeys = "kernel_refused_keys",
         /// What came is not TLS.
         NotTls = "not_tls",
         /// An error of the operating system on Atlas's own side.
@@ -169,6 +181,44 @@ words! {
     }
 }
 
+impl Cause {
+    /// Why a socket, or the TLS on it, gave this error. A FIN where more was owed is told by the
+    /// caller, who knows whether there was TLS.
+    pub fn of(error: &io::Error) -> Self {
+        if let Some(named) = error.get_ref().and_then(|inner| inner.downcast_ref::<Named>()) {
+            return named.0;
+        }
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Truncated,
+            io::ErrorKind::InvalidData => Self::Malformed,
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::NotConnected => Self::Reset,
+            io::ErrorKind::TimedOut => Self::TimedOut,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unreachable,
+            _ => Self::System,
+        }
+    }
+
+    /// An error of a byte stream that says which cause it is, for [`Self::of`].
+    pub fn into_error(self, kind: io::ErrorKind) -> io::Error {
+        io::Error::new(kind, Named(self))
+    }
+}
+
+/// A cause inside an `io::Error`.
+#[derive(Debug)]
+struct Named(Cause);
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str())
+    }
+}
+
+impl std::error::Error for Named {}
+
 /// Who makes and opens the TLS records of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Carrier {
@@ -176,6 +226,8 @@ pub enum Carrier {
     None,
     /// rustls, in this process, and why it is not the kernel.
     Process(Refusal),
+    /// The kernel.
+    Kernel,
 }
 
 impl Carrier {
@@ -184,13 +236,14 @@ impl Carrier {
         match self {
             Self::None => "none",
             Self::Process(_) => "process",
+            Self::Kernel => "kernel",
         }
     }
 
     /// Why the kernel does not carry it, where there is TLS.
     pub const fn refusal(self) -> Option<Refusal> {
         match self {
-            Self::None => None,
+            Self::None | Self::Kernel => None,
             Self::Process(refusal) => Some(refusal),
         }
     }
@@ -199,9 +252,66 @@ impl Carrier {
 words! {
     /// Why the kernel does not carry a connection.
     Refusal {
-        /// This build cannot hand connections to the kernel.
-        NotInThisBuild = "kernel_tls_not_in_this_build",
         /// `prefer_ktls = false`.
         NotPreferred = "not_preferred",
+        /// This kernel has no TLS (`CONFIG_TLS`).
+        NoUlp = "no_ulp",
+        /// The kernel's module `tls` is not loaded, and this process may not load it.
+        NoPermission = "no_permission",
+        /// The kernel does not take this version of TLS.
+        Version = "version",
+        /// The kernel does not take this cipher.
+        Cipher = "cipher",
+        /// Probe: half a record wakes the reader, for ever.
+        ProbePartialRecord = "probe_partial_record",
+        /// Probe: a record that is not data cannot be told from data, or is lost.
+        ProbeControlRecord = "probe_control_record",
+        /// Probe: what was sent in clear before the keys were set does not come out whole.
+        ProbeEarlyData = "probe_early_data",
+        /// Probe: bytes were lost or changed on the way.
+        ProbeDelivery = "probe_delivery",
+        /// The peer had closed, or said that it sends no more, before its connection could move.
+        PeerClosedEarly = "peer_closed_early",
+        /// No body was large enough to be worth it.
+        BelowThreshold = "below_threshold",
+        /// A body was large enough, but records or an answer to a key update stood in the way to
+        /// the end.
+        NoBoundary = "no_boundary",
+        /// The kernel had refused others shortly before.
+        Breaker = "breaker",
+        /// `setsockopt(TCP_ULP)` failed for want of memory.
+        AttachNoMemory = "attach_no_memory",
+        /// `setsockopt(TCP_ULP)` failed for another reason; the log tells which.
+        AttachFailed = "attach_failed",
+    }
+}
+
+/// Who carries a connection and what was moved on it, as it stands now.
+///
+/// The transport keeps it; records read it when they end.
+#[derive(Debug)]
+pub struct Carriage {
+    /// Who makes the TLS records.
+    pub carrier: Cell<Carrier>,
+    /// Bytes written to the peer that came from another socket inside the kernel.
+    pub spliced: Cell<u64>,
+    /// Bytes written to the peer that came from a file inside the kernel.
+    pub sendfile: Cell<u64>,
+    /// Key updates that came from the peer.
+    pub key_updates_received: Cell<u32>,
+    /// Key updates that were sent to the peer.
+    pub key_updates_sent: Cell<u32>,
+}
+
+impl Carriage {
+    /// Nothing was moved yet.
+    pub const fn new(carrier: Carrier) -> Self {
+        Self {
+            carrier: Cell::new(carrier),
+            spliced: Cell::new(0),
+            sendfile: Cell::new(0),
+            key_updates_received: Cell::new(0),
+            key_updates_sent: Cell::new(0),
+        }
     }
 }

@@ -15,7 +15,7 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("runtime", &["sys", "time"]),
     // Bytes.
     ("metrics", &["outcome", "time"]),
-    ("transport", &["buffer", "runtime", "sys", "time"]),
+    ("transport", &["buffer", "outcome", "runtime", "sys", "time"]),
     (
         "relay",
         &["buffer", "outcome", "runtime", "sys", "time", "transport"],

@@ -199,8 +199,9 @@ impl<'b> Object<'b> {
             let text = if facts.resumed { "true" } else { "false" };
             self.0.extend_from_slice(text.as_bytes());
         }
-        self.text("carrier", facts.carrier.as_str().as_bytes());
-        self.text_if("refusal", facts.carrier.refusal().map(|refusal| refusal.as_str()));
+        let carrier = facts.carriage.carrier.get();
+        self.text("carrier", carrier.as_str().as_bytes());
+        self.text_if("refusal", carrier.refusal().map(|refusal| refusal.as_str()));
     }
 
     fn request(&mut self, request: &RequestFacts<'_>) {

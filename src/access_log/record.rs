@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::log::Log;
-use crate::outcome::{Carrier, End};
+use crate::outcome::{Carriage, End};
 use crate::time::now;
 
 /// What is known of a client's connection, shared by all records on it.
@@ -38,8 +38,8 @@ pub struct ConnectionFacts {
     pub alpn: Option<String>,
     /// Whether a session of before was taken up again.
     pub resumed: bool,
-    /// Who makes the TLS records, and why not the kernel.
-    pub carrier: Carrier,
+    /// Who makes the TLS records, why not the kernel, and what was moved how: as it stands now.
+    pub carriage: Rc<Carriage>,
     /// How the worker learns of its sockets, in a sentence.
     pub driver: Rc<str>,
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::metrics::{Counters, Facts, Process};
-use crate::outcome::{Carrier, Cause, End, Phase, Refusal, Side};
+use crate::outcome::{Carriage, Carrier, Cause, End, Phase, Refusal, Side};
 use crate::time::{Deadline, now, wall};
 
 const GOOD: End = End::finished(Side::Downstream);
@@ -30,7 +30,7 @@ fn facts() -> Rc<ConnectionFacts> {
         cipher: Some("TLS_AES_128_GCM_SHA256"),
         alpn: Some("http/1.1".to_owned()),
         resumed: true,
-        carrier: Carrier::Process(Refusal::NotInThisBuild),
+        carriage: Rc::new(Carriage::new(Carrier::Process(Refusal::NoUlp))),
         driver: Rc::from("epoll (asked for)"),
     })
 }
@@ -45,7 +45,7 @@ fn plain(client: Option<&str>) -> Rc<ConnectionFacts> {
         cipher: None,
         alpn: None,
         resumed: false,
-        carrier: Carrier::None,
+        carriage: Rc::new(Carriage::new(Carrier::None)),
         ..(*facts()).clone()
     })
 }
@@ -244,7 +244,7 @@ fn json_has_the_keys_that_apply_and_no_others() {
     );
     assert_eq!(records[0]["endpoint"], "127.0.0.1:8080");
     assert_eq!(records[0]["path"], "/x?y=1");
-    assert_eq!(records[0]["refusal"], "kernel_tls_not_in_this_build");
+    assert_eq!(records[0]["refusal"], "no_ulp");
     assert_eq!(records[0]["resumed"], true);
     let time = records[0]["time"].as_str().unwrap();
     assert!(

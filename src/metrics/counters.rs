@@ -70,7 +70,10 @@ pub(super) const STATUS_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx"
 /// Every carrier with every refusal it can have.
 pub(super) fn carriers() -> Vec<Carrier> {
     let process = Refusal::ALL.iter().map(|refusal| Carrier::Process(*refusal));
-    std::iter::once(Carrier::None).chain(process).collect()
+    [Carrier::None, Carrier::Kernel]
+        .into_iter()
+        .chain(process)
+        .collect()
 }
 
 /// What one worker counts. Only that worker may write; anybody may read.
@@ -143,11 +146,12 @@ impl Counters {
         self.handshakes[row * Cause::ALL.len() + cause as usize].add(1);
     }
 
-    /// It is decided who makes the records of a downstream connection.
+    /// A downstream connection ended that this one had carried at its end.
     pub fn carried(&self, carrier: Carrier) {
         let at = match carrier {
             Carrier::None => 0,
-            Carrier::Process(refusal) => 1 + refusal as usize,
+            Carrier::Kernel => 1,
+            Carrier::Process(refusal) => 2 + refusal as usize,
         };
         self.carriers[at].add(1);
     }

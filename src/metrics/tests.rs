@@ -223,7 +223,8 @@ fn every_metric_and_every_word_of_an_end_is_documented() {
     let sides = Side::ALL.iter().map(|side| side.as_str());
     let phases = Phase::ALL.iter().map(|phase| phase.as_str());
     let causes = Cause::ALL.iter().map(|cause| cause.as_str());
-    for word in names.chain(sides).chain(phases).chain(causes) {
+    let refusals = Refusal::ALL.iter().map(|refusal| refusal.as_str());
+    for word in names.chain(sides).chain(phases).chain(causes).chain(refusals) {
         assert!(
             document.contains(&format!("`{word}`")),
             "no `{word}` in docs/operation.md"

@@ -22,7 +22,8 @@ pub(super) fn page(facts: &ConnectionFacts, request: &RequestHead, id: &RequestI
     page.push_str("<h2>Connection</h2>\n<table>\n");
     let address = |address: Option<std::net::SocketAddr>| address.map(|address| address.to_string());
     let worker = facts.worker.to_string();
-    let refusal = facts.carrier.refusal().map(|refusal| refusal.as_str());
+    let carrier = facts.carriage.carrier.get();
+    let refusal = carrier.refusal().map(|refusal| refusal.as_str());
     for (name, value) in [
         ("Client", address(facts.client).as_deref()),
         ("Connected to", address(facts.local).as_deref()),
@@ -39,7 +40,7 @@ pub(super) fn page(facts: &ConnectionFacts, request: &RequestHead, id: &RequestI
                 .tls_version
                 .map(|_| if facts.resumed { "yes" } else { "no" }),
         ),
-        ("Who makes the TLS records", Some(facts.carrier.as_str())),
+        ("Who makes the TLS records", Some(carrier.as_str())),
         ("Why not the kernel", refusal),
         ("Worker", Some(&worker)),
         ("Driver", Some(&facts.driver)),

@@ -100,7 +100,7 @@ impl Proxy {
     /// connection was made with; it is asked where the client named one host to TLS and another in
     /// a request.
     pub fn visit<F: Fn(&str) -> bool>(&self, facts: Rc<ConnectionFacts>, is_misdirected: F) -> Visit<'_, F> {
-        let is_secure = facts.carrier != Carrier::None;
+        let is_secure = facts.carriage.carrier.get() != Carrier::None;
         let trusted = &self.generation.trusted_proxies;
         Visit {
             proxy: self,

@@ -190,7 +190,7 @@ async fn serve_one(
         cipher: None,
         alpn: None,
         resumed: false,
-        carrier: Carrier::None,
+        carriage: Rc::new(crate::outcome::Carriage::new(Carrier::None)),
         driver: "test".into(),
     });
     let transport = Transport::plain(socket);

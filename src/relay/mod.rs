@@ -59,16 +59,7 @@ fn idle_end(up_is_writing: bool, down_is_writing: bool) -> End {
 
 /// How a side ended whose socket gave this error.
 fn end_of(side: Side, error: &io::Error) -> End {
-    let cause = match error.kind() {
-        io::ErrorKind::UnexpectedEof => Cause::Truncated,
-        io::ErrorKind::InvalidData => Cause::Malformed,
-        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
-            Cause::Reset
-        }
-        io::ErrorKind::TimedOut => Cause::TimedOut,
-        _ => Cause::System,
-    };
-    End::new(side, Phase::Relay, cause)
+    End::new(side, Phase::Relay, Cause::of(error))
 }
 
 /// When bytes last moved in either direction, and who closed first.

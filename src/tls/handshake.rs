@@ -10,7 +10,7 @@ use rustls::{
 
 use super::{Alert, ClientSettings, Failed, Hello, Secured, Settings, TlsFacts, hello};
 use crate::buffer::{self, Buffer};
-use crate::outcome::{Carrier, Cause, End, Phase, Refusal, Side};
+use crate::outcome::{Cause, End, Phase, Refusal, Side};
 use crate::runtime::{Socket, before};
 use crate::time::Deadline;
 use crate::transport::Transport;
@@ -51,21 +51,21 @@ pub async fn accept_hello(hello: Hello, settings: &Settings, deadline: Deadline)
     };
     match done.await {
         Ok(connection) => {
-            let mut facts = facts(&connection, carrier(settings));
+            let mut facts = facts(&connection);
             facts.server_name = connection.server_name().map(str::to_ascii_lowercase);
             facts.resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-            let transport = Transport::rustls_server(socket, connection, unread);
+            let transport = Transport::rustls_server(socket, connection, unread, refusal(settings));
             Ok(Secured { transport, facts })
         }
         Err(stop) => Err(stop.into_failed(Peer::Client).after(offered)),
     }
 }
 
-fn carrier(settings: &Settings) -> Carrier {
-    Carrier::Process(match settings.prefer_ktls {
-        true => Refusal::NotInThisBuild,
+fn refusal(settings: &Settings) -> Refusal {
+    match settings.prefer_ktls {
+        true => Refusal::NoUlp,
         false => Refusal::NotPreferred,
-    })
+    }
 }
 
 /// Does a client's handshake with an endpoint. `host` is the endpoint's name or address; it is
@@ -93,9 +93,9 @@ pub async fn connect(
     };
     match done.await {
         Ok(connection) => {
-            let mut facts = facts(&connection, Carrier::Process(Refusal::NotInThisBuild));
+            let mut facts = facts(&connection);
             facts.resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-            let transport = Transport::rustls_client(socket, connection, unread);
+            let transport = Transport::rustls_client(socket, connection, unread, Refusal::NoUlp);
             Ok(Secured { transport, facts })
         }
         Err(stop) => Err(Stop::into_failed(stop, Peer::Endpoint)),
@@ -210,7 +210,7 @@ pub(super) async fn receive(socket: &Socket, deadline: Deadline) -> Result<Buffe
         .map_err(|_| Stop::Cause(Cause::TimedOut))??)
 }
 
-fn facts<D: SideData>(connection: &ConnectionCommon<D>, carrier: Carrier) -> TlsFacts {
+fn facts<D: SideData>(connection: &ConnectionCommon<D>) -> TlsFacts {
     TlsFacts {
         server_name: None,
         version: match connection.protocol_version() {
@@ -225,7 +225,6 @@ fn facts<D: SideData>(connection: &ConnectionCommon<D>, carrier: Carrier) -> Tls
             .alpn_protocol()
             .map(|name| String::from_utf8_lossy(name).into_owned()),
         resumed: false,
-        carrier,
     }
 }
 

@@ -14,7 +14,7 @@ pub use hello::{Hello, peek};
 pub use offered::Offered;
 pub use settings::{Build, ClientBuild, ClientSettings, Settings, Version};
 
-use crate::outcome::{Carrier, Cause, End};
+use crate::outcome::{Cause, End};
 use crate::transport::Transport;
 
 /// A connection whose handshake went through.
@@ -38,8 +38,6 @@ pub struct TlsFacts {
     pub alpn: Option<String>,
     /// A session of before was taken up again.
     pub resumed: bool,
-    /// Who makes the records.
-    pub carrier: Carrier,
 }
 
 /// A handshake that did not go through. Displayed, it is one line for a person: the end, the

@@ -8,12 +8,14 @@ mod rustls;
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use ::rustls::{ClientConnection, ServerConnection};
 
 use self::rustls::Rustls;
 use crate::buffer::Buffer;
+use crate::outcome::{Carriage, Carrier, Refusal};
 use crate::runtime::{Socket, before};
 use crate::time::Deadline;
 
@@ -25,6 +27,7 @@ const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub struct Transport {
     socket: Socket,
     layer: RefCell<Layer>,
+    carriage: Rc<Carriage>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
     aborted: Cell<bool>,
@@ -38,29 +41,37 @@ enum Layer {
 impl Transport {
     /// Without TLS.
     pub fn plain(socket: Socket) -> Self {
-        Self::new(socket, Layer::Plain)
+        Self::new(socket, Layer::Plain, Carrier::None)
     }
 
-    /// TLS with a client, after the handshake. `unread`: what came behind it and was not yet fed.
-    pub fn rustls_server(socket: Socket, connection: ServerConnection, unread: Buffer) -> Self {
-        Self::new(
-            socket,
-            Layer::Rustls(Box::new(Rustls::server(connection, unread))),
-        )
+    /// TLS with a client, after the handshake. `unread`: what came behind it and was not yet fed;
+    /// `refusal`: why it stays in this process.
+    pub fn rustls_server(
+        socket: Socket,
+        connection: ServerConnection,
+        unread: Buffer,
+        refusal: Refusal,
+    ) -> Self {
+        let layer = Layer::Rustls(Box::new(Rustls::server(connection, unread)));
+        Self::new(socket, layer, Carrier::Process(refusal))
     }
 
     /// TLS with an endpoint, after the handshake.
-    pub fn rustls_client(socket: Socket, connection: ClientConnection, unread: Buffer) -> Self {
-        Self::new(
-            socket,
-            Layer::Rustls(Box::new(Rustls::client(connection, unread))),
-        )
+    pub fn rustls_client(
+        socket: Socket,
+        connection: ClientConnection,
+        unread: Buffer,
+        refusal: Refusal,
+    ) -> Self {
+        let layer = Layer::Rustls(Box::new(Rustls::client(connection, unread)));
+        Self::new(socket, layer, Carrier::Process(refusal))
     }
 
-    fn new(socket: Socket, layer: Layer) -> Self {
+    fn new(socket: Socket, layer: Layer, carrier: Carrier) -> Self {
         Self {
             socket,
             layer: RefCell::new(layer),
+            carriage: Rc::new(Carriage::new(carrier)),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
             aborted: Cell::new(false),
@@ -70,6 +81,11 @@ impl Transport {
     /// The socket below: for its addresses, its options and its readiness, not for its bytes.
     pub fn socket(&self) -> &Socket {
         &self.socket
+    }
+
+    /// Who carries the connection and what was moved on it.
+    pub fn carriage(&self) -> &Rc<Carriage> {
+        &self.carriage
     }
 
     /// Plaintext bytes read so far.

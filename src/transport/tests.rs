@@ -359,7 +359,8 @@ fn what_came_with_the_handshake_is_read_first() {
             let mut unread = Buffer::small();
             let count = socket.read(&mut unread.space()[..20]).unwrap();
             unread.fill(count);
-            let transport = Transport::rustls_server(into_socket(socket), connection, unread);
+            let transport =
+                Transport::rustls_server(into_socket(socket), connection, unread, Refusal::NotPreferred);
             assert_eq!(read_count(&transport, 14).await, b"early and late");
             transport.close(Deadline::within(SECOND)).await;
         });
@@ -408,7 +409,12 @@ fn a_transport_speaks_to_a_server_too() {
         });
         run(preference, async {
             let client = connect(port, &client_config);
-            let transport = Transport::rustls_client(into_socket(client.sock), client.conn, Buffer::none());
+            let transport = Transport::rustls_client(
+                into_socket(client.sock),
+                client.conn,
+                Buffer::none(),
+                Refusal::NotPreferred,
+            );
             transport.write_all(b"request", LONG).await.unwrap();
             let answer = read_count(&transport, 500_000).await;
             assert_eq!(hash(&answer), hash(&pattern(500_000, 7)));
@@ -478,7 +484,12 @@ fn connect(port: u16, config: &Arc<ClientConfig>) -> Client {
 fn accept(listener: &TcpListener, config: &Arc<ServerConfig>) -> Transport {
     let (mut socket, _) = listener.accept().unwrap();
     let connection = shake_hands(&mut socket, config);
-    Transport::rustls_server(into_socket(socket), connection, Buffer::none())
+    Transport::rustls_server(
+        into_socket(socket),
+        connection,
+        Buffer::none(),
+        Refusal::NotPreferred,
+    )
 }
 
 fn shake_hands(socket: &mut TcpStream, config: &Arc<ServerConfig>) -> ServerConnection {
@@ -501,7 +512,12 @@ fn accept_lazily(listener: &TcpListener, config: &Arc<ServerConfig>) -> Transpor
         connection.process_new_packets().unwrap();
     }
     assert!(connection.wants_write());
-    Transport::rustls_server(into_socket(socket), connection, Buffer::none())
+    Transport::rustls_server(
+        into_socket(socket),
+        connection,
+        Buffer::none(),
+        Refusal::NotPreferred,
+    )
 }
 
 fn into_socket(socket: TcpStream) -> Socket {

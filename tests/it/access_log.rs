@@ -17,7 +17,7 @@ fn an_exchange_leaves_a_record_with_all_there_is_to_say() {
         ("server_name", "a.test"),
         ("alpn", ""),
         ("carrier", "process"),
-        ("refusal", "kernel_tls_not_in_this_build"),
+        ("refusal", "no_ulp"),
         ("method", "POST"),
         ("host", "a.test"),
         ("upstream", "app"),

@@ -38,7 +38,7 @@ fn the_demo_serves_its_page_its_echo_and_its_files() {
     };
     wait_until("the demo serves", || (!curl(&[], "/").is_empty()).then_some(()));
     let page = curl(&[], "/");
-    for part in ["TLS", "AES", "process", "kernel_tls_not_in_this_build"] {
+    for part in ["TLS", "AES", "process", "no_ulp"] {
         assert!(page.contains(part), "no {part} on the page:\n{page}");
     }
     assert!(page.contains("io_uring") || page.contains("epoll"), "{page}");

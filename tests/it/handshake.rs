@@ -384,7 +384,7 @@ fn an_expired_certificate_is_a_warning_and_a_metric() {
 #[test]
 fn prefer_ktls_is_taken_and_the_refusal_said() {
     for (line, refusal) in [
-        ("prefer_ktls = true", "kernel_tls_not_in_this_build"),
+        ("prefer_ktls = true", "no_ulp"),
         ("prefer_ktls = false", "not_preferred"),
     ] {
         let atlas = atlas().listens_tls("a.test").tls_lines(line).text(HELLO).start();

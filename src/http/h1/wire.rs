@@ -14,21 +14,6 @@ use crate::transport::Transport;
 /// A piece of a body at least this long goes out without being copied, if nothing waits before it.
 const DIRECT_BYTES_MIN: usize = 4 * 1024;
 
-/// What an error of a transport is called.
-pub(super) fn cause_of(error: &io::Error) -> Cause {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => Cause::Truncated,
-        io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::BrokenPipe
-        | io::ErrorKind::NotConnected => Cause::Reset,
-        io::ErrorKind::InvalidData => Cause::Malformed,
-        io::ErrorKind::TimedOut => Cause::TimedOut,
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Cause::Unreachable,
-        _ => Cause::System,
-    }
-}
-
 /// How fast a peer is while it is waited for.
 ///
 /// Only time spent waiting for the peer counts, so that nobody is blamed for another's slowness.
@@ -91,7 +76,7 @@ pub(super) fn try_fill(
             input.rest();
             match error.kind() {
                 io::ErrorKind::WouldBlock => None,
-                _ => Some(Err(cause_of(&error))),
+                _ => Some(Err(Cause::of(&error))),
             }
         }
     }
@@ -115,7 +100,7 @@ pub(super) async fn fill(
 async fn readable(transport: &Transport, deadline: Deadline) -> Result<(), Cause> {
     match before(deadline, transport.readable()).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(cause_of(&error)),
+        Ok(Err(error)) => Err(Cause::of(&error)),
         Err(_) => Err(Cause::TimedOut),
     }
 }
@@ -227,7 +212,7 @@ impl<'c> Output<'c> {
             }
             result => result,
         };
-        flushed.map_err(|error| self.end(cause_of(&error)))
+        flushed.map_err(|error| self.end(Cause::of(&error)))
     }
 
     async fn send_buffer(&mut self) -> Result<(), End> {
@@ -239,7 +224,7 @@ impl<'c> Output<'c> {
                     self.buffer.consume(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.space().await?,
-                Err(error) => return Err(self.end(cause_of(&error))),
+                Err(error) => return Err(self.end(Cause::of(&error))),
             }
         }
         self.buffer.rest();
@@ -255,7 +240,7 @@ impl<'c> Output<'c> {
                     bytes = &bytes[count..];
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.space().await?,
-                Err(error) => return Err(self.end(cause_of(&error))),
+                Err(error) => return Err(self.end(Cause::of(&error))),
             }
         }
         Ok(())
@@ -268,7 +253,7 @@ impl<'c> Output<'c> {
         match before(deadline, self.transport.socket().writable()).await {
             Ok(Ok(())) if self.pace.keeps(now() - began, self.min_rate) => Ok(()),
             Ok(Ok(())) => Err(self.end(Cause::TooSlow)),
-            Ok(Err(error)) => Err(self.end(cause_of(&error))),
+            Ok(Err(error)) => Err(self.end(Cause::of(&error))),
             Err(_) => Err(self.end(Cause::TimedOut)),
         }
     }

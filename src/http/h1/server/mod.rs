@@ -132,7 +132,7 @@ impl<'c> Connection<'c> {
             match select(readable, pin!(self.drain.idle_ends())).await {
                 Either::Left((Ok(Ok(())), _)) => {}
                 Either::Left((Ok(Err(error)), _)) => {
-                    return Err(client_end(Phase::Idle, wire::cause_of(&error)));
+                    return Err(client_end(Phase::Idle, Cause::of(&error)));
                 }
                 Either::Left((Err(_), _)) => return Err(End::new(Side::Atlas, Phase::Idle, Cause::Idle)),
                 Either::Right(_) => return Err(End::new(Side::Atlas, Phase::Idle, Cause::Drained)),
@@ -424,7 +424,7 @@ impl<'c> RequestBody<'c> {
                 Some(Err(cause)) => return client_end(Phase::Response, cause),
                 None => {
                     if let Err(error) = self.transport.readable().await {
-                        return client_end(Phase::Response, wire::cause_of(&error));
+                        return client_end(Phase::Response, Cause::of(&error));
                     }
                 }
             }
