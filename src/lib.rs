@@ -30,6 +30,7 @@ pub mod worker;
 // The ground.
 pub mod buffer;
 pub mod drain;
+pub mod pipe;
 pub mod runtime;
 pub mod sys;
 pub mod time;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const KNOWS: &[(&str, &[&str])] = &[
     // The ground: knows nothing of proxying.
     ("buffer", &[]),
+    ("pipe", &[]),
     ("time", &[]),
     ("drain", &[]),
     ("outcome", &[]),
@@ -15,7 +16,10 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("runtime", &["sys", "time"]),
     // Bytes.
     ("metrics", &["outcome", "time"]),
-    ("transport", &["buffer", "outcome", "runtime", "sys", "time"]),
+    (
+        "transport",
+        &["buffer", "outcome", "pipe", "runtime", "sys", "time"], // the pipe in tests
+    ),
     (
         "relay",
         &["buffer", "outcome", "runtime", "sys", "time", "transport"],

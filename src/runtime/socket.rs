@@ -12,8 +12,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use monoio::net::TcpStream;
+use rustix::fs::sendfile;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::pipe::{SpliceFlags, splice};
 
 use super::gate;
 
@@ -23,6 +25,12 @@ const TURN_COST_MAX: u32 = 256 * 1024;
 
 /// What a system call counts beside its bytes.
 const CALL_COST: u32 = 8 * 1024;
+
+/// So many bytes that stay inside the kernel count as one that is copied.
+const UNCOPIED_DISCOUNT: usize = 4;
+
+/// The socket's own O_NONBLOCK is what counts for plain TCP, this flag where the kernel has TLS.
+const NONBLOCK: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
 /// Where a socket listens or connects to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -176,6 +184,56 @@ impl Socket {
         }
     }
 
+    /// Moves at most `max` bytes of what is there into a pipe. `Ok(0)` is the peer's FIN.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when nothing is there, or nothing fits.
+    pub fn try_splice_in(&self, pipe: BorrowedFd<'_>, max: usize) -> io::Result<usize> {
+        let moved = retried(|| splice(self.stream_fd(), None, pipe, None, max, NONBLOCK));
+        match moved {
+            Ok(count) => {
+                self.spend(count / UNCOPIED_DISCOUNT);
+                // Less than asked for tells nothing: each packet takes a slot of the pipe.
+                self.maybe_readable.set(count > 0);
+                Ok(count)
+            }
+            Err(error) => {
+                self.maybe_readable.set(false);
+                Err(error)
+            }
+        }
+    }
+
+    /// Moves at most `max` bytes, which the pipe holds, out of it. `more`: bytes that follow at
+    /// once may be waited for.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when nothing fits.
+    pub fn try_splice_out(&self, pipe: BorrowedFd<'_>, max: usize, more: bool) -> io::Result<usize> {
+        let flags = if more {
+            NONBLOCK | SpliceFlags::MORE
+        } else {
+            NONBLOCK
+        };
+        let count = retried(|| splice(pipe, None, self.stream_fd(), None, max, flags))?;
+        self.spend(count / UNCOPIED_DISCOUNT);
+        Ok(count)
+    }
+
+    /// Sends at most `max` bytes of a file. `Ok(0)`: the file ends there. Waits for the disk where
+    /// bytes are not in memory.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when nothing fits.
+    pub fn try_sendfile(&self, file: BorrowedFd<'_>, mut offset: u64, max: usize) -> io::Result<usize> {
+        let count = retried(|| sendfile(self.stream_fd(), file, Some(&mut offset), max))?;
+        self.spend(count / UNCOPIED_DISCOUNT);
+        Ok(count)
+    }
+
     /// As [`Self::try_recv`], leaving what it finds for the next read.
     ///
     /// # Errors
@@ -312,6 +370,16 @@ impl Socket {
 
     fn stream_fd(&self) -> BorrowedFd<'_> {
         self.as_fd()
+    }
+}
+
+/// Makes a call again that a signal has interrupted.
+fn retried(mut call: impl FnMut() -> rustix::io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            result => return Ok(result?),
+        }
     }
 }
 

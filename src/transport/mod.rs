@@ -8,6 +8,7 @@ mod rustls;
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -195,6 +196,64 @@ impl Transport {
         }
     }
 
+    /// Whether bytes may go in and out without passing through this process: there is no TLS, or
+    /// the kernel makes it, and nothing that was read or written waits here.
+    pub fn is_kernel_stream(&self) -> bool {
+        matches!(&*self.layer.borrow(), Layer::Plain)
+    }
+
+    /// Moves at most `max` bytes into a pipe, which has to be empty, without waiting. `Ok(0)` is an
+    /// end in order.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when nothing is there; `Unsupported` unless [`Self::is_kernel_stream`]; else as
+    /// [`Self::read`].
+    pub fn try_splice_in(&self, pipe: BorrowedFd<'_>, max: usize) -> io::Result<usize> {
+        let count = match &mut *self.layer.borrow_mut() {
+            Layer::Plain if !self.socket.maybe_readable() => Err(io::ErrorKind::WouldBlock.into()),
+            Layer::Plain => self.socket.try_splice_in(pipe, max),
+            Layer::Rustls(_) => Err(io::ErrorKind::Unsupported.into()),
+        }?;
+        self.bytes_in.set(self.bytes_in.get() + count as u64);
+        Ok(count)
+    }
+
+    /// Moves at most `max` bytes out of a pipe, which holds as many, without waiting. `more`: bytes
+    /// that follow at once may be waited for; whoever says so must send them.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when nothing fits; `Unsupported` unless [`Self::is_kernel_stream`].
+    pub fn try_splice_out(&self, pipe: BorrowedFd<'_>, max: usize, more: bool) -> io::Result<usize> {
+        let count = match &mut *self.layer.borrow_mut() {
+            Layer::Plain => self.socket.try_splice_out(pipe, max, more),
+            Layer::Rustls(_) => Err(io::ErrorKind::Unsupported.into()),
+        }?;
+        self.count_out(count, &self.carriage.spliced);
+        Ok(count)
+    }
+
+    /// Writes at most `max` bytes of a file from `offset` on, without waiting for the peer, but
+    /// for the disk where they are not in memory. `Ok(0)`: the file ends there.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when nothing fits; `Unsupported` unless [`Self::is_kernel_stream`].
+    pub fn try_sendfile(&self, file: BorrowedFd<'_>, offset: u64, max: usize) -> io::Result<usize> {
+        let count = match &mut *self.layer.borrow_mut() {
+            Layer::Plain => self.socket.try_sendfile(file, offset, max),
+            Layer::Rustls(_) => Err(io::ErrorKind::Unsupported.into()),
+        }?;
+        self.count_out(count, &self.carriage.sendfile);
+        Ok(count)
+    }
+
+    fn count_out(&self, count: usize, way: &Cell<u64>) {
+        way.set(way.get() + count as u64);
+        self.bytes_out.set(self.bytes_out.get() + count as u64);
+    }
+
     async fn space(&self, timeout: Duration) -> io::Result<()> {
         before(Deadline::within(timeout), self.socket.writable())
             .await
@@ -267,3 +326,5 @@ impl Transport {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod uncopied_tests;
