@@ -84,6 +84,8 @@ pub struct Socket {
     /// Whether a read may find something without waiting first.
     maybe_readable: Cell<bool>,
     spent: Cell<u32>,
+    /// What a call has told that the connection was lost by.
+    error: Cell<Option<Errno>>,
 }
 
 impl Socket {
@@ -104,6 +106,7 @@ impl Socket {
             writing: RefCell::default(),
             maybe_readable: Cell::new(true),
             spent: Cell::new(0),
+            error: Cell::new(None),
         })
     }
 
@@ -146,14 +149,9 @@ impl Socket {
     /// `WouldBlock` when nothing is there.
     pub fn try_recv(&self, into: &mut [u8]) -> io::Result<usize> {
         let wanted = into.len();
-        let received = loop {
-            match rustix::net::recv(self.stream_fd(), &mut *into, RecvFlags::DONTWAIT) {
-                Err(Errno::INTR) => {}
-                other => break other,
-            }
-        };
-        match received {
-            Ok((count, _)) => {
+        let received = self.call(|fd| Ok(rustix::net::recv(fd, &mut *into, RecvFlags::DONTWAIT)?.0));
+        match received.and_then(|count| self.not_after_an_error(count)) {
+            Ok(count) => {
                 self.spend(count);
                 // Less than asked for: the queue is empty, so the next read waits before it calls.
                 self.maybe_readable.set(count == wanted);
@@ -161,7 +159,7 @@ impl Socket {
             }
             Err(error) => {
                 self.maybe_readable.set(false);
-                Err(error.into())
+                Err(error)
             }
         }
     }
@@ -172,16 +170,10 @@ impl Socket {
     ///
     /// `WouldBlock` when nothing fits.
     pub fn try_send(&self, from: &[u8]) -> io::Result<usize> {
-        loop {
-            match rustix::net::send(self.stream_fd(), from, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-                Ok(count) => {
-                    self.spend(count);
-                    return Ok(count);
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let count = self.call(|fd| rustix::net::send(fd, from, flags))?;
+        self.spend(count);
+        Ok(count)
     }
 
     /// Moves at most `max` bytes of what is there into a pipe. `Ok(0)` is the peer's FIN.
@@ -190,8 +182,8 @@ impl Socket {
     ///
     /// `WouldBlock` when nothing is there, or nothing fits.
     pub fn try_splice_in(&self, pipe: BorrowedFd<'_>, max: usize) -> io::Result<usize> {
-        let moved = retried(|| splice(self.stream_fd(), None, pipe, None, max, NONBLOCK));
-        match moved {
+        let moved = self.call(|fd| splice(fd, None, pipe, None, max, NONBLOCK));
+        match moved.and_then(|count| self.not_after_an_error(count)) {
             Ok(count) => {
                 self.spend(count / UNCOPIED_DISCOUNT);
                 // Less than asked for tells nothing: each packet takes a slot of the pipe.
@@ -217,7 +209,7 @@ impl Socket {
         } else {
             NONBLOCK
         };
-        let count = retried(|| splice(pipe, None, self.stream_fd(), None, max, flags))?;
+        let count = self.call(|fd| splice(pipe, None, fd, None, max, flags))?;
         self.spend(count / UNCOPIED_DISCOUNT);
         Ok(count)
     }
@@ -229,7 +221,7 @@ impl Socket {
     ///
     /// `WouldBlock` when nothing fits.
     pub fn try_sendfile(&self, file: BorrowedFd<'_>, mut offset: u64, max: usize) -> io::Result<usize> {
-        let count = retried(|| sendfile(self.stream_fd(), file, Some(&mut offset), max))?;
+        let count = self.call(|fd| sendfile(fd, file, Some(&mut offset), max))?;
         self.spend(count / UNCOPIED_DISCOUNT);
         Ok(count)
     }
@@ -240,8 +232,8 @@ impl Socket {
     ///
     /// `WouldBlock` when nothing is there.
     pub fn try_peek(&self, into: &mut [u8]) -> io::Result<usize> {
-        let (count, _) = rustix::net::recv(self.stream_fd(), into, RecvFlags::DONTWAIT | RecvFlags::PEEK)?;
-        Ok(count)
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        self.call(|fd| Ok(rustix::net::recv(fd, &mut *into, flags)?.0))
     }
 
     /// Whether the peer has closed, or has sent something, without taking it.
@@ -351,36 +343,53 @@ impl Socket {
 
     /// Our own address, of a TCP socket.
     pub fn local(&self) -> Option<SocketAddr> {
-        rustix::net::getsockname(self.stream_fd()).ok()?.try_into().ok()
+        rustix::net::getsockname(self.as_fd()).ok()?.try_into().ok()
     }
 
     /// Sends a FIN: this side has nothing more to say.
     pub fn shutdown_write(&self) -> io::Result<()> {
-        Ok(rustix::net::shutdown(
-            self.stream_fd(),
-            rustix::net::Shutdown::Write,
-        )?)
+        Ok(rustix::net::shutdown(self.as_fd(), rustix::net::Shutdown::Write)?)
     }
 
     /// Closes with a reset when dropped, instead of a FIN: the peer must not take what it got for
     /// all there was.
     pub fn reset_on_close(&self) {
-        let _ = sockopt::set_socket_linger(self.stream_fd(), Some(std::time::Duration::ZERO));
+        let _ = sockopt::set_socket_linger(self.as_fd(), Some(std::time::Duration::ZERO));
     }
 
-    fn stream_fd(&self) -> BorrowedFd<'_> {
-        self.as_fd()
+    /// Makes a system call, again if a signal has interrupted it.
+    fn call(&self, mut call: impl FnMut(BorrowedFd<'_>) -> rustix::io::Result<usize>) -> io::Result<usize> {
+        loop {
+            match call(self.as_fd()) {
+                Err(Errno::INTR) => {}
+                Ok(count) => return Ok(count),
+                Err(error) => {
+                    if is_lost(error) {
+                        self.error.set(Some(error));
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// The kernel tells of a reset once, to whoever calls first; from then on a read finds what
+    /// looks like the peer's FIN. So a writer's error has to be the reader's, too.
+    fn not_after_an_error(&self, count: usize) -> io::Result<usize> {
+        match self.error.get() {
+            Some(error) if count == 0 => Err(error.into()),
+            _ => Ok(count),
+        }
     }
 }
 
-/// Makes a call again that a signal has interrupted.
-fn retried(mut call: impl FnMut() -> rustix::io::Result<usize>) -> io::Result<usize> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            result => return Ok(result?),
-        }
-    }
+/// Whether the connection is gone. After the peer's FIN a reset is told as EPIPE, and is none of
+/// these: then the end in order had come first.
+fn is_lost(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::CONNRESET | Errno::CONNABORTED | Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH
+    )
 }
 
 impl AsFd for Socket {

@@ -124,6 +124,25 @@ fn connecting_tells_refusal_from_success_and_can_be_given_up() {
 }
 
 #[test]
+fn a_reset_that_the_writer_was_told_of_is_no_end_in_order_for_the_reader() {
+    on_both_drivers(|| async {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let socket = Socket::connect(&address).await.unwrap();
+        let (peer, _) = listener.accept().unwrap();
+        let peer = socket2::Socket::from(peer);
+        peer.set_linger(Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        sleep(Duration::from_millis(5)).await;
+        let reset = std::io::ErrorKind::ConnectionReset;
+        assert_eq!(socket.try_send(b"hi").unwrap_err().kind(), reset);
+        for _ in 0..2 {
+            assert_eq!(socket.try_recv(&mut [0; 1]).unwrap_err().kind(), reset);
+        }
+    });
+}
+
+#[test]
 fn a_dropped_socket_closes_its_descriptor() {
     on_both_drivers(|| async {
         let (socket, mut peer) = pair();
