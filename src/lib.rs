@@ -7,6 +7,7 @@ pub mod connection;
 pub mod files;
 pub mod http;
 pub mod listener;
+pub mod offload;
 pub mod proxy;
 pub mod relay;
 pub mod route;

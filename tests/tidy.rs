@@ -16,9 +16,10 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("runtime", &["sys", "time"]),
     // Bytes.
     ("metrics", &["outcome", "time"]),
+    ("offload", &["outcome", "runtime", "sys", "time"]),
     (
         "transport",
-        &["buffer", "outcome", "pipe", "runtime", "sys", "time"], // the pipe in tests
+        &["buffer", "offload", "outcome", "pipe", "runtime", "sys", "time"], // the pipe in tests
     ),
     (
         "relay",

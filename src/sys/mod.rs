@@ -7,6 +7,7 @@
     reason = "this module is the one place that may hold unsafe code"
 )]
 
+pub mod ktls;
 mod tcp_info;
 pub mod tls_stream;
 

@@ -1,0 +1,187 @@
+//! What this kernel's TLS can do, and how a connection gets there.
+//!
+//! Beside `transport`, which knows when a connection may go; here is whether it can, and how. Only
+//! this module and `sys` see the secrets of a connection.
+
+mod breaker;
+mod keys;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use rustix::io::Errno;
+use rustls::{CipherSuite, ConnectionTrafficSecrets, ExtractedSecrets, ProtocolVersion};
+
+use self::breaker::Breaker;
+use crate::outcome::{Cause, Refusal};
+use crate::sys::ktls::{self, Cipher, Direction, Version};
+use crate::time;
+
+/// What this kernel's TLS can do, for all workers; found out once.
+#[derive(Debug)]
+pub struct Offload {
+    refusal: Option<Refusal>,
+    breaker: Breaker,
+}
+
+impl Offload {
+    /// Nothing can go to the kernel, for this reason.
+    pub fn absent(refusal: Refusal) -> Self {
+        Self {
+            refusal: Some(refusal),
+            breaker: Breaker::new(time::now()),
+        }
+    }
+
+    /// Why no connection at all can go to the kernel; `None`: some can.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.refusal
+    }
+
+    /// Whether the kernel takes connections of this version and cipher suite, both directions.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn carries(&self, version: ProtocolVersion, suite: CipherSuite) -> Result<(), Refusal> {
+        if let Some(refusal) = self.refusal {
+            return Err(refusal);
+        }
+        version_of(version).ok_or(Refusal::Version)?;
+        cipher_of(suite).ok_or(Refusal::Cipher)?;
+        Ok(())
+    }
+
+    /// Whether connections may go to the kernel now.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Breaker`]: the kernel had refused keys of others shortly before.
+    pub fn allows(&self) -> Result<(), Refusal> {
+        self.allows_at(time::now())
+    }
+
+    fn allows_at(&self, now: Instant) -> Result<(), Refusal> {
+        if self.breaker.is_open(now) {
+            return Err(Refusal::Breaker);
+        }
+        Ok(())
+    }
+
+    /// A connection was lost because the kernel refused its keys.
+    pub fn failed(&self) {
+        self.breaker.failed(time::now());
+    }
+
+    /// A connection has gone to the kernel.
+    pub fn succeeded(&self) {
+        self.breaker.succeeded();
+    }
+}
+
+/// Gives a socket the kernel's TLS, without keys: bytes still go as they did. May be done twice.
+///
+/// # Errors
+///
+/// Why not. The connection is as it was.
+pub fn attach(socket: &impl AsFd) -> Result<(), Refusal> {
+    let Err(error) = ktls::attach(socket.as_fd()) else {
+        return Ok(());
+    };
+    match Errno::from_io_error(&error) {
+        Some(Errno::EXIST) => Ok(()),
+        Some(Errno::NOENT) => Err(Refusal::NoUlp),
+        Some(Errno::NOTCONN) => Err(Refusal::PeerClosedEarly),
+        Some(Errno::NOMEM | Errno::NOBUFS) => Err(Refusal::AttachNoMemory),
+        _ => {
+            tracing::warn!(%error, "a socket could not be given to the kernel's TLS");
+            Err(Refusal::AttachFailed)
+        }
+    }
+}
+
+/// Hands a connection's keys to the kernel, after [`attach`]. From now on it makes and opens the
+/// records.
+///
+/// # Errors
+///
+/// [`Cause::KernelRefusedKeys`]. The connection is lost; where its sending side had been handed
+/// over, the peer was told so by an alert.
+pub fn install(socket: &impl AsFd, version: ProtocolVersion, secrets: ExtractedSecrets) -> io::Result<()> {
+    let ExtractedSecrets { tx, rx } = secrets;
+    // Sending first: if receiving fails, an alert can still be sent.
+    set(socket, Direction::Send, version, &tx)?;
+    set(socket, Direction::Receive, version, &rx).inspect_err(|_| {
+        let _ = ktls::send_record(socket.as_fd(), ALERT, &[FATAL, INTERNAL_ERROR]);
+    })
+}
+
+/// Gives the kernel the next key of what it sends, after our KeyUpdate (TLS 1.3).
+///
+/// # Errors
+///
+/// [`Cause::KernelRefusedKeys`]. The connection is lost.
+pub fn renew_tx(socket: &impl AsFd, secrets: ConnectionTrafficSecrets) -> io::Result<()> {
+    set(socket, Direction::Send, ProtocolVersion::TLSv1_3, &(0, secrets))
+}
+
+/// Gives the kernel the next key of what it receives, after the peer's KeyUpdate (TLS 1.3).
+///
+/// # Errors
+///
+/// [`Cause::KernelRefusedKeys`]. The connection is lost.
+pub fn renew_rx(socket: &impl AsFd, secrets: ConnectionTrafficSecrets) -> io::Result<()> {
+    set(
+        socket,
+        Direction::Receive,
+        ProtocolVersion::TLSv1_3,
+        &(0, secrets),
+    )
+}
+
+const ALERT: u8 = 21;
+const FATAL: u8 = 2;
+const INTERNAL_ERROR: u8 = 80;
+
+fn set(
+    socket: &impl AsFd,
+    direction: Direction,
+    version: ProtocolVersion,
+    (sequence, secrets): &(u64, ConnectionTrafficSecrets),
+) -> io::Result<()> {
+    let key = version_of(version).and_then(|version| keys::key(version, secrets, *sequence));
+    let refused = match key.map(|key| ktls::set_key(socket.as_fd(), direction, &key)) {
+        Some(Ok(())) => return Ok(()),
+        Some(Err(error)) => error,
+        None => io::ErrorKind::Unsupported.into(),
+    };
+    tracing::warn!(error = %refused, ?direction, ?version, "the kernel refused a connection's keys");
+    Err(Cause::KernelRefusedKeys.into_error(refused.kind()))
+}
+
+fn version_of(version: ProtocolVersion) -> Option<Version> {
+    match version {
+        ProtocolVersion::TLSv1_2 => Some(Version::Tls12),
+        ProtocolVersion::TLSv1_3 => Some(Version::Tls13),
+        _ => None,
+    }
+}
+
+fn cipher_of(suite: CipherSuite) -> Option<Cipher> {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+        | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+        | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => Some(Cipher::Aes128Gcm),
+        CipherSuite::TLS13_AES_256_GCM_SHA384
+        | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+        | CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => Some(Cipher::Aes256Gcm),
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+        | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+        | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => Some(Cipher::Chacha20Poly1305),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,231 @@
+//! Handshakes in memory, and what the kernel makes of their keys over loopback.
+
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs::{cipher_suite as suites, default_provider};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{
+    ClientConfig, ClientConnection, ConnectionCommon, RootCertStore, ServerConfig, ServerConnection,
+    SideData, SupportedCipherSuite,
+};
+
+use super::*;
+
+pub(super) const SUITES: [SupportedCipherSuite; 6] = [
+    suites::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    suites::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    suites::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    suites::TLS13_AES_128_GCM_SHA256,
+    suites::TLS13_AES_256_GCM_SHA384,
+    suites::TLS13_CHACHA20_POLY1305_SHA256,
+];
+
+/// Two connections after their handshake in memory, and all that the server has sent.
+fn handshake(suite: SupportedCipherSuite) -> (ServerConnection, ClientConnection, Vec<u8>) {
+    let mut provider = default_provider();
+    provider.cipher_suites = vec![suite];
+    let provider = Arc::new(provider);
+    let version = [suite.version()];
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(vec!["atlas.test".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let mut server = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&version)
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    server.enable_secret_extraction = true;
+    let mut roots = RootCertStore::empty();
+    roots.add(cert.der().clone()).unwrap();
+    let mut client = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&version)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    client.enable_secret_extraction = true;
+    let mut server = ServerConnection::new(Arc::new(server)).unwrap();
+    let name = "atlas.test".try_into().unwrap();
+    let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
+    let mut sent = Vec::new();
+    while client.wants_write() || server.wants_write() {
+        pass(&mut client, &mut server);
+        sent.extend(pass(&mut server, &mut client));
+    }
+    assert!(!client.is_handshaking() && !server.is_handshaking());
+    (server, client, sent)
+}
+
+fn pass<A: SideData, B: SideData>(from: &mut ConnectionCommon<A>, to: &mut ConnectionCommon<B>) -> Vec<u8> {
+    let mut wire = Vec::new();
+    while from.wants_write() {
+        from.write_tls(&mut wire).unwrap();
+    }
+    let mut rest = wire.as_slice();
+    while !rest.is_empty() {
+        to.read_tls(&mut rest).unwrap();
+        to.process_new_packets().unwrap();
+    }
+    wire
+}
+
+fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (theirs, _) = listener.accept().unwrap();
+    (ours, theirs)
+}
+
+#[test]
+fn what_is_absent_carries_nothing() {
+    let offload = Offload::absent(Refusal::NotPreferred);
+    assert_eq!(offload.refusal(), Some(Refusal::NotPreferred));
+    let suite = CipherSuite::TLS13_AES_128_GCM_SHA256;
+    let carried = offload.carries(ProtocolVersion::TLSv1_3, suite);
+    assert_eq!(carried, Err(Refusal::NotPreferred));
+}
+
+#[test]
+fn the_breaker_refuses_by_name() {
+    let offload = Offload::absent(Refusal::NoUlp);
+    for _ in 0..3 {
+        assert_eq!(offload.allows(), Ok(()));
+        offload.failed();
+    }
+    assert_eq!(offload.allows(), Err(Refusal::Breaker));
+}
+
+#[test]
+fn a_socket_whose_peer_has_closed_is_refused_or_there_is_no_kernel_tls() {
+    let (ours, theirs) = pair();
+    drop(theirs);
+    assert_eq!((&ours).read(&mut [0]).unwrap(), 0);
+    let refusal = attach(&ours).unwrap_err();
+    assert!(
+        matches!(refusal, Refusal::PeerClosedEarly | Refusal::NoUlp),
+        "{refusal:?}"
+    );
+}
+
+#[test]
+fn keys_the_kernel_refuses_end_the_connection_by_name() {
+    let (server, _, _) = handshake(suites::TLS13_AES_128_GCM_SHA256);
+    let (ours, _theirs) = pair();
+    let secrets = server.dangerous_extract_secrets().unwrap();
+    let error = install(&ours, ProtocolVersion::TLSv1_3, secrets).unwrap_err();
+    assert_eq!(
+        Cause::of(&error),
+        Cause::KernelRefusedKeys,
+        "it was never attached"
+    );
+}
+
+/// Those that need a kernel with TLS.
+mod kernel_tls {
+    use super::*;
+
+    fn is_missing() -> bool {
+        let (ours, _theirs) = pair();
+        let is_missing = attach(&ours) == Err(Refusal::NoUlp);
+        if is_missing {
+            #[expect(clippy::print_stderr, reason = "who reads the test's output has to know")]
+            {
+                eprintln!("skipped: this kernel has no TLS");
+            }
+        }
+        is_missing
+    }
+
+    #[test]
+    fn the_kernel_goes_on_where_rustls_stopped_in_all_suites() {
+        if is_missing() {
+            return;
+        }
+        for suite in SUITES {
+            let (server, client, _) = handshake(suite);
+            let (mut ours, mut theirs) = pair();
+            attach(&ours).unwrap();
+            attach(&ours).expect("a second time changes nothing");
+            attach(&theirs).unwrap();
+            let version = suite.version().version;
+            install(&ours, version, server.dangerous_extract_secrets().unwrap()).unwrap();
+            install(&theirs, version, client.dangerous_extract_secrets().unwrap()).unwrap();
+            for (from, to) in [(0, 1), (1, 0)] {
+                let ends = [&mut ours, &mut theirs];
+                let bytes: Vec<u8> = (0..40_000_u32).map(|at| (at % 251) as u8).collect();
+                (&*ends[from]).write_all(&bytes).unwrap();
+                let mut received = vec![0; bytes.len()];
+                (&*ends[to]).read_exact(&mut received).unwrap();
+                assert!(received == bytes, "{suite:?} {from}->{to}");
+            }
+        }
+    }
+
+    #[test]
+    fn explicit_nonces_of_tls_1_2_never_come_twice_on_the_wire() {
+        if is_missing() {
+            return;
+        }
+        for suite in &SUITES[..2] {
+            let (server, _client, mut wire) = handshake(*suite);
+            let (mut ours, mut theirs) = pair();
+            attach(&ours).unwrap();
+            let secrets = server.dangerous_extract_secrets().unwrap();
+            assert!(secrets.tx.0 > 0, "Finished was sent by rustls");
+            install(&ours, ProtocolVersion::TLSv1_2, secrets).unwrap();
+            for size in 1..=300 {
+                ours.write_all(&vec![7; size]).unwrap();
+            }
+            drop(ours);
+            theirs.read_to_end(&mut wire).unwrap();
+            let nonces = explicit_nonces(&wire);
+            assert_eq!(nonces.len(), 301, "Finished and the records of data");
+            let different: HashSet<_> = nonces.iter().collect();
+            assert_eq!(different.len(), nonces.len(), "{suite:?}: {:x?}", &nonces[..2]);
+        }
+    }
+
+    /// Of the records after ChangeCipherSpec.
+    fn explicit_nonces(mut wire: &[u8]) -> Vec<u64> {
+        const CHANGE_CIPHER_SPEC: u8 = 20;
+        let mut is_encrypted = false;
+        let mut nonces = Vec::new();
+        while let [kind, _, _, high, low, rest @ ..] = wire {
+            let (record, rest) = rest.split_at(usize::from(u16::from_be_bytes([*high, *low])));
+            if is_encrypted {
+                nonces.push(u64::from_be_bytes(record[..8].try_into().unwrap()));
+            }
+            is_encrypted |= *kind == CHANGE_CIPHER_SPEC;
+            wire = rest;
+        }
+        nonces
+    }
+
+    #[test]
+    fn a_peer_is_told_when_only_the_receiving_key_was_refused() {
+        if is_missing() {
+            return;
+        }
+        let (server, client, _) = handshake(suites::TLS13_AES_128_GCM_SHA256);
+        let (other, _, _) = handshake(suites::TLS13_AES_256_GCM_SHA384);
+        let (ours, theirs) = pair();
+        attach(&ours).unwrap();
+        attach(&theirs).unwrap();
+        let version = ProtocolVersion::TLSv1_3;
+        install(&theirs, version, client.dangerous_extract_secrets().unwrap()).unwrap();
+        // Both directions have to have one cipher.
+        let secrets = ExtractedSecrets {
+            tx: server.dangerous_extract_secrets().unwrap().tx,
+            rx: other.dangerous_extract_secrets().unwrap().rx,
+        };
+        let error = install(&ours, version, secrets).unwrap_err();
+        assert_eq!(Cause::of(&error), Cause::KernelRefusedKeys);
+        let mut alert = [0; 64];
+        let record = ktls::receive_record(theirs.as_fd(), &mut alert).unwrap();
+        assert_eq!(record.kind, Some(ALERT));
+        assert_eq!(alert[..record.count], [FATAL, INTERNAL_ERROR]);
+    }
+}
