@@ -127,6 +127,12 @@ impl Pipe {
     }
 }
 
+/// How many this thread has in use, for tests.
+#[cfg(test)]
+pub fn in_use() -> usize {
+    POOL.with_borrow(|pool| pool.out)
+}
+
 impl Drop for Pipe {
     fn drop(&mut self) {
         let ends = self.ends.take();

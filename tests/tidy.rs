@@ -23,7 +23,7 @@ const KNOWS: &[(&str, &[&str])] = &[
     ),
     (
         "relay",
-        &["buffer", "outcome", "runtime", "sys", "time", "transport"],
+        &["buffer", "outcome", "pipe", "runtime", "sys", "time", "transport"],
     ),
     // Protocols: mechanism without policy.
     (

@@ -49,7 +49,9 @@ impl Proxy {
         let (from, to) = (transport.bytes_in(), transport.bytes_out());
         self.counters.bytes_moved(Direction::FromUpstream, from);
         self.counters.bytes_moved(Direction::ToUpstream, to);
-        record.moved.copied = from + to;
+        let spliced = |transport: &Transport| transport.carriage().spliced.get();
+        record.moved.spliced = spliced(downstream) + spliced(&transport);
+        record.moved.copied = (from + to).saturating_sub(record.moved.spliced);
         end
     }
 }

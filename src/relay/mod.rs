@@ -2,9 +2,11 @@
 //!
 //! What one side closes is closed towards the other and nothing more: half-open connections stay
 //! as they are. A side that reads slowly is a side that is read from slowly. While nothing comes,
-//! no buffer is held.
+//! no buffer and no pipe is held.
 
 mod copy;
+mod direction;
+mod splice;
 
 use std::cell::Cell;
 use std::io;
@@ -13,11 +15,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select, try_join};
 
-use self::copy::Direction;
+use self::direction::Direction;
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::runtime::sleep_until;
 use crate::time::{Deadline, now};
 use crate::transport::Transport;
+
+/// So many long pieces in a row make a flow that is worth splicing.
+const BULK_AFTER: u32 = 4;
 
 /// Relays until both sides have closed, one of them fails, or nothing moves for `idle_timeout`.
 ///
@@ -25,9 +30,18 @@ use crate::transport::Transport;
 /// is dropped, so that its peer does not take what it got for all there was. How many bytes went
 /// each way the transports know.
 pub async fn both_ways(downstream: &Transport, upstream: &Transport, idle_timeout: Duration) -> End {
+    both_ways_by(BULK_AFTER, downstream, upstream, idle_timeout).await
+}
+
+async fn both_ways_by(
+    bulk_after: u32,
+    downstream: &Transport,
+    upstream: &Transport,
+    idle_timeout: Duration,
+) -> End {
     let watch = Watch::new();
-    let up = Direction::new(downstream, upstream, Side::Downstream, &watch);
-    let down = Direction::new(upstream, downstream, Side::Upstream, &watch);
+    let up = Direction::new((downstream, upstream), Side::Downstream, &watch, bulk_after);
+    let down = Direction::new((upstream, downstream), Side::Upstream, &watch, bulk_after);
     let work = pin!(try_join(up.run(), down.run()));
     let end = match select(work, pin!(watch.passed(idle_timeout))).await {
         Either::Left((Ok((up, down)), _)) => {
