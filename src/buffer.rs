@@ -12,19 +12,24 @@ pub const SMALL: usize = 16 * 1024;
 /// Size of a large buffer, for bodies that have shown to be long.
 pub const LARGE: usize = 64 * 1024;
 
+/// Size of a buffer that takes the plaintext of a large one as TLS records, or four full records of
+/// any cipher.
+pub const RECORDS: usize = LARGE + 512;
+
 /// How many buffers of each size a worker keeps for the next user; more are freed.
 const KEPT_SMALL: usize = 256;
 const KEPT_LARGE: usize = 64;
 
 thread_local! {
     static POOL: RefCell<Pool> = const {
-        RefCell::new(Pool { small: Vec::new(), large: Vec::new(), vecs: Vec::new() })
+        RefCell::new(Pool { small: Vec::new(), large: Vec::new(), records: Vec::new(), vecs: Vec::new() })
     };
 }
 
 struct Pool {
     small: Vec<Box<[u8]>>,
     large: Vec<Box<[u8]>>,
+    records: Vec<Box<[u8]>>,
     vecs: Vec<Vec<u8>>,
 }
 
@@ -57,12 +62,14 @@ impl Buffer {
         let pooled = POOL.with_borrow_mut(|pool| match size {
             0..=SMALL => pool.small.pop(),
             size if size <= LARGE => pool.large.pop(),
+            size if size <= RECORDS => pool.records.pop(),
             _ => None,
         });
         let bytes = pooled.unwrap_or_else(|| {
             let size = match size {
                 0..=SMALL => SMALL,
                 size if size <= LARGE => LARGE,
+                size if size <= RECORDS => RECORDS,
                 more => more,
             };
             vec![0; size].into_boxed_slice()
@@ -157,6 +164,14 @@ impl Buffer {
         }
     }
 
+    /// Makes [`Self::space`] at least `count` bytes; what is filled stays.
+    pub fn reserve(&mut self, count: usize) {
+        if self.bytes.len() - self.end < count {
+            self.compact();
+            self.grow(self.end + count);
+        }
+    }
+
     /// Gives the memory back to the pool if nothing is filled.
     pub fn rest(&mut self) {
         if self.is_empty() {
@@ -176,6 +191,7 @@ impl Drop for Buffer {
             match bytes.len() {
                 SMALL if pool.small.len() < KEPT_SMALL => pool.small.push(bytes),
                 LARGE if pool.large.len() < KEPT_LARGE => pool.large.push(bytes),
+                RECORDS if pool.records.len() < KEPT_LARGE => pool.records.push(bytes),
                 _ => {}
             }
         });

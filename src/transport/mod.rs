@@ -5,6 +5,7 @@
 //! losing a byte.
 
 mod rustls;
+mod sealed;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use ::rustls::{ClientConnection, ServerConnection};
 
 use self::rustls::Rustls;
+pub use self::sealed::Sealed;
 use crate::buffer::Buffer;
 use crate::outcome::{Carriage, Carrier, Refusal};
 use crate::runtime::{Socket, before};
@@ -37,6 +39,7 @@ pub struct Transport {
 enum Layer {
     Plain,
     Rustls(Box<Rustls>),
+    Sealed(Box<Sealed>),
 }
 
 impl Transport {
@@ -66,6 +69,11 @@ impl Transport {
     ) -> Self {
         let layer = Layer::Rustls(Box::new(Rustls::client(connection, unread)));
         Self::new(socket, layer, Carrier::Process(refusal))
+    }
+
+    /// TLS with a client or an endpoint, after the handshake; `refusal`: why it stays in this process.
+    pub fn sealed(socket: Socket, sealed: Sealed, refusal: Refusal) -> Self {
+        Self::new(socket, Layer::Sealed(Box::new(sealed)), Carrier::Process(refusal))
     }
 
     fn new(socket: Socket, layer: Layer, carrier: Carrier) -> Self {
@@ -126,6 +134,7 @@ impl Transport {
             Layer::Plain if !self.socket.maybe_readable() => Err(io::ErrorKind::WouldBlock.into()),
             Layer::Plain => self.socket.try_recv(into),
             Layer::Rustls(tls) => tls.try_read(&self.socket, into),
+            Layer::Sealed(tls) => tls.try_read(&self.socket, into),
         };
         if let Ok(count) = result {
             self.bytes_in.set(self.bytes_in.get() + count as u64);
@@ -165,6 +174,7 @@ impl Transport {
         let count = match &mut *self.layer.borrow_mut() {
             Layer::Plain => self.socket.try_send(from),
             Layer::Rustls(tls) => tls.try_write(&self.socket, from),
+            Layer::Sealed(tls) => tls.try_write(&self.socket, from),
         }?;
         self.bytes_out.set(self.bytes_out.get() + count as u64);
         Ok(count)
@@ -193,6 +203,7 @@ impl Transport {
         match &mut *self.layer.borrow_mut() {
             Layer::Plain => Ok(()),
             Layer::Rustls(tls) => tls.try_flush(&self.socket),
+            Layer::Sealed(tls) => tls.try_flush(&self.socket),
         }
     }
 
@@ -213,7 +224,7 @@ impl Transport {
         let count = match &mut *self.layer.borrow_mut() {
             Layer::Plain if !self.socket.maybe_readable() => Err(io::ErrorKind::WouldBlock.into()),
             Layer::Plain => self.socket.try_splice_in(pipe, max),
-            Layer::Rustls(_) => Err(io::ErrorKind::Unsupported.into()),
+            Layer::Rustls(_) | Layer::Sealed(_) => Err(io::ErrorKind::Unsupported.into()),
         }?;
         self.bytes_in.set(self.bytes_in.get() + count as u64);
         Ok(count)
@@ -228,7 +239,7 @@ impl Transport {
     pub fn try_splice_out(&self, pipe: BorrowedFd<'_>, max: usize, more: bool) -> io::Result<usize> {
         let count = match &mut *self.layer.borrow_mut() {
             Layer::Plain => self.socket.try_splice_out(pipe, max, more),
-            Layer::Rustls(_) => Err(io::ErrorKind::Unsupported.into()),
+            Layer::Rustls(_) | Layer::Sealed(_) => Err(io::ErrorKind::Unsupported.into()),
         }?;
         self.count_out(count, &self.carriage.spliced);
         Ok(count)
@@ -243,7 +254,7 @@ impl Transport {
     pub fn try_sendfile(&self, file: BorrowedFd<'_>, offset: u64, max: usize) -> io::Result<usize> {
         let count = match &mut *self.layer.borrow_mut() {
             Layer::Plain => self.socket.try_sendfile(file, offset, max),
-            Layer::Rustls(_) => Err(io::ErrorKind::Unsupported.into()),
+            Layer::Rustls(_) | Layer::Sealed(_) => Err(io::ErrorKind::Unsupported.into()),
         }?;
         self.count_out(count, &self.carriage.sendfile);
         Ok(count)
@@ -267,8 +278,10 @@ impl Transport {
     ///
     /// As [`Self::write_all`].
     pub async fn finish(&self, timeout: Duration) -> io::Result<()> {
-        if let Layer::Rustls(tls) = &mut *self.layer.borrow_mut() {
-            tls.close_notify()?;
+        match &mut *self.layer.borrow_mut() {
+            Layer::Plain => {}
+            Layer::Rustls(tls) => tls.close_notify()?,
+            Layer::Sealed(tls) => tls.close_notify()?,
         }
         self.flush(timeout).await?;
         self.socket.shutdown_write()
@@ -320,6 +333,7 @@ impl Transport {
         match &mut *self.layer.borrow_mut() {
             Layer::Plain => 0,
             Layer::Rustls(tls) => tls.held(),
+            Layer::Sealed(tls) => tls.held(),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Byte streams over real sockets, on both drivers, with rustls in blocking threads as the peer.
+//! Byte streams over real sockets, of each layer and on both drivers, with rustls in blocking threads
+//! as the peer.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
@@ -9,7 +10,8 @@ use std::time::Duration;
 
 use ::rustls::pki_types::{PrivateKeyDer, ServerName};
 use ::rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig,
+    ServerConnection, StreamOwned, SupportedProtocolVersion,
 };
 use socket2::SockRef;
 
@@ -80,6 +82,28 @@ fn records_of_one_byte_and_packets_of_one_byte_are_read() {
 }
 
 #[test]
+fn a_reader_with_little_space_loses_nothing_of_a_record() {
+    const SIZE: usize = 100_000;
+    let client = |mut client: Client| {
+        client.write_all(&pattern(SIZE, 8)).unwrap();
+        read_to_end(&mut client).unwrap();
+    };
+    serve(client, async |transport: Transport| {
+        let mut received = Vec::new();
+        for size in [1, 7000, 3, 16 * 1024, 16 * 1024 - 1, 65_000].into_iter().cycle() {
+            let mut space = vec![0; size.min(SIZE - received.len())];
+            if space.is_empty() {
+                break;
+            }
+            let count = transport.read(&mut space).await.unwrap();
+            received.extend_from_slice(&space[..count]);
+        }
+        assert_eq!(hash(&received), hash(&pattern(SIZE, 8)));
+        transport.close(Deadline::within(SECOND)).await;
+    });
+}
+
+#[test]
 fn key_updates_of_the_client_are_followed() {
     let client = |mut client: Client| {
         for round in 0..20_u8 {
@@ -90,14 +114,18 @@ fn key_updates_of_the_client_are_followed() {
             assert_eq!(answer, [round; 1000]);
         }
     };
-    serve(client, async |transport: Transport| {
-        for round in 0..20_u8 {
-            let request = read_count(&transport, 1000).await;
-            assert_eq!(request, [round; 1000]);
-            transport.write_all(&request, LONG).await.unwrap();
-            transport.flush(LONG).await.unwrap();
-        }
-    });
+    serve_with(
+        &[&::rustls::version::TLS13],
+        client,
+        &async |transport: Transport| {
+            for round in 0..20_u8 {
+                let request = read_count(&transport, 1000).await;
+                assert_eq!(request, [round; 1000]);
+                transport.write_all(&request, LONG).await.unwrap();
+                transport.flush(LONG).await.unwrap();
+            }
+        },
+    );
 }
 
 #[test]
@@ -319,7 +347,7 @@ fn closing_bears_with_a_peer_that_goes_on_sending_but_not_for_ever() {
 #[test]
 fn tickets_reach_a_client_that_is_not_answered_yet() {
     let (config, client_config) = configs();
-    for preference in [Preference::Auto, Preference::Epoll] {
+    for (maker, preference) in WAYS {
         let (listener, port) = listen();
         let client_config = client_config.clone();
         let client = std::thread::spawn(move || {
@@ -332,7 +360,10 @@ fn tickets_reach_a_client_that_is_not_answered_yet() {
         });
         run(preference, async {
             for _ in 0..2 {
-                let transport = accept_lazily(&listener, &config);
+                let transport = match maker {
+                    Maker::Rustls => accept_lazily(&listener, &config),
+                    Maker::Sealed => accept(maker, &listener, &config).await,
+                };
                 let end = transport.read(&mut [0; 10]).await;
                 assert!(matches!(end, Ok(0)), "{end:?}");
                 transport.close(Deadline::within(SECOND)).await;
@@ -394,7 +425,7 @@ fn a_plain_connection_reads_writes_and_ends() {
 #[test]
 fn a_transport_speaks_to_a_server_too() {
     let (config, client_config) = configs();
-    for preference in [Preference::Auto, Preference::Epoll] {
+    for (maker, preference) in WAYS {
         let (listener, port) = listen();
         let config = config.clone();
         let server = std::thread::spawn(move || {
@@ -408,13 +439,7 @@ fn a_transport_speaks_to_a_server_too() {
             server.flush().unwrap();
         });
         run(preference, async {
-            let client = connect(port, &client_config);
-            let transport = Transport::rustls_client(
-                into_socket(client.sock),
-                client.conn,
-                Buffer::none(),
-                Refusal::NotPreferred,
-            );
+            let transport = connect_as(maker, port, &client_config).await;
             transport.write_all(b"request", LONG).await.unwrap();
             let answer = read_count(&transport, 500_000).await;
             assert_eq!(hash(&answer), hash(&pattern(500_000, 7)));
@@ -424,15 +449,39 @@ fn a_transport_speaks_to_a_server_too() {
     }
 }
 
-/// Runs both ends of a connection, on each driver.
+/// Who makes the records of this side.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Maker {
+    Rustls,
+    Sealed,
+}
+
+const WAYS: [(Maker, Preference); 4] = [
+    (Maker::Rustls, Preference::Auto),
+    (Maker::Rustls, Preference::Epoll),
+    (Maker::Sealed, Preference::Auto),
+    (Maker::Sealed, Preference::Epoll),
+];
+
+/// Runs both ends of a connection, of each layer and on each driver.
 fn serve(client: fn(Client), server: impl AsyncFn(Transport)) {
-    let (config, client_config) = configs();
-    for preference in [Preference::Auto, Preference::Epoll] {
+    for versions in [::rustls::ALL_VERSIONS, &[&::rustls::version::TLS12]] {
+        serve_with(versions, client, &server);
+    }
+}
+
+fn serve_with(
+    versions: &[&'static SupportedProtocolVersion],
+    client: fn(Client),
+    server: &impl AsyncFn(Transport),
+) {
+    let (config, client_config) = configs_of(versions);
+    for (maker, preference) in WAYS {
         let (listener, port) = listen();
         let client_config = client_config.clone();
         let thread = std::thread::spawn(move || client(connect(port, &client_config)));
         run(preference, async {
-            let transport = accept(&listener, &config);
+            let transport = accept(maker, &listener, &config).await;
             server(transport).await;
         });
         thread.join().unwrap();
@@ -455,6 +504,10 @@ fn listen() -> (TcpListener, u16) {
 }
 
 fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    configs_of(::rustls::ALL_VERSIONS)
+}
+
+fn configs_of(versions: &[&'static SupportedProtocolVersion]) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
     let chain = vec![made.cert.der().clone()];
     let mut roots = RootCertStore::empty();
@@ -465,7 +518,7 @@ fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
         .with_single_cert(chain, key)
         .unwrap();
     server.ticketer = ::rustls::crypto::aws_lc_rs::Ticketer::new().unwrap();
-    let client = ClientConfig::builder()
+    let client = ClientConfig::builder_with_protocol_versions(versions)
         .with_root_certificates(roots)
         .with_no_client_auth();
     (Arc::new(server), Arc::new(client))
@@ -481,8 +534,28 @@ fn connect(port: u16, config: &Arc<ClientConfig>) -> Client {
     StreamOwned::new(connection, socket)
 }
 
-fn accept(listener: &TcpListener, config: &Arc<ServerConfig>) -> Transport {
+async fn connect_as(maker: Maker, port: u16, config: &Arc<ClientConfig>) -> Transport {
+    if maker == Maker::Sealed {
+        let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let name = ServerName::try_from("a.test").unwrap();
+        let sealed = Sealed::client(config.clone(), name).unwrap();
+        return shake_sealed(into_socket(socket), sealed).await;
+    }
+    let client = connect(port, config);
+    Transport::rustls_client(
+        into_socket(client.sock),
+        client.conn,
+        Buffer::none(),
+        Refusal::NotPreferred,
+    )
+}
+
+async fn accept(maker: Maker, listener: &TcpListener, config: &Arc<ServerConfig>) -> Transport {
     let (mut socket, _) = listener.accept().unwrap();
+    if maker == Maker::Sealed {
+        let sealed = Sealed::server(config.clone(), &[]).unwrap();
+        return shake_sealed(into_socket(socket), sealed).await;
+    }
     let connection = shake_hands(&mut socket, config);
     Transport::rustls_server(
         into_socket(socket),
@@ -490,6 +563,21 @@ fn accept(listener: &TcpListener, config: &Arc<ServerConfig>) -> Transport {
         Buffer::none(),
         Refusal::NotPreferred,
     )
+}
+
+/// As `tls` does it: the last flight of TLS 1.3 is left to go with the first data.
+async fn shake_sealed(socket: Socket, mut sealed: Sealed) -> Transport {
+    while !sealed.shake().unwrap() {
+        sealed.try_flush(&socket).unwrap();
+        match sealed.fetch(&socket) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.readable().await.unwrap(),
+            result => result.unwrap(),
+        }
+    }
+    if sealed.agreed().protocol_version() == Some(ProtocolVersion::TLSv1_2) {
+        sealed.try_flush(&socket).unwrap();
+    }
+    Transport::sealed(socket, sealed, Refusal::BelowThreshold)
 }
 
 fn shake_hands(socket: &mut TcpStream, config: &Arc<ServerConfig>) -> ServerConnection {

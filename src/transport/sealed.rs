@@ -1,0 +1,514 @@
+//! TLS records made and opened in this process, by rustls, with no byte hidden: what came from the
+//! socket is here until it is opened, so that another can go on from any record.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
+};
+use rustls::{ClientConfig, CommonState, Error, InvalidMessage, ServerConfig};
+
+use crate::buffer::{Buffer, LARGE, RECORDS, SMALL};
+use crate::outcome::Cause;
+use crate::runtime::Socket;
+
+/// What stands before each record: type, version, length.
+const HEADER: usize = 5;
+
+/// Plaintext of one record at the most, RFC 8446 §5.1.
+const RECORD_PLAINTEXT_MAX: usize = 16 * 1024;
+
+/// What a cipher adds to a record at the most, its header included: the explicit nonce and the tag
+/// of AES-GCM in TLS 1.2.
+const OVERHEAD_MAX: usize = HEADER + 8 + 16;
+
+/// The records of one connection, from the ClientHello on.
+pub struct Sealed {
+    connection: Connection,
+    /// Records from the peer.
+    incoming: Buffer,
+    /// How much of `incoming` rustls has looked at and wants to see again: the first part of a
+    /// handshake message that goes on in the next record. Nearly always nothing.
+    seen: usize,
+    /// Plaintext for which the reader had no space.
+    plain: Buffer,
+    /// Records for the peer.
+    outgoing: Buffer,
+    /// The socket took a part of `outgoing`.
+    is_stuck: bool,
+    /// The last read filled its buffer; so the next one gets a large one.
+    bulk: bool,
+    /// The peer's FIN came.
+    ended: bool,
+    /// The peer's close_notify came.
+    closed: bool,
+    /// What rustls does not go on after.
+    failed: Option<Error>,
+}
+
+impl Sealed {
+    /// A server's side. `hello`: what came of the client's records.
+    ///
+    /// # Errors
+    ///
+    /// A configuration that rustls does not take.
+    pub fn server(config: Arc<ServerConfig>, hello: &[u8]) -> Result<Self, Error> {
+        let mut sealed = Self::new(Connection::Server(UnbufferedServerConnection::new(config)?));
+        sealed.incoming = Buffer::with_size(hello.len());
+        sealed.incoming.push(hello);
+        Ok(sealed)
+    }
+
+    /// A client's side.
+    ///
+    /// # Errors
+    ///
+    /// A configuration that rustls does not take.
+    pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
+        let connection = UnbufferedClientConnection::new(config, name)?;
+        Ok(Self::new(Connection::Client(connection)))
+    }
+
+    fn new(connection: Connection) -> Self {
+        Self {
+            connection,
+            incoming: Buffer::none(),
+            seen: 0,
+            plain: Buffer::none(),
+            outgoing: Buffer::none(),
+            is_stuck: false,
+            bulk: false,
+            ended: false,
+            closed: false,
+            failed: None,
+        }
+    }
+
+    /// What was agreed on so far.
+    pub fn agreed(&self) -> &CommonState {
+        self.connection.common()
+    }
+
+    /// Goes on with the handshake as far as what came allows. Whether it is done: the records
+    /// behind it stay as they are.
+    ///
+    /// What is to be said then waits for [`Self::try_flush`]; the last flight of TLS 1.3 may as well
+    /// be left to go together with the first data.
+    ///
+    /// # Errors
+    ///
+    /// What rustls refuses; its alert waits too.
+    pub fn shake(&mut self) -> Result<bool, Error> {
+        self.say()?;
+        while self.agreed().is_handshaking() && self.failed.is_none() && self.has_record() {
+            let _ = self.open(&mut []); // an error stays and is told below, after the alert was taken
+            self.say()?;
+        }
+        match &self.failed {
+            Some(error) => Err(error.clone()),
+            None => Ok(!self.agreed().is_handshaking()),
+        }
+    }
+
+    /// Records that wait to be sent.
+    pub fn outgoing(&self) -> &[u8] {
+        self.outgoing.filled()
+    }
+
+    /// Takes records from the socket. Holds no buffer when nothing was there, nor waits.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when nothing is there; `UnexpectedEof` when nothing will come; `InvalidData` when
+    /// a handshake message is too long; else the socket's error.
+    pub fn fetch(&mut self, socket: &Socket) -> io::Result<()> {
+        if self.ended {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if !socket.maybe_readable() {
+            self.incoming.rest();
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.make_room()?;
+        match socket.try_recv(self.incoming.space()) {
+            Ok(0) => {
+                self.ended = true;
+                self.incoming.rest();
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
+            Ok(count) => {
+                self.incoming.fill(count);
+                self.bulk = self.incoming.space().is_empty();
+                self.glance().map_err(refused)
+            }
+            Err(error) => {
+                self.incoming.rest();
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes space for the rest of the record that has begun, and more.
+    fn make_room(&mut self) -> io::Result<()> {
+        let wanted = self.seen + self.record_size().unwrap_or(HEADER);
+        if self.bulk || wanted > SMALL {
+            self.incoming.compact();
+            self.incoming.grow(RECORDS);
+        } else if self.incoming.capacity() == 0 {
+            self.incoming = Buffer::small();
+        } else {
+            self.incoming.compact();
+        }
+        if wanted > self.incoming.capacity() || self.incoming.space().is_empty() {
+            return Err(refused(
+                self.fail(InvalidMessage::HandshakePayloadTooLarge.into()),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Shows rustls the header of a record that has only begun, lest what is no record be waited for.
+    fn glance(&mut self) -> Result<(), Error> {
+        if self.record_size().is_some() && !self.has_record() {
+            self.look(self.incoming.len(), &mut [], Wish::Nothing)?;
+        }
+        Ok(())
+    }
+
+    /// Size of the first record that was not yet opened, as far as its header has come.
+    fn record_size(&self) -> Option<usize> {
+        match &self.incoming.filled()[self.seen..] {
+            [_, _, _, high, low, ..] => Some(HEADER + usize::from(u16::from_be_bytes([*high, *low]))),
+            _ => None,
+        }
+    }
+
+    /// Whether the first record that was not yet opened is all there.
+    fn has_record(&self) -> bool {
+        self.record_size()
+            .is_some_and(|size| self.seen + size <= self.incoming.len())
+    }
+
+    /// Opens one record, which is all there. Says how much of its plaintext is in `into`; what does
+    /// not fit is kept.
+    fn open(&mut self, into: &mut [u8]) -> Result<usize, Error> {
+        let mut end = self.seen + self.record_size().unwrap_or(0);
+        let mut count = 0;
+        loop {
+            let before = self.incoming.len();
+            let (event, taken) = self.look(end, &mut into[count..], Wish::Nothing)?;
+            count += taken;
+            end = end.saturating_sub(before - self.incoming.len());
+            match event {
+                // Nothing of the record is left: one more look would find nothing.
+                Event::Opened if end == 0 => break,
+                Event::Opened | Event::Said => {}
+                Event::Closed | Event::Done | Event::Quiet => break,
+            }
+        }
+        self.seen = end;
+        Ok(count)
+    }
+
+    /// One look of rustls at the first `end` bytes that came, and what it does for us then.
+    fn look(&mut self, end: usize, into: &mut [u8], wish: Wish<'_>) -> Result<(Event, usize), Error> {
+        let mut desk = Desk {
+            into,
+            count: 0,
+            plain: &mut self.plain,
+            outgoing: &mut self.outgoing,
+            wish,
+        };
+        let records = &mut self.incoming.filled_mut()[..end];
+        let (discard, event) = self.connection.look(records, &mut desk);
+        let count = desk.count;
+        let event = event.map_err(|error| self.fail(error))?;
+        self.incoming.consume(discard);
+        if event == Event::Closed {
+            // What follows is ignored, RFC 8446 §6.1.
+            self.closed = true;
+            self.forget_incoming();
+        }
+        Ok((event, count))
+    }
+
+    fn fail(&mut self, error: Error) -> Error {
+        self.failed = Some(error.clone());
+        self.forget_incoming();
+        error
+    }
+
+    fn forget_incoming(&mut self) {
+        self.incoming = Buffer::none();
+        self.seen = 0;
+    }
+
+    /// Takes what rustls wants to say by itself: flights, tickets, alerts.
+    fn say(&mut self) -> Result<(), Error> {
+        while self.agreed().wants_write() {
+            self.look(self.seen, &mut [], Wish::Nothing)?;
+        }
+        Ok(())
+    }
+
+    /// Has rustls do something. Whether it could: not after both sides have said goodbye.
+    fn ask(&mut self, wish: Wish<'_>) -> Result<bool, Error> {
+        loop {
+            match self.look(self.seen, &mut [], wish)?.0 {
+                Event::Done => return Ok(true),
+                Event::Quiet => return Ok(false),
+                Event::Opened | Event::Said | Event::Closed => {}
+            }
+        }
+    }
+
+    pub(super) fn try_read(&mut self, socket: &Socket, into: &mut [u8]) -> io::Result<usize> {
+        let result = self.read(socket, into);
+        if result.is_err() {
+            // Before the caller waits: the last flight of the handshake, which was kept back to go
+            // with the first data. Before it gives up: the alert for a record that is not good. If
+            // the socket is full they go with the next write, and if it is broken the next one tells.
+            let _ = self.try_flush(socket);
+        }
+        result
+    }
+
+    /// Opens what has come as far as there is space: the reader writes it on in one piece, where
+    /// each record by itself would be a system call.
+    fn read(&mut self, socket: &Socket, into: &mut [u8]) -> io::Result<usize> {
+        let mut count = self.take_plain(into);
+        loop {
+            while self.has_record() && self.is_worth_opening(count, into.len()) {
+                match self.open(&mut into[count..]) {
+                    Ok(more) => count += more,
+                    Err(_) if count > 0 => return Ok(count), // it is told by the next read
+                    Err(error) => return Err(refused(error)),
+                }
+            }
+            if count > 0 || into.is_empty() {
+                return Ok(count);
+            }
+            if let Some(error) = &self.failed {
+                return Err(refused(error.clone()));
+            }
+            if self.closed {
+                return Ok(0);
+            }
+            self.fetch(socket)?;
+        }
+    }
+
+    /// Whether the next record should be opened for a reader that has got `count` of `wanted` bytes:
+    /// if it has got none, or if nothing worth mentioning would have to be kept.
+    fn is_worth_opening(&self, count: usize, wanted: usize) -> bool {
+        let space = wanted - count;
+        let is_fitting = || {
+            self.record_size()
+                .is_some_and(|size| size <= space + OVERHEAD_MAX)
+        };
+        space > 0 && (count == 0 || is_fitting())
+    }
+
+    fn take_plain(&mut self, into: &mut [u8]) -> usize {
+        let count = self.plain.len().min(into.len());
+        into[..count].copy_from_slice(&self.plain.filled()[..count]);
+        self.plain.consume(count);
+        self.plain.rest();
+        count
+    }
+
+    /// Takes at most 64 KiB, and nothing while earlier records wait for the socket: that bounds what
+    /// a peer that does not read can make this side hold.
+    pub(super) fn try_write(&mut self, socket: &Socket, from: &[u8]) -> io::Result<usize> {
+        if self.is_stuck || self.outgoing.len() > SMALL {
+            self.send(socket)?;
+        }
+        if let Some(error) = &self.failed {
+            return Err(refused(error.clone()));
+        }
+        self.say().map_err(refused)?;
+        let max = if self.outgoing.is_empty() {
+            LARGE
+        } else {
+            LARGE - SMALL
+        };
+        let from = &from[..from.len().min(max)];
+        let records = from.len().div_ceil(RECORD_PLAINTEXT_MAX);
+        self.outgoing.reserve(from.len() + records * OVERHEAD_MAX);
+        if !self.ask(Wish::Write(from)).map_err(refused)? {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        match self.send(socket) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(from.len()),
+        }
+    }
+
+    /// Sends what waits.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when something is left; else the socket's error.
+    pub fn try_flush(&mut self, socket: &Socket) -> io::Result<()> {
+        self.say().map_err(refused)?;
+        self.send(socket)
+    }
+
+    fn send(&mut self, socket: &Socket) -> io::Result<()> {
+        while !self.outgoing.is_empty() {
+            self.is_stuck = true;
+            let count = socket.try_send(self.outgoing.filled())?;
+            self.outgoing.consume(count);
+        }
+        self.is_stuck = false;
+        self.outgoing.rest();
+        Ok(())
+    }
+
+    pub(super) fn close_notify(&mut self) -> io::Result<()> {
+        if self.failed.is_none() {
+            self.ask(Wish::CloseNotify).map_err(refused)?;
+        }
+        self.say().map_err(refused)
+    }
+
+    /// Bytes of the buffers it holds, for tests.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.incoming.capacity() + self.plain.capacity() + self.outgoing.capacity()
+    }
+}
+
+/// An error of rustls as one of the byte stream.
+fn refused(error: Error) -> io::Error {
+    match error {
+        Error::EncryptError => Cause::KeyWornOut.into_error(io::ErrorKind::ConnectionAborted),
+        error => io::Error::new(io::ErrorKind::InvalidData, error),
+    }
+}
+
+enum Connection {
+    Server(UnbufferedServerConnection),
+    Client(UnbufferedClientConnection),
+}
+
+impl Connection {
+    fn common(&self) -> &CommonState {
+        match self {
+            Self::Server(connection) => connection,
+            Self::Client(connection) => connection,
+        }
+    }
+
+    /// Says of how many bytes rustls has no more need, and what it did.
+    fn look(&mut self, records: &mut [u8], desk: &mut Desk<'_>) -> (usize, Result<Event, Error>) {
+        match self {
+            Self::Server(connection) => desk.serve(connection.process_tls_records(records)),
+            Self::Client(connection) => desk.serve(connection.process_tls_records(records)),
+        }
+    }
+}
+
+/// What rustls did at one look.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Event {
+    /// It opened a record of data.
+    Opened,
+    /// It said something.
+    Said,
+    /// It found the peer's close_notify.
+    Closed,
+    /// It found nothing more, and did what was wished.
+    Done,
+    /// It found nothing more, and does nothing at this time.
+    Quiet,
+}
+
+/// What is wished of rustls once it has nothing to do by itself.
+#[derive(Clone, Copy)]
+enum Wish<'a> {
+    Nothing,
+    /// To make records of this.
+    Write(&'a [u8]),
+    /// To say goodbye.
+    CloseNotify,
+}
+
+/// Where what rustls hands out is put.
+struct Desk<'a> {
+    into: &'a mut [u8],
+    /// How much of `into` is filled.
+    count: usize,
+    plain: &'a mut Buffer,
+    outgoing: &'a mut Buffer,
+    wish: Wish<'a>,
+}
+
+impl Desk<'_> {
+    fn serve<D>(&mut self, status: UnbufferedStatus<'_, '_, D>) -> (usize, Result<Event, Error>) {
+        let mut discard = status.discard;
+        let event = status.state.and_then(|state| match state {
+            ConnectionState::ReadTraffic(mut traffic) => {
+                while let Some(record) = traffic.next_record() {
+                    let record = record?;
+                    discard += record.discard;
+                    self.put(record.payload);
+                }
+                Ok(Event::Opened)
+            }
+            ConnectionState::EncodeTlsData(said) => {
+                self.encode(said);
+                Ok(Event::Said)
+            }
+            ConnectionState::TransmitTlsData(said) => {
+                said.done();
+                Ok(Event::Said)
+            }
+            ConnectionState::WriteTraffic(traffic) => self.grant(traffic),
+            ConnectionState::PeerClosed => Ok(Event::Closed),
+            _ => Ok(Event::Quiet),
+        });
+        (discard, event)
+    }
+
+    fn put(&mut self, plaintext: &[u8]) {
+        let space = &mut self.into[self.count..];
+        let (now, later) = plaintext.split_at(plaintext.len().min(space.len()));
+        space[..now.len()].copy_from_slice(now);
+        self.count += now.len();
+        if !later.is_empty() {
+            self.plain.reserve(later.len());
+            self.plain.push(later);
+        }
+    }
+
+    fn encode<D>(&mut self, mut said: EncodeTlsData<'_, D>) {
+        let mut encoded = said.encode(self.outgoing.space());
+        if let Err(EncodeError::InsufficientSize(needs)) = &encoded {
+            self.outgoing.reserve(needs.required_size);
+            encoded = said.encode(self.outgoing.space());
+        }
+        self.outgoing.fill(encoded.unwrap_or(0)); // there is space now, and it is encoded once
+    }
+
+    fn grant<D>(&mut self, mut traffic: WriteTraffic<'_, D>) -> Result<Event, Error> {
+        match self.wish {
+            Wish::Nothing => {}
+            Wish::Write(from) => {
+                let mut written = traffic.encrypt(from, self.outgoing.space());
+                if let Err(EncryptError::InsufficientSize(needs)) = &written {
+                    self.outgoing.reserve(needs.required_size);
+                    written = traffic.encrypt(from, self.outgoing.space());
+                }
+                self.outgoing.fill(written.map_err(|_| Error::EncryptError)?);
+            }
+            // Without space for it the alert stays with the rest of what rustls has to say.
+            Wish::CloseNotify => _ = traffic.queue_close_notify(&mut []),
+        }
+        Ok(Event::Done)
+    }
+}
