@@ -5,6 +5,7 @@
 
 mod breaker;
 mod keys;
+mod probe;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -14,6 +15,7 @@ use rustix::io::Errno;
 use rustls::{CipherSuite, ConnectionTrafficSecrets, ExtractedSecrets, ProtocolVersion};
 
 use self::breaker::Breaker;
+use self::probe::Findings;
 use crate::outcome::{Cause, Refusal};
 use crate::sys::ktls::{self, Cipher, Direction, Version};
 use crate::time;
@@ -21,22 +23,59 @@ use crate::time;
 /// What this kernel's TLS can do, for all workers; found out once.
 #[derive(Debug)]
 pub struct Offload {
-    refusal: Option<Refusal>,
+    findings: Result<Findings, (Refusal, String)>,
     breaker: Breaker,
 }
 
+/// A line of what was found out, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// What was tried.
+    pub what: String,
+    /// What it came to; the error says which step failed, and how.
+    pub finding: Result<(), String>,
+    /// What follows from it if it failed; `None` where it is looked at for each cipher by itself.
+    pub otherwise: Option<Consequence>,
+}
+
+/// What follows from a probe that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consequence {
+    /// No connection goes to the kernel.
+    Refused(Refusal),
+    /// After a wake-up that found nothing, the next wait is a pause.
+    Pauses,
+    /// A connection whose peer renews its keys ends there.
+    EndsAtKeyUpdate,
+    /// Nothing: Atlas does it in a way that does not depend on it.
+    Avoided,
+}
+
 impl Offload {
+    /// Finds out over loopback what this kernel does. Blocks for some 20 ms, a second at most, but
+    /// for the time the kernel takes to load its own modules.
+    pub fn probe() -> Self {
+        Self::new(probe::run())
+    }
+
     /// Nothing can go to the kernel, for this reason.
     pub fn absent(refusal: Refusal) -> Self {
+        Self::new(Err((refusal, refusal.as_str().to_owned())))
+    }
+
+    fn new(findings: Result<Findings, (Refusal, String)>) -> Self {
         Self {
-            refusal: Some(refusal),
+            findings,
             breaker: Breaker::new(time::now()),
         }
     }
 
     /// Why no connection at all can go to the kernel; `None`: some can.
     pub fn refusal(&self) -> Option<Refusal> {
-        self.refusal
+        match &self.findings {
+            Ok(findings) => findings.refusal(),
+            Err((refusal, _)) => Some(*refusal),
+        }
     }
 
     /// Whether the kernel takes connections of this version and cipher suite, both directions.
@@ -45,12 +84,39 @@ impl Offload {
     ///
     /// Why not.
     pub fn carries(&self, version: ProtocolVersion, suite: CipherSuite) -> Result<(), Refusal> {
-        if let Some(refusal) = self.refusal {
+        if let Some(refusal) = self.refusal() {
             return Err(refusal);
         }
-        version_of(version).ok_or(Refusal::Version)?;
-        cipher_of(suite).ok_or(Refusal::Cipher)?;
-        Ok(())
+        let findings = self.findings.as_ref().map_err(|(refusal, _)| *refusal)?;
+        let version = version_of(version).ok_or(Refusal::Version)?;
+        let cipher = cipher_of(suite).ok_or(Refusal::Cipher)?;
+        findings.carries(version, cipher)
+    }
+
+    /// Whether a connection in the kernel can go on when its keys are renewed (TLS 1.3).
+    pub fn can_rekey(&self) -> bool {
+        self.findings
+            .as_ref()
+            .is_ok_and(|findings| findings.rekey.is_ok())
+    }
+
+    /// Whether half a record wakes the reader again and again, so that it has to pause.
+    pub fn must_pause(&self) -> bool {
+        self.findings
+            .as_ref()
+            .is_ok_and(|findings| findings.half_record.is_err())
+    }
+
+    /// All that was found out, for people.
+    pub fn rows(&self) -> Vec<Row> {
+        match &self.findings {
+            Ok(findings) => findings.rows(),
+            Err((refusal, error)) => vec![Row {
+                what: "TLS in the kernel".to_owned(),
+                finding: Err(error.clone()),
+                otherwise: Some(Consequence::Refused(*refusal)),
+            }],
+        }
     }
 
     /// Whether connections may go to the kernel now.
@@ -141,6 +207,7 @@ pub fn renew_rx(socket: &impl AsFd, secrets: ConnectionTrafficSecrets) -> io::Re
 }
 
 const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
 const FATAL: u8 = 2;
 const INTERNAL_ERROR: u8 = 80;
 

@@ -89,6 +89,61 @@ fn what_is_absent_carries_nothing() {
 }
 
 #[test]
+fn the_probe_ends_in_time() {
+    Offload::probe(); // the kernel loads what it has
+    let start = time::now();
+    let offload = Offload::probe();
+    assert!(start.elapsed() < std::time::Duration::from_secs(2));
+    print(&offload);
+}
+
+/// Measured on Debian's 6.1, 6.12, 6.18 and 7.2, on 7.2 without the module, and with the module but
+/// without its ciphers. The program goes by what it finds, this test by the number.
+#[test]
+fn the_probe_finds_what_is_known_of_this_kernel() {
+    let offload = Offload::probe();
+    let failed = |what: &str| {
+        let rows = offload.rows();
+        rows.iter()
+            .filter(|row| row.what.starts_with(what) && row.finding.is_err())
+            .count()
+    };
+    let suite = CipherSuite::TLS13_AES_256_GCM_SHA384;
+    let carried = offload.carries(ProtocolVersion::TLSv1_3, suite);
+    assert_eq!(carried.err(), offload.refusal());
+    match offload.refusal() {
+        Some(Refusal::NoUlp | Refusal::NoPermission) => assert_eq!(failed("TLS in the kernel"), 1),
+        Some(Refusal::Cipher) => assert_eq!(failed("TLS 1."), 12),
+        refusal => {
+            assert_eq!(refusal, None);
+            assert_eq!(failed("TLS 1."), 0);
+            assert_eq!(offload.must_pause(), kernel() < (6, 5));
+            assert_eq!(offload.can_rekey(), kernel() >= (6, 14));
+            let old = offload.carries(ProtocolVersion::TLSv1_1, suite);
+            assert_eq!(old, Err(Refusal::Version));
+            let aes_ccm = offload.carries(ProtocolVersion::TLSv1_3, CipherSuite::TLS13_AES_128_CCM_SHA256);
+            assert_eq!(aes_ccm, Err(Refusal::Cipher));
+        }
+    }
+}
+
+/// Its number, as (6, 12).
+fn kernel() -> (u32, u32) {
+    let name = rustix::system::uname();
+    let mut numbers = name.release().to_str().unwrap().split(['.', '-']);
+    let mut next = || numbers.next().unwrap().parse().unwrap();
+    (next(), next())
+}
+
+#[expect(clippy::print_stdout, reason = "the table of the kernel the test runs on")]
+fn print(offload: &Offload) {
+    println!("{:?}", offload.refusal());
+    for row in offload.rows() {
+        println!("{:35} {:?} {:?}", row.what, row.finding, row.otherwise);
+    }
+}
+
+#[test]
 fn the_breaker_refuses_by_name() {
     let offload = Offload::absent(Refusal::NoUlp);
     for _ in 0..3 {

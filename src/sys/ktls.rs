@@ -1,5 +1,6 @@
 //! The kernel's TLS: how a socket gets it, and how records that are not data go in and out.
 
+use std::fmt;
 use std::io;
 use std::mem::{offset_of, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -67,6 +68,34 @@ impl Cipher {
     const fn info_bytes(self) -> usize {
         // Version and cipher, a nonce of 12, the key, the number of the next record.
         2 + 2 + 12 + self.key_bytes() + 8
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tls12 => "TLS 1.2",
+            Self::Tls13 => "TLS 1.3",
+        })
+    }
+}
+
+impl fmt::Display for Cipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Aes128Gcm => "AES-128-GCM",
+            Self::Aes256Gcm => "AES-256-GCM",
+            Self::Chacha20Poly1305 => "ChaCha20-Poly1305",
+        })
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Send => "sending",
+            Self::Receive => "receiving",
+        })
     }
 }
 
