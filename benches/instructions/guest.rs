@@ -1,0 +1,380 @@
+//! Inside: starts the servers, measures them in turn, prints the table.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::client::{self, Client, Way};
+
+/// What the certificate stands for.
+pub(crate) const NAME: &str = "bench.test";
+
+const DIRECTORY: &str = "/dev/shm/bench";
+const KIB: usize = 1024;
+const MIB: usize = 1024 * 1024;
+const ORIGIN_PORT: u16 = 18080;
+
+/// A server under measurement; plain HTTP is on the port after its own.
+struct Server {
+    name: &'static str,
+    port: u16,
+    process: Running,
+}
+
+/// A process that ends with this value.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What is asked for, how often, over how many connections; and what it is told by.
+struct Case {
+    name: &'static str,
+    title: &'static str,
+    path: &'static str,
+    bytes: usize,
+    requests: usize,
+    connections: usize,
+    is_plain: bool,
+    /// The result is divided by this.
+    units: f64,
+}
+
+const CASES: [Case; 8] = [
+    case(
+        "static-10m",
+        "static 10 MiB, per MiB",
+        "/10m",
+        10 * MIB,
+        5,
+        1,
+        50.0,
+    ),
+    case(
+        "proxied-10m",
+        "proxied 10 MiB, per MiB",
+        "/origin/10m",
+        10 * MIB,
+        5,
+        1,
+        50.0,
+    ),
+    case(
+        "static-1k",
+        "1 KiB keep-alive, per request",
+        "/1k",
+        KIB,
+        400,
+        1,
+        400.0,
+    ),
+    case(
+        "proxied-1k",
+        "1 KiB keep-alive proxied, per request",
+        "/origin/1k",
+        KIB,
+        400,
+        1,
+        400.0,
+    ),
+    case("connection", "new connection and 1 KiB", "/1k", KIB, 1, 25, 25.0),
+    plain(
+        "static-10m-plain",
+        "static 10 MiB over plain HTTP, per MiB",
+        "/10m",
+        10 * MIB,
+        5,
+        50.0,
+    ),
+    plain(
+        "proxied-10m-plain",
+        "proxied 10 MiB over plain HTTP, per MiB",
+        "/origin/10m",
+        10 * MIB,
+        5,
+        50.0,
+    ),
+    plain(
+        "static-1k-plain",
+        "1 KiB keep-alive over plain HTTP, per request",
+        "/1k",
+        KIB,
+        400,
+        400.0,
+    ),
+];
+
+const fn case(
+    name: &'static str,
+    title: &'static str,
+    path: &'static str,
+    bytes: usize,
+    requests: usize,
+    connections: usize,
+    units: f64,
+) -> Case {
+    Case {
+        name,
+        title,
+        path,
+        bytes,
+        requests,
+        connections,
+        is_plain: false,
+        units,
+    }
+}
+
+const fn plain(
+    name: &'static str,
+    title: &'static str,
+    path: &'static str,
+    bytes: usize,
+    requests: usize,
+    units: f64,
+) -> Case {
+    Case {
+        name,
+        title,
+        path,
+        bytes,
+        requests,
+        connections: 1,
+        is_plain: true,
+        units,
+    }
+}
+
+pub(crate) fn measure() {
+    let rounds: usize = setting("ROUNDS").map_or(4, |rounds| rounds.parse().unwrap());
+    let wanted = setting("CASES");
+    let cases: Vec<&Case> = CASES
+        .iter()
+        .filter(|case| {
+            wanted
+                .as_ref()
+                .is_none_or(|wanted| wanted.split(',').any(|name| name == case.name))
+        })
+        .collect();
+    prepare();
+    let _origin = start_nginx(
+        "origin",
+        &format!("server {{ listen 127.0.0.1:{ORIGIN_PORT}; root {DIRECTORY}/www; }}"),
+        ORIGIN_PORT,
+    );
+    let servers = [
+        atlas("Atlas, kernel TLS", 18443, true),
+        atlas("Atlas, without", 18445, false),
+        nginx("nginx, kernel TLS", 18447, true),
+        nginx("nginx, without", 18449, false),
+    ];
+    let tls = client::tls(&Path::new(DIRECTORY).join("cert.pem"));
+    let mut results = vec![vec![Vec::new(); servers.len()]; cases.len()];
+    for round in 0..=rounds {
+        for (row, case) in cases.iter().enumerate() {
+            for (column, server) in servers.iter().enumerate() {
+                let instructions = run(case, server, &tls) / case.units;
+                if round > 0 {
+                    results[row][column].push(instructions); // the first round warms up
+                }
+            }
+        }
+    }
+    println!("{}", table(&cases, &servers, &mut results));
+    println!("kernel TLS, by the kernel's account:");
+    print!("{}", fs::read_to_string("/proc/net/tls_stat").unwrap_or_default());
+}
+
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// One measurement: instructions of the server.
+fn run(case: &Case, server: &Server, tls: &Way) -> f64 {
+    let (port, way) = match case.is_plain {
+        true => (server.port + 1, &Way::Plain),
+        false => (server.port, tls),
+    };
+    let before = executed(server.process.0.id());
+    for _ in 0..case.connections {
+        let mut client = Client::connect(port, way);
+        for _ in 0..case.requests {
+            client.get(case.path, case.bytes);
+        }
+    }
+    // The account of a task that sleeps is exact.
+    std::thread::sleep(Duration::from_millis(30));
+    (executed(server.process.0.id()) - before) as f64
+}
+
+/// Instructions all tasks of a process have executed, kernel included: with `-icount shift=0` a
+/// nanosecond is one.
+fn executed(process: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    tasks
+        .flatten()
+        .filter_map(|task| {
+            let account = fs::read_to_string(task.path().join("schedstat")).ok()?;
+            account.split(' ').next()?.parse::<u64>().ok()
+        })
+        .sum()
+}
+
+fn table(cases: &[&Case], servers: &[Server], results: &mut [Vec<Vec<f64>>]) -> String {
+    let mut table = String::from("\n| instructions, medians |");
+    for server in servers {
+        write!(table, " {} |", server.name).unwrap();
+    }
+    table.push_str(" Atlas to nginx with kernel TLS | to nginx without |\n|---|");
+    table.push_str(&"---:|".repeat(servers.len() + 2));
+    for (case, row) in cases.iter().zip(results) {
+        write!(table, "\n| {} |", case.title).unwrap();
+        let medians: Vec<f64> = row.iter_mut().map(|column| median(column)).collect();
+        for (value, column) in medians.iter().zip(row.iter()) {
+            let spread = (column[column.len() - 1] - column[0]) / value * 100.0;
+            write!(table, " {} ±{:.0} % |", thousands(*value), spread / 2.0).unwrap();
+        }
+        write!(
+            table,
+            " {:.2} | {:.2} |",
+            medians[0] / medians[2],
+            medians[0] / medians[3]
+        )
+        .unwrap();
+    }
+    table.push('\n');
+    table
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() % 2 {
+        0 => f64::midpoint(values[middle - 1], values[middle]),
+        _ => values[middle],
+    }
+}
+
+fn thousands(value: f64) -> String {
+    format!("{:.1} k", value / 1e3)
+}
+
+// -- setting up ------------------------------------------------------------------------------
+
+fn prepare() {
+    let www = Path::new(DIRECTORY).join("www");
+    fs::create_dir_all(&www).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new([NAME.to_owned()])
+        .unwrap()
+        .self_signed(&key)
+        .unwrap();
+    fs::write(Path::new(DIRECTORY).join("cert.pem"), certificate.pem()).unwrap();
+    fs::write(Path::new(DIRECTORY).join("key.pem"), key.serialize_pem()).unwrap();
+    for (name, size) in [("1k", KIB), ("10m", 10 * MIB)] {
+        let bytes: Vec<u8> = (0..size).map(|at| u8::try_from(at * 31 % 251).unwrap()).collect();
+        fs::write(www.join(name), bytes).unwrap();
+    }
+}
+
+fn atlas(name: &'static str, port: u16, kernel: bool) -> Server {
+    let file = format!("{DIRECTORY}/atlas-{port}.toml");
+    let plain = port + 1;
+    fs::write(
+        &file,
+        format!(
+            "workers = 1\n\
+             [access_log]\nenabled = false\n\
+             [[listen]]\naddress = \"127.0.0.1\"\nport = {port}\n\
+             [[listen]]\naddress = \"127.0.0.1\"\nport = {plain}\ntls = false\n\
+             [tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\nprefer_ktls = {kernel}\n\
+             [[route]]\nfiles = \"{DIRECTORY}/www\"\n\
+             [[route]]\npath = \"/origin\"\nstrip_prefix = true\nupstream = \"origin\"\n\
+             [upstream.origin]\nendpoints = [\"127.0.0.1:{ORIGIN_PORT}\"]\n"
+        ),
+    )
+    .unwrap();
+    let process = start(Command::new("/bin/atlas").args(["run", "-c", &file]), port);
+    Server { name, port, process }
+}
+
+fn nginx(name: &'static str, port: u16, kernel: bool) -> Server {
+    let options = if kernel {
+        "ssl_conf_command Options KTLS;"
+    } else {
+        ""
+    };
+    let plain = port + 1;
+    let server = format!(
+        "upstream app {{ server 127.0.0.1:{ORIGIN_PORT}; keepalive 64; keepalive_requests 100000000; }}
+        server {{
+            listen 127.0.0.1:{port} ssl;
+            listen 127.0.0.1:{plain};
+            ssl_certificate {DIRECTORY}/cert.pem;
+            ssl_certificate_key {DIRECTORY}/key.pem;
+            ssl_protocols TLSv1.2 TLSv1.3;
+            {options}
+            root {DIRECTORY}/www;
+            location /origin/ {{
+                proxy_pass http://app/;
+                proxy_http_version 1.1;
+                proxy_set_header Connection \"\";
+                proxy_set_header Host $host;
+                proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+                proxy_set_header X-Forwarded-Proto $scheme;
+            }}
+        }}"
+    );
+    Server {
+        name,
+        port,
+        process: start_nginx(&format!("nginx-{port}"), &server, port),
+    }
+}
+
+fn start_nginx(name: &str, server: &str, port: u16) -> Running {
+    let file = format!("{DIRECTORY}/{name}.conf");
+    fs::write(
+        &file,
+        format!(
+            "user root root;
+            daemon off;
+            master_process off;
+            pid {DIRECTORY}/{name}.pid;
+            error_log {DIRECTORY}/{name}.log;
+            events {{ worker_connections 1024; }}
+            http {{
+                access_log off;
+                sendfile on;
+                tcp_nopush on;
+                keepalive_requests 100000000;
+                client_body_temp_path {DIRECTORY}/{name}-body;
+                proxy_temp_path {DIRECTORY}/{name}-proxy;
+                fastcgi_temp_path {DIRECTORY}/{name}-fastcgi;
+                uwsgi_temp_path {DIRECTORY}/{name}-uwsgi;
+                scgi_temp_path {DIRECTORY}/{name}-scgi;
+                {server}
+            }}"
+        ),
+    )
+    .unwrap();
+    start(Command::new("/bin/nginx").args(["-c", &file]), port)
+}
+
+fn start(command: &mut Command, port: u16) -> Running {
+    let process = Running(command.stdin(Stdio::null()).spawn().unwrap());
+    for _ in 0..300 {
+        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            return process;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("{command:?} does not listen on {port}");
+}
