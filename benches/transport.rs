@@ -1,6 +1,7 @@
-//! What TLS costs a worker: CPU for each GB in either direction, and memory for each idle connection.
+//! What TLS costs a worker: CPU for each GB in either direction and for each small exchange, and
+//! memory for each idle connection; plain, over monoio-rustls and over our own stream.
 //!
-//! `cargo bench --bench transport [bulk|idle] [epoll]`; some ten seconds, on loopback.
+//! `cargo bench --bench transport [bulk|small|idle] [epoll]`; half a minute, on loopback.
 #![expect(clippy::print_stdout, reason = "a bench prints")]
 #![expect(clippy::unwrap_used, reason = "a bench may end in a panic")]
 #![expect(
@@ -14,8 +15,11 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use atlas::offload::Offload;
+use atlas::outcome::Refusal;
 use atlas::runtime::{self, Preference, Socket};
 use atlas::time::Deadline;
 use atlas::tls::certificates::Certificate;
@@ -28,6 +32,8 @@ use rustls::{ClientConnection, StreamOwned};
 const GB: f64 = 1e9;
 const BULK_BYTES: usize = 2_000_000_000;
 const PIECE: usize = 64 * 1024;
+const SMALL_BYTES: usize = 1024;
+const EXCHANGES: usize = 100_000;
 const IDLE_CONNECTIONS: usize = 5000;
 const LONG: Duration = Duration::from_secs(60);
 
@@ -43,40 +49,107 @@ fn main() {
         hold_clients(arguments.last().unwrap().parse().unwrap());
         return;
     }
-    if !has("idle") {
-        for tls in [false, true] {
-            for sending in [true, false] {
-                bulk(preference, tls, sending);
-            }
+    let all = !has("bulk") && !has("small") && !has("idle");
+    for way in [Way::Plain, Way::Rustls, Way::Sealed] {
+        if all || has("bulk") {
+            bulk(preference, way, true);
+            bulk(preference, way, false);
         }
-    }
-    if !has("bulk") {
-        idle(preference);
+        if all || has("small") {
+            small(preference, way);
+        }
+        if (all || has("idle")) && way != Way::Plain {
+            idle(preference, way);
+        }
     }
 }
 
-fn bulk(preference: Preference, with_tls: bool, sending: bool) {
+/// Who makes the records of this side.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    Plain,
+    Rustls,
+    Sealed,
+}
+
+impl Way {
+    fn offload(self) -> Arc<Offload> {
+        match self {
+            Self::Plain | Self::Rustls => Offload::absent(Refusal::NoUlp).into(),
+            Self::Sealed => Offload::assumed().into(),
+        }
+    }
+
+    async fn transport(self, socket: Socket, settings: &Settings) -> Transport {
+        if self == Self::Plain {
+            return Transport::plain(socket);
+        }
+        let offload = self.offload();
+        let secured = tls::accept(socket, settings, &offload, Deadline::within(LONG));
+        secured.await.unwrap().transport
+    }
+}
+
+/// A request of 1 KiB and an answer of 1 KiB, one after the other.
+fn small(preference: Preference, way: Way) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let client = std::thread::spawn(move || {
         let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        match (with_tls, sending) {
-            (true, _) => drive(secure(socket), sending),
-            (false, _) => drive(socket, sending),
+        socket.set_nodelay(true).unwrap();
+        match way {
+            Way::Plain => ask(socket),
+            _ => ask(secure(socket)),
         }
     });
     let settings = settings();
     runtime::start(preference, |driver| async move {
         let socket = Socket::new(OwnedFd::from(listener.accept().unwrap().0)).unwrap();
-        let transport = match with_tls {
-            true => {
-                tls::accept(socket, &settings, Deadline::within(LONG))
-                    .await
-                    .unwrap()
-                    .transport
+        let transport = way.transport(socket, &settings).await;
+        let started = cpu_seconds();
+        let (mut request, answer) = (vec![0; PIECE], [7; SMALL_BYTES]);
+        for _ in 0..EXCHANGES {
+            let mut count = 0;
+            while count < SMALL_BYTES {
+                count += transport.read(&mut request).await.unwrap();
             }
-            false => Transport::plain(socket),
-        };
+            transport.write_all(&answer, LONG).await.unwrap();
+            transport.flush(LONG).await.unwrap();
+        }
+        let spent = (cpu_seconds() - started) / EXCHANGES as f64 * 1e6;
+        println!(
+            "{way:?} exchange of 1 KiB {spent:.2} CPU µs ({})",
+            driver.as_str()
+        );
+        transport.close(Deadline::within(LONG)).await;
+    })
+    .unwrap();
+    client.join().unwrap();
+}
+
+fn ask(mut peer: impl Read + Write) {
+    let mut answer = [0; SMALL_BYTES];
+    for _ in 0..EXCHANGES {
+        peer.write_all(&[7; SMALL_BYTES]).unwrap();
+        peer.flush().unwrap();
+        peer.read_exact(&mut answer).unwrap();
+    }
+}
+
+fn bulk(preference: Preference, way: Way, sending: bool) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let client = std::thread::spawn(move || {
+        let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        match way {
+            Way::Plain => drive(socket, sending),
+            _ => drive(secure(socket), sending),
+        }
+    });
+    let settings = settings();
+    runtime::start(preference, |driver| async move {
+        let socket = Socket::new(OwnedFd::from(listener.accept().unwrap().0)).unwrap();
+        let transport = way.transport(socket, &settings).await;
         let started = cpu_seconds();
         let mut piece = vec![7; PIECE];
         for _ in 0..BULK_BYTES / PIECE {
@@ -88,8 +161,7 @@ fn bulk(preference: Preference, with_tls: bool, sending: bool) {
         transport.flush(LONG).await.unwrap();
         let spent = (cpu_seconds() - started) / (BULK_BYTES as f64 / GB);
         let what = if sending { "sent" } else { "received" };
-        let how = if with_tls { "TLS" } else { "plain" };
-        println!("{how:5} {what:8} {spent:.3} CPU s/GB ({})", driver.as_str());
+        println!("{way:?} {what} {spent:.3} CPU s/GB ({})", driver.as_str());
         transport.close(Deadline::within(LONG)).await;
     })
     .unwrap();
@@ -145,7 +217,7 @@ impl Drop for Goodbye {
     }
 }
 
-fn idle(preference: Preference) {
+fn idle(preference: Preference, way: Way) {
     raise_descriptors();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -159,8 +231,7 @@ fn idle(preference: Preference) {
         let (mut before, mut held) = (0, Vec::new());
         for number in 0..=IDLE_CONNECTIONS {
             let socket = Socket::new(OwnedFd::from(listener.accept().unwrap().0)).unwrap();
-            let deadline = Deadline::within(LONG);
-            let transport = Rc::new(tls::accept(socket, &settings, deadline).await.unwrap().transport);
+            let transport = Rc::new(way.transport(socket, &settings).await);
             let waiting = transport.clone();
             held.push(transport);
             let wait = async move {
@@ -174,7 +245,7 @@ fn idle(preference: Preference) {
         }
         let each = (resident() - before) / IDLE_CONNECTIONS;
         println!(
-            "idle  {each} bytes of memory a TLS connection, of {IDLE_CONNECTIONS} ({})",
+            "{way:?} idle {each} bytes of memory a connection, of {IDLE_CONNECTIONS} ({})",
             driver.as_str()
         );
     })
@@ -208,8 +279,8 @@ fn settings() -> Settings {
         certificates: vec![Certificate::from_pem(chain.as_bytes(), path, key.as_bytes(), path).unwrap()],
         min_version: tls::Version::Tls12,
         alpn: Vec::new(),
-        prefer_ktls: false,
-        ktls_threshold: 0,
+        prefer_ktls: true,
+        ktls_threshold: u64::MAX,
         earlier: &[],
     })
     .unwrap()

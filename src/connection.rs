@@ -152,7 +152,7 @@ async fn secure(
     let Some(settings) = &listener.tls else {
         return Ok(Transport::plain(socket));
     };
-    match tls::accept(socket, settings, deadline).await {
+    match tls::accept(socket, settings, &serving.generation.offload, deadline).await {
         Ok(secured) => {
             serving
                 .counters

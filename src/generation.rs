@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::offload::Offload;
 use crate::{access_log, files, http, listener, route, tls, upstream};
 
 /// Everything the data plane needs to know, checked and complete. It never changes; a connection
@@ -27,6 +28,8 @@ pub struct Generation {
     pub roots: Vec<files::Settings>,
     /// Limits and timeouts of HTTP.
     pub http: http::Settings,
+    /// What the kernel's TLS can do.
+    pub offload: Arc<Offload>,
     /// For a TLS handshake, from the first byte, the PROXY header included.
     pub handshake_timeout: Duration,
     /// For everything that runs when a drain begins.

@@ -44,10 +44,14 @@ impl Proxy {
         let upstreams = generation.upstreams.iter().map(|settings| {
             let before = previous.and_then(|previous| previous.upstream_named(&settings.name));
             match before {
-                Some(before) if before.fits(settings, &generation.http) => before.clone(),
+                Some(before) if before.fits(settings, &generation.http) => {
+                    before.set_offload(generation.offload.clone());
+                    before.clone()
+                }
                 _ => Rc::new(Upstream::new(
                     settings.clone(),
                     &generation.http,
+                    generation.offload.clone(),
                     counters.upstream(&settings.name),
                     before.map(|before| &**before),
                 )),

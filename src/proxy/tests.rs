@@ -16,6 +16,8 @@ use crate::access_log::{self, ConnectionRecord, Format, Target, Writer};
 use crate::drain::Drain;
 use crate::http::h1;
 use crate::metrics::Process;
+use crate::offload::Offload;
+use crate::outcome::Refusal;
 use crate::route::{Action, HostPattern, PathPattern, Route, Table};
 use crate::runtime::{self, Address, Preference, Socket};
 use crate::time::{Deadline, now};
@@ -78,6 +80,7 @@ fn generation(given: &Given) -> Generation {
         }],
         roots: Vec::new(),
         http: crate::http::Settings::default(),
+        offload: Offload::absent(Refusal::NotPreferred).into(),
         handshake_timeout: Duration::from_secs(5),
         drain_timeout: Duration::from_secs(5),
         access_log: access_log::Settings {

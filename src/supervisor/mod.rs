@@ -22,6 +22,8 @@ use crate::config::{Loaded, Report};
 use crate::drain::Drain;
 use crate::generation::Generation;
 use crate::metrics::{self, Counters, Process};
+use crate::offload::Offload;
+use crate::outcome::Refusal;
 use crate::runtime::{self, Address, Driver, Listener, Preference, TimedOut, before};
 use crate::time::{Deadline, wall};
 use crate::upstream;
@@ -87,8 +89,13 @@ pub fn run(
 ) -> Result<(), Failure> {
     let loaded = source(None).map_err(Failure::Configuration)?;
     warn(&loaded.warnings);
+    let offload = find_out(&loaded.generation);
+    tell_verdict(&offload);
     let signals = Signals::catch().map_err(|error| format!("cannot catch signals: {error}"))?;
-    let generation = Arc::new(loaded.generation);
+    let generation = Arc::new(Generation {
+        offload: offload.into(),
+        ..loaded.generation
+    });
     // The control plane has few sockets and no hurry: epoll, whatever the workers use.
     runtime::start(Preference::Epoll, |_| async move {
         let (tell, events) = async_channel::unbounded();
@@ -267,12 +274,21 @@ impl<S: Source> Supervisor<S> {
 
     async fn next_generation(&self) -> Result<Generation, String> {
         let (source, generation) = (self.source.clone(), self.generation.clone());
-        // Reads files and checks keys: not on the thread that answers health checks.
-        let loaded = runtime::blocking(move || source(Some(&generation))).await?;
-        let loaded = loaded.map_err(|errors| errors.to_string().trim_end().to_owned())?;
+        // Reads files, checks keys, tries the kernel: not on the thread that answers health checks.
+        let read = move || {
+            let loaded = source(Some(&generation))?;
+            let offload = find_out(&loaded.generation);
+            Ok((loaded, offload))
+        };
+        let loaded: Result<_, Report> = runtime::blocking(read).await?;
+        let (loaded, offload) = loaded.map_err(|errors| errors.to_string().trim_end().to_owned())?;
         warn(&loaded.warnings);
+        if offload.refusal() != self.generation.offload.refusal() {
+            tell_verdict(&offload);
+        }
         let generation = Generation {
             number: self.generation.number + 1,
+            offload: offload.into(),
             ..loaded.generation
         };
         self.warn_of_restarts(&generation);
@@ -372,6 +388,31 @@ fn resolver(generation: &Generation, tell: &Sender<Event>) -> Result<Resolver, S
         drop(tell.try_send(Event::Resolved(changed)))
     })
     .map_err(|error| format!("cannot start a thread to look up names: {error}"))
+}
+
+/// Finds out what the kernel's TLS can do, if anybody wants it.
+fn find_out(generation: &Generation) -> Offload {
+    let mut secure = generation
+        .listeners
+        .iter()
+        .filter_map(|listener| listener.tls.as_ref());
+    let is_wanted = secure.any(|tls| tls.prefer_ktls)
+        || generation.upstreams.iter().any(|upstream| upstream.tls.is_some());
+    match is_wanted {
+        true => Offload::probe(),
+        false => Offload::absent(Refusal::NotPreferred),
+    }
+}
+
+fn tell_verdict(offload: &Offload) {
+    match offload.refusal() {
+        None => tracing::info!("TLS connections go to the kernel where that is worth it"),
+        Some(Refusal::NotPreferred) => {}
+        Some(refusal) => tracing::info!(
+            refusal = refusal.as_str(),
+            "TLS stays in this process: the kernel does not do it"
+        ),
+    }
 }
 
 fn warn(warnings: &Report) {

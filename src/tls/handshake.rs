@@ -1,27 +1,37 @@
 //! Drives a handshake of rustls over a socket, under one deadline, to a transport or an alert.
 
 use std::io;
+use std::sync::Arc;
 
 use rustls::client::ClientConnection;
+use rustls::pki_types::ServerName;
+use rustls::server::Accepted;
 use rustls::{
-    AlertDescription, CipherSuite, ConnectionCommon, Error, HandshakeKind, PeerIncompatible, ProtocolVersion,
-    SideData,
+    AlertDescription, CipherSuite, CommonState, ConnectionCommon, Error, HandshakeKind, PeerIncompatible,
+    ProtocolVersion, SideData,
 };
 
 use super::{Alert, ClientSettings, Failed, Hello, Secured, Settings, TlsFacts, hello};
 use crate::buffer::{self, Buffer};
+use crate::offload::Offload;
 use crate::outcome::{Cause, End, Phase, Refusal, Side};
 use crate::runtime::{Socket, before};
 use crate::time::Deadline;
-use crate::transport::Transport;
+use crate::transport::{Sealed, Transport};
 
-/// Does a server's handshake with a client, its ClientHello included.
+/// Does a server's handshake with a client, its ClientHello included. `offload`: what the kernel can
+/// do, so that a connection which may go there later begins in the right way.
 ///
 /// # Errors
 ///
 /// See [`Failed`]; the alert was sent, and the socket is closed.
-pub async fn accept(socket: Socket, settings: &Settings, deadline: Deadline) -> Result<Secured, Failed> {
-    accept_hello(hello::peek(socket, deadline).await?, settings, deadline).await
+pub async fn accept(
+    socket: Socket,
+    settings: &Settings,
+    offload: &Arc<Offload>,
+    deadline: Deadline,
+) -> Result<Secured, Failed> {
+    accept_hello(hello::peek(socket, deadline).await?, settings, offload, deadline).await
 }
 
 /// Goes on with a handshake whose ClientHello was looked at.
@@ -29,47 +39,81 @@ pub async fn accept(socket: Socket, settings: &Settings, deadline: Deadline) -> 
 /// # Errors
 ///
 /// As [`accept`].
-pub async fn accept_hello(hello: Hello, settings: &Settings, deadline: Deadline) -> Result<Secured, Failed> {
+pub async fn accept_hello(
+    hello: Hello,
+    settings: &Settings,
+    offload: &Arc<Offload>,
+    deadline: Deadline,
+) -> Result<Secured, Failed> {
+    let server_name = hello.server_name();
     let Hello {
         socket,
         accepted,
-        mut unread,
+        unread,
         offered,
     } = hello;
-    let done = async {
-        let mut connection = match accepted.into_connection(settings.server.clone()) {
-            Ok(connection) => connection,
-            Err((error, mut alert)) => {
-                let mut bytes = Vec::new();
-                let _ = alert.write_all(&mut bytes); // into memory: cannot fail
-                let _ = send(&socket, &bytes, deadline).await;
-                return Err(Stop::refused(error, &bytes));
-            }
-        };
-        drive(&mut connection, &socket, &mut unread, deadline).await?;
-        Ok(connection)
+    let refusal = match settings.prefer_ktls {
+        true => offload.refusal(),
+        false => Some(Refusal::NotPreferred),
     };
-    match done.await {
-        Ok(connection) => {
-            let mut facts = facts(&connection);
-            facts.server_name = connection.server_name().map(str::to_ascii_lowercase);
-            facts.resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-            let transport = Transport::rustls_server(socket, connection, unread, refusal(settings));
-            Ok(Secured { transport, facts })
+    let done = match refusal {
+        Some(refusal) => accept_rustls(socket, accepted, unread, settings, refusal, deadline).await,
+        None => {
+            // The same bytes once more, for one who hides none; only they were parsed twice.
+            drop((accepted, unread));
+            accept_sealed(socket, offered.records(), settings, deadline).await
+        }
+    };
+    match done {
+        Ok(mut secured) => {
+            secured.facts.server_name = server_name;
+            Ok(secured)
         }
         Err(stop) => Err(stop.into_failed(Peer::Client).after(offered)),
     }
 }
 
-fn refusal(settings: &Settings) -> Refusal {
-    match settings.prefer_ktls {
-        true => Refusal::NoUlp,
-        false => Refusal::NotPreferred,
-    }
+async fn accept_rustls(
+    socket: Socket,
+    accepted: Accepted,
+    mut unread: Buffer,
+    settings: &Settings,
+    refusal: Refusal,
+    deadline: Deadline,
+) -> Result<Secured, Stop> {
+    let mut connection = match accepted.into_connection(settings.server.clone()) {
+        Ok(connection) => connection,
+        Err((error, mut alert)) => {
+            let mut bytes = Vec::new();
+            let _ = alert.write_all(&mut bytes); // into memory: cannot fail
+            let _ = send(&socket, &bytes, deadline).await;
+            return Err(Stop::refused(error, &bytes));
+        }
+    };
+    drive(&mut connection, &socket, &mut unread, deadline).await?;
+    Ok(Secured {
+        facts: facts(&connection),
+        transport: Transport::rustls_server(socket, connection, unread, refusal),
+    })
+}
+
+async fn accept_sealed(
+    socket: Socket,
+    records: &[u8],
+    settings: &Settings,
+    deadline: Deadline,
+) -> Result<Secured, Stop> {
+    let mut sealed = Sealed::server(settings.server.clone(), records).map_err(Stop::ours)?;
+    drive_sealed(&mut sealed, &socket, deadline).await?;
+    Ok(Secured {
+        facts: facts(sealed.agreed()),
+        transport: Transport::sealed(socket, sealed, Refusal::BelowThreshold),
+    })
 }
 
 /// Does a client's handshake with an endpoint. `host` is the endpoint's name or address; it is
-/// what the certificate has to stand for, unless the settings name another.
+/// what the certificate has to stand for, unless the settings name another. `offload` as in
+/// [`accept`].
 ///
 /// # Errors
 ///
@@ -78,28 +122,103 @@ pub async fn connect(
     socket: Socket,
     settings: &ClientSettings,
     host: &str,
+    offload: &Arc<Offload>,
     deadline: Deadline,
 ) -> Result<Secured, Failed> {
-    let mut unread = Buffer::none();
     let done = async {
         let name = match &settings.server_name {
             Some(name) => name.clone(),
             None => ClientSettings::parse_name(host).map_err(|_| Stop::Cause(Cause::Unresolved))?,
         };
-        let mut connection = ClientConnection::new(settings.client.clone(), name)
-            .map_err(|error| Stop::Refused { error, alert: None })?;
-        drive(&mut connection, &socket, &mut unread, deadline).await?;
-        Ok(connection)
-    };
-    match done.await {
-        Ok(connection) => {
-            let mut facts = facts(&connection);
-            facts.resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-            let transport = Transport::rustls_client(socket, connection, unread, Refusal::NoUlp);
-            Ok(Secured { transport, facts })
+        match offload.refusal() {
+            Some(refusal) => connect_rustls(socket, settings, name, refusal, deadline).await,
+            None => connect_sealed(socket, settings, name, deadline).await,
         }
-        Err(stop) => Err(Stop::into_failed(stop, Peer::Endpoint)),
+    };
+    done.await.map_err(|stop: Stop| stop.into_failed(Peer::Endpoint))
+}
+
+async fn connect_rustls(
+    socket: Socket,
+    settings: &ClientSettings,
+    name: ServerName<'static>,
+    refusal: Refusal,
+    deadline: Deadline,
+) -> Result<Secured, Stop> {
+    let mut connection = ClientConnection::new(settings.client.clone(), name).map_err(Stop::ours)?;
+    let mut unread = Buffer::none();
+    drive(&mut connection, &socket, &mut unread, deadline).await?;
+    Ok(Secured {
+        facts: facts(&connection),
+        transport: Transport::rustls_client(socket, connection, unread, refusal),
+    })
+}
+
+async fn connect_sealed(
+    socket: Socket,
+    settings: &ClientSettings,
+    name: ServerName<'static>,
+    deadline: Deadline,
+) -> Result<Secured, Stop> {
+    let mut sealed = Sealed::client(settings.client.clone(), name).map_err(Stop::ours)?;
+    drive_sealed(&mut sealed, &socket, deadline).await?;
+    Ok(Secured {
+        facts: facts(sealed.agreed()),
+        transport: Transport::sealed(socket, sealed, Refusal::BelowThreshold),
+    })
+}
+
+/// As [`drive`], on our own stream.
+async fn drive_sealed(sealed: &mut Sealed, socket: &Socket, deadline: Deadline) -> Result<(), Stop> {
+    loop {
+        match sealed.shake() {
+            Ok(false) => {
+                flush(sealed, socket, deadline).await?;
+                fetch(sealed, socket, deadline).await?;
+            }
+            Ok(true) if sealed.agreed().protocol_version() == Some(ProtocolVersion::TLSv1_3) => {
+                return Ok(());
+            }
+            Ok(true) => return flush(sealed, socket, deadline).await,
+            Err(error) => {
+                let stop = Stop::refused(error, sealed.outgoing());
+                // If the peer does not take the alert the connection ends all the same.
+                let _ = flush(sealed, socket, deadline).await;
+                return Err(stop);
+            }
+        }
     }
+}
+
+async fn flush(sealed: &mut Sealed, socket: &Socket, deadline: Deadline) -> Result<(), Stop> {
+    loop {
+        match sealed.try_flush(socket) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                before(deadline, socket.writable())
+                    .await
+                    .map_err(|_| Stop::Cause(Cause::TimedOut))??;
+            }
+            result => return Ok(result?),
+        }
+    }
+}
+
+/// Waits for more of the peer's records; while it waits, only what has begun is held.
+async fn fetch(sealed: &mut Sealed, socket: &Socket, deadline: Deadline) -> Result<(), Stop> {
+    let wait = async {
+        socket.turn().await;
+        loop {
+            match sealed.fetch(socket) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.readable().await?,
+                // What rustls refuses is told by the next step, with its alert.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(()),
+                result => return result,
+            }
+        }
+    };
+    Ok(before(deadline, wait)
+        .await
+        .map_err(|_| Stop::Cause(Cause::TimedOut))??)
 }
 
 /// Everything between the ClientHello and the last Finished.
@@ -210,7 +329,8 @@ pub(super) async fn receive(socket: &Socket, deadline: Deadline) -> Result<Buffe
         .map_err(|_| Stop::Cause(Cause::TimedOut))??)
 }
 
-fn facts<D: SideData>(connection: &ConnectionCommon<D>) -> TlsFacts {
+/// What was agreed on; the name is for the caller to add.
+fn facts(connection: &CommonState) -> TlsFacts {
     TlsFacts {
         server_name: None,
         version: match connection.protocol_version() {
@@ -224,7 +344,7 @@ fn facts<D: SideData>(connection: &ConnectionCommon<D>) -> TlsFacts {
         alpn: connection
             .alpn_protocol()
             .map(|name| String::from_utf8_lossy(name).into_owned()),
-        resumed: false,
+        resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
     }
 }
 
@@ -265,6 +385,11 @@ impl From<io::Error> for Stop {
 }
 
 impl Stop {
+    /// A configuration that rustls does not take; nothing was sent.
+    fn ours(error: Error) -> Self {
+        Self::Refused { error, alert: None }
+    }
+
     /// An error of rustls, and what was sent because of it.
     pub(super) fn refused(error: Error, sent: &[u8]) -> Self {
         let alert = match &error {

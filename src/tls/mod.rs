@@ -12,7 +12,7 @@ use std::fmt;
 pub use handshake::{accept, accept_hello, connect};
 pub use hello::{Hello, peek};
 pub use offered::Offered;
-pub use settings::{Build, ClientBuild, ClientSettings, Settings, Version};
+pub use settings::{Build, ClientBuild, ClientSettings, KTLS_THRESHOLD, Settings, Version};
 
 use crate::outcome::{Cause, End};
 use crate::transport::Transport;

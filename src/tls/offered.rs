@@ -12,8 +12,9 @@ pub struct Offered {
     records: Vec<u8>,
 }
 
-/// Bytes of a ClientHello that are kept. A usual one has 500 to 1,800.
-const KEPT_BYTES_MAX: usize = 8 * 1024;
+/// Bytes that are kept: more than rustls takes for a ClientHello (64 KiB) and one read behind it. A
+/// usual one has 500 to 1,800.
+const KEPT_BYTES_MAX: usize = 96 * 1024;
 
 /// Entries of each list that are displayed; browsers offer about 16 ciphers.
 const SHOWN_MAX: usize = 40;
@@ -23,6 +24,11 @@ impl Offered {
     pub(super) fn push(&mut self, bytes: &[u8]) {
         let space = KEPT_BYTES_MAX - self.records.len();
         self.records.extend_from_slice(&bytes[..bytes.len().min(space)]);
+    }
+
+    /// All that came, record headers included.
+    pub(super) fn records(&self) -> &[u8] {
+        &self.records
     }
 
     /// Whether nothing has come.

@@ -15,6 +15,9 @@ use rustls::{SupportedProtocolVersion, version};
 use super::certificates::Certificate;
 use super::choice::Choice;
 
+/// Bytes a body must have before its connection is handed to the kernel, if nothing else is said.
+pub const KTLS_THRESHOLD: u64 = 1024 * 1024;
+
 /// TLS towards clients, as one listener speaks it.
 pub struct Settings {
     /// The kernel shall carry connections where it can.
@@ -66,6 +69,7 @@ impl Settings {
             .map_err(|error| error.to_string())?
             .with_no_client_auth()
             .with_cert_resolver(choice.clone());
+        server.enable_secret_extraction = build.prefer_ktls;
         server.alpn_protocols = build.alpn.into_iter().map(String::into_bytes).collect();
         server.ticketer = match build.earlier.iter().find(|earlier| earlier.stands_for(&choice)) {
             Some(earlier) => earlier.server.ticketer.clone(),
@@ -135,6 +139,8 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 pub struct ClientSettings {
     /// The name to ask for and to verify, instead of the endpoint's.
     pub server_name: Option<ServerName<'static>>,
+    /// Bytes a body must have before its connection is handed to the kernel.
+    pub ktls_threshold: u64,
     /// Roots, client certificate, versions.
     pub client: Arc<ClientConfig>,
 }
@@ -179,8 +185,10 @@ impl ClientSettings {
         };
         client.alpn_protocols = build.alpn.into_iter().map(String::into_bytes).collect();
         client.resumption = sessions();
+        client.enable_secret_extraction = true;
         Ok(Self {
             server_name: build.server_name,
+            ktls_threshold: KTLS_THRESHOLD,
             client: Arc::new(client),
         })
     }
@@ -192,6 +200,7 @@ impl ClientSettings {
         client.resumption = sessions();
         Self {
             server_name: self.server_name.clone(),
+            ktls_threshold: self.ktls_threshold,
             client: Arc::new(client),
         }
     }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Endpoint;
+use crate::offload::Offload;
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::runtime::{Address, Socket, before};
 use crate::time::{Deadline, now};
@@ -27,6 +29,7 @@ impl fmt::Display for Failed {
 pub(super) async fn connect(
     endpoint: &Endpoint,
     settings: Option<&ClientSettings>,
+    offload: &Arc<Offload>,
     deadline: Deadline,
 ) -> Result<(Transport, Option<Address>), Failed> {
     let addresses = endpoint.addresses();
@@ -39,7 +42,7 @@ pub(super) async fn connect(
         match before(by, Socket::connect(address)).await {
             Ok(Ok(socket)) => {
                 endpoint.prefer(place);
-                let transport = secure(socket, settings, endpoint.host(), deadline).await?;
+                let transport = secure(socket, settings, endpoint.host(), offload, deadline).await?;
                 return Ok((transport, Some(address.clone())));
             }
             Ok(Err(error)) => {
@@ -69,12 +72,13 @@ async fn secure(
     socket: Socket,
     settings: Option<&ClientSettings>,
     host: &str,
+    offload: &Arc<Offload>,
     deadline: Deadline,
 ) -> Result<Transport, Failed> {
     let Some(settings) = settings else {
         return Ok(Transport::plain(socket));
     };
-    match tls::connect(socket, settings, host, deadline).await {
+    match tls::connect(socket, settings, host, offload, deadline).await {
         Ok(secured) => Ok(secured.transport),
         Err(failed) => Err(Failed {
             end: End::new(failed.end.side, Phase::Connect, failed.end.cause),

@@ -5,7 +5,7 @@ mod endpoint;
 mod pool;
 pub mod resolve;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ pub use self::resolve::Resolved;
 use crate::http;
 use crate::http::h1::client::Connection;
 use crate::metrics::UpstreamCounters;
+use crate::offload::Offload;
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::runtime::Address;
 use crate::sys;
@@ -91,6 +92,7 @@ pub struct Upstream {
     settings: Settings,
     limits: http::h1::client::Settings,
     tls: Option<ClientSettings>,
+    offload: RefCell<Arc<Offload>>,
     endpoints: Vec<Endpoint>,
     turn: Cell<usize>,
     swept: Cell<Instant>,
@@ -98,11 +100,13 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// One without connections. `http` limits what an endpoint may answer. From `previous`, the
+    /// One without connections. `http` limits what an endpoint may answer; `offload` is what the
+    /// kernel's TLS can do. From `previous`, the
     /// upstream of this name in the generation before, it takes the addresses found so far.
     pub fn new(
         settings: Settings,
         http: &http::Settings,
+        offload: Arc<Offload>,
         counters: Arc<UpstreamCounters>,
         previous: Option<&Self>,
     ) -> Self {
@@ -119,12 +123,18 @@ impl Upstream {
                 fields_max: http.fields_max,
             },
             tls: settings.tls.as_ref().map(|tls| tls.for_worker()),
+            offload: RefCell::new(offload),
             endpoints,
             turn: Cell::new(0),
             swept: Cell::new(now()),
             counters,
             settings,
         }
+    }
+
+    /// What the kernel's TLS can do, found out anew: for connections from now on.
+    pub fn set_offload(&self, offload: Arc<Offload>) {
+        self.offload.replace(offload);
     }
 
     /// What it was made from.
@@ -244,7 +254,8 @@ impl Upstream {
     async fn connect_to(&self, endpoint: &Endpoint) -> Result<(Transport, Option<Address>), End> {
         let started = now();
         let deadline = Deadline::after(started, self.settings.connect_timeout);
-        let connected = connect::connect(endpoint, self.tls.as_ref(), deadline).await;
+        let offload = self.offload.borrow().clone();
+        let connected = connect::connect(endpoint, self.tls.as_ref(), &offload, deadline).await;
         if connected.is_ok() {
             self.counters.connected(now().saturating_duration_since(started));
         }

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 
 use super::*;
+use crate::outcome::Refusal;
 use crate::runtime::{self, Preference};
 
 fn settings(endpoints: Vec<EndpointSettings>) -> Settings {
@@ -47,6 +48,7 @@ fn endpoints_are_asked_in_turn_and_the_next_one_when_one_refuses() {
         let upstream = Upstream::new(
             settings(vec![tcp(first), tcp(dead), tcp(second)]),
             &Default::default(),
+            offload(),
             Arc::default(),
             None,
         );
@@ -71,6 +73,7 @@ fn each_endpoint_is_tried_once_and_the_last_end_told() {
         let upstream = Upstream::new(
             settings(vec![tcp(one), tcp(other)]),
             &Default::default(),
+            offload(),
             Arc::default(),
             None,
         );
@@ -82,7 +85,13 @@ fn each_endpoint_is_tried_once_and_the_last_end_told() {
         );
         assert_eq!(attempts.count(), 2);
         let missing = EndpointSettings::Address(Address::Unix("/nonexistent/socket".into()));
-        let upstream = Upstream::new(settings(vec![missing]), &Default::default(), Arc::default(), None);
+        let upstream = Upstream::new(
+            settings(vec![missing]),
+            &Default::default(),
+            offload(),
+            Arc::default(),
+            None,
+        );
         let end = upstream.connect(&mut upstream.begin(true)).await.err();
         assert_eq!(
             end,
@@ -101,6 +110,7 @@ fn a_name_is_reached_at_any_of_its_addresses_once_it_has_some() {
         let upstream = Upstream::new(
             settings(endpoints.clone()),
             &Default::default(),
+            offload(),
             Arc::default(),
             None,
         );
@@ -120,6 +130,7 @@ fn a_name_is_reached_at_any_of_its_addresses_once_it_has_some() {
         let next = Upstream::new(
             settings(endpoints),
             &Default::default(),
+            offload(),
             Arc::default(),
             Some(&upstream),
         );
@@ -130,9 +141,19 @@ fn a_name_is_reached_at_any_of_its_addresses_once_it_has_some() {
 #[test]
 fn only_an_upstream_that_did_not_change_goes_on() {
     let before = settings(vec![tcp(nobody())]);
-    let upstream = Upstream::new(before.clone(), &Default::default(), Arc::default(), None);
+    let upstream = Upstream::new(
+        before.clone(),
+        &Default::default(),
+        offload(),
+        Arc::default(),
+        None,
+    );
     assert!(upstream.fits(&before, &Default::default()));
     let mut after = before;
     after.pool_idle_max += 1;
     assert!(!upstream.fits(&after, &Default::default()));
+}
+
+fn offload() -> Arc<Offload> {
+    Offload::absent(Refusal::NoUlp).into()
 }

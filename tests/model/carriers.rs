@@ -2,7 +2,10 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
+use atlas::offload::Offload;
+use atlas::outcome::Refusal;
 use atlas::runtime::Socket;
 use atlas::time::Deadline;
 use atlas::tls::certificates::Certificate;
@@ -20,6 +23,8 @@ pub(crate) enum Carrier {
     Plain,
     /// monoio-rustls.
     Rustls,
+    /// Our own stream over rustls.
+    Sealed,
 }
 
 impl Carrier {
@@ -30,6 +35,14 @@ impl Carrier {
             _ => Self::Rustls,
         }
     }
+
+    /// What the kernel is said to do, so that an end becomes this.
+    fn offload(self) -> Arc<Offload> {
+        match self {
+            Self::Plain | Self::Rustls => Offload::absent(Refusal::NoUlp).into(),
+            Self::Sealed => Offload::assumed().into(),
+        }
+    }
 }
 
 /// The carriers of two ends that understand each other.
@@ -37,6 +50,9 @@ pub(crate) fn pairs() -> Vec<(Carrier, Carrier)> {
     vec![
         (Carrier::Plain, Carrier::Plain),
         (Carrier::Rustls, Carrier::Rustls),
+        (Carrier::Sealed, Carrier::Rustls),
+        (Carrier::Rustls, Carrier::Sealed),
+        (Carrier::Sealed, Carrier::Sealed),
     ]
 }
 
@@ -62,7 +78,7 @@ impl Bench {
             certificates: vec![certificate],
             min_version: Version::Tls12,
             alpn: Vec::new(),
-            prefer_ktls: false,
+            prefer_ktls: true,
             ktls_threshold: 0,
             earlier: &[],
         })
@@ -92,14 +108,16 @@ impl Bench {
         }
         let deadline = Deadline::within(LONG);
         let connecting = async {
-            let secured = tls::connect(near, &self.client, "a.test", deadline).await;
+            let secured = tls::connect(near, &self.client, "a.test", &connected.offload(), deadline).await;
             // The last flight goes with the first bytes; here nobody may have any.
             if let Ok(secured) = &secured {
                 secured.transport.flush(LONG).await.unwrap();
             }
             secured
         };
-        let (server, client) = join(tls::accept(far, &self.server, deadline), connecting).await;
+        let offload = accepted.offload();
+        let accepting = tls::accept(far, &self.server, &offload, deadline);
+        let (server, client) = join(accepting, connecting).await;
         (server.unwrap().transport, client.unwrap().transport)
     }
 }

@@ -17,6 +17,8 @@ use super::file::{self, File, Limits, Timeouts};
 use super::read::At;
 use super::values::{AddressAndPort, LogFormat, Size, Time};
 use crate::generation::Generation;
+use crate::offload::Offload;
+use crate::outcome::Refusal;
 use crate::runtime::Address;
 use crate::{access_log, http, time};
 
@@ -89,6 +91,8 @@ impl Resolver<'_> {
             upstreams: upstreams?,
             roots,
             http,
+            // Whoever runs it finds out; to read a file it does not matter.
+            offload: Offload::absent(Refusal::NoUlp).into(),
             handshake_timeout: seconds(timeouts.and_then(|timeouts| timeouts.handshake.as_ref()), 10),
             drain_timeout: seconds(timeouts.and_then(|timeouts| timeouts.drain.as_ref()), 30),
             access_log,

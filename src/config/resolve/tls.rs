@@ -15,13 +15,10 @@ use super::super::values::{MinVersion, Mode, Protocol};
 use super::{Resolver, bytes, is_on, values};
 use crate::generation::Generation;
 use crate::tls::certificates::{Certificate, CertificateError, Problem, read_roots, system_roots};
-use crate::tls::{Build, ClientBuild, ClientSettings, Settings, Version};
+use crate::tls::{Build, ClientBuild, ClientSettings, KTLS_THRESHOLD, Settings, Version};
 
 /// The protocols this build speaks inside TLS, the dearest first.
 pub(super) const SPOKEN: &[&str] = &["http/1.1"];
-
-/// Bytes from which on the kernel encrypts a body.
-const KTLS_THRESHOLD: u64 = 1024 * 1024;
 
 /// TLS of all listeners of a generation.
 pub(super) fn of_generation(generation: &Generation) -> Vec<Arc<Settings>> {

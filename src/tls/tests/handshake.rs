@@ -14,30 +14,92 @@ use super::super::{
     Alert, Build, ClientBuild, ClientSettings, Failed, Secured, Settings, Version, accept, connect,
 };
 use super::Authority;
-use crate::outcome::{Cause, End, Phase, Side};
+use crate::offload::Offload;
+use crate::outcome::{Carrier, Cause, End, Phase, Refusal, Side};
 use crate::runtime::{self, Address, Preference, Socket, before};
 use crate::time::Deadline;
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// On whose stream both ends stand.
+#[derive(Clone, Copy, PartialEq)]
+enum Layer {
+    /// monoio-rustls, since the kernel has no TLS.
+    Rustls,
+    /// Our own, since the kernel might take the connection on.
+    Sealed,
+}
+
+impl Layer {
+    fn offload(self) -> Offload {
+        match self {
+            Self::Rustls => Offload::absent(Refusal::NoUlp),
+            Self::Sealed => Offload::assumed(),
+        }
+    }
+
+    fn refusal(self) -> Refusal {
+        match self {
+            Self::Rustls => Refusal::NoUlp,
+            Self::Sealed => Refusal::BelowThreshold,
+        }
+    }
+}
+
+const LAYERS: [Layer; 2] = [Layer::Rustls, Layer::Sealed];
 const BOTH: [Preference; 2] = [Preference::Auto, Preference::Epoll];
 
 #[test]
 fn both_ends_agree_and_the_second_time_they_resume() {
-    let bench = Bench::new();
-    let client = bench.client(true, None);
-    for preference in BOTH {
-        let client = client.for_worker();
-        for resumed in [false, true] {
-            run(preference, async {
-                let (server, endpoint) = bench.shake(&client, "A.test").await;
+    for layer in LAYERS {
+        let bench = Bench::new(layer);
+        let client = bench.client(true, None);
+        for preference in BOTH {
+            let client = client.for_worker();
+            for resumed in [false, true] {
+                run(preference, async {
+                    let (server, endpoint) = bench.shake(&client, "A.test").await;
+                    let (server, endpoint) = (server.unwrap(), endpoint.unwrap());
+                    assert_eq!(server.facts.server_name.as_deref(), Some("a.test"));
+                    for secured in [&server, &endpoint] {
+                        let carrier = secured.transport.carriage().carrier.get();
+                        assert_eq!(carrier, Carrier::Process(layer.refusal()));
+                    }
+                    for facts in [&server.facts, &endpoint.facts] {
+                        assert_eq!(facts.version, "TLSv1.3");
+                        assert!(facts.cipher.starts_with("TLS_AES_"), "{}", facts.cipher);
+                        assert_eq!(facts.alpn.as_deref(), Some("http/1.1"));
+                        assert_eq!(facts.resumed, resumed);
+                    }
+                    talk(&server, &endpoint).await;
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn tickets_outlive_a_reload_if_the_certificates_stay() {
+    for layer in LAYERS {
+        let mut bench = Bench::new(layer);
+        let client = bench.client(true, None);
+        let certificates = bench.settings.certificates().to_vec();
+        for (certificates, resumed) in [
+            (certificates.clone(), false),
+            (certificates, true),
+            (vec![bench.authority.certificate(&["a.test"])], false),
+        ] {
+            let earlier = Arc::new(bench.settings);
+            bench.settings = Settings::build(Build {
+                certificates,
+                earlier: &[earlier],
+                ..build()
+            })
+            .unwrap();
+            run(Preference::Auto, async {
+                let (server, endpoint) = bench.shake(&client, "a.test").await;
                 let (server, endpoint) = (server.unwrap(), endpoint.unwrap());
-                assert_eq!(server.facts.server_name.as_deref(), Some("a.test"));
-                for facts in [&server.facts, &endpoint.facts] {
-                    assert_eq!(facts.version, "TLSv1.3");
-                    assert!(facts.cipher.starts_with("TLS_AES_"), "{}", facts.cipher);
-                    assert_eq!(facts.alpn.as_deref(), Some("http/1.1"));
-                    assert_eq!(facts.resumed, resumed);
-                }
+                assert_eq!(server.facts.resumed, resumed);
                 talk(&server, &endpoint).await;
             });
         }
@@ -45,260 +107,261 @@ fn both_ends_agree_and_the_second_time_they_resume() {
 }
 
 #[test]
-fn tickets_outlive_a_reload_if_the_certificates_stay() {
-    let mut bench = Bench::new();
-    let client = bench.client(true, None);
-    let certificates = bench.settings.certificates().to_vec();
-    for (certificates, resumed) in [
-        (certificates.clone(), false),
-        (certificates, true),
-        (vec![bench.authority.certificate(&["a.test"])], false),
-    ] {
-        let earlier = Arc::new(bench.settings);
-        bench.settings = Settings::build(Build {
-            certificates,
-            earlier: &[earlier],
-            ..build()
-        })
-        .unwrap();
+fn an_endpoint_that_cannot_be_trusted_is_refused() {
+    for layer in LAYERS {
+        let bench = Bench::new(layer);
+        let stranger = Bench::new(layer);
+        let untrusted = End::new(Side::Upstream, Phase::Connect, Cause::CertificateUntrusted);
         run(Preference::Auto, async {
-            let (server, endpoint) = bench.shake(&client, "a.test").await;
-            let (server, endpoint) = (server.unwrap(), endpoint.unwrap());
-            assert_eq!(server.facts.resumed, resumed);
-            talk(&server, &endpoint).await;
+            let (server, endpoint) = bench.shake(&stranger.client(true, None), "a.test").await;
+            let failed = endpoint.err().unwrap();
+            assert_eq!(failed.end, untrusted);
+            assert_eq!(failed.alert, Some(Alert::Sent(AlertDescription::UnknownCA)));
+            let failed = server.err().unwrap();
+            assert_eq!(failed.end.cause, Cause::CertificateRejected);
+            assert_eq!(failed.alert, Some(Alert::Received(AlertDescription::UnknownCA)));
+
+            let (_, endpoint) = bench.shake(&bench.client(true, None), "b.test").await;
+            assert_eq!(endpoint.err().unwrap().end, untrusted);
         });
     }
 }
 
 #[test]
-fn an_endpoint_that_cannot_be_trusted_is_refused() {
-    let bench = Bench::new();
-    let stranger = Bench::new();
-    let untrusted = End::new(Side::Upstream, Phase::Connect, Cause::CertificateUntrusted);
-    run(Preference::Auto, async {
-        let (server, endpoint) = bench.shake(&stranger.client(true, None), "a.test").await;
-        let failed = endpoint.err().unwrap();
-        assert_eq!(failed.end, untrusted);
-        assert_eq!(failed.alert, Some(Alert::Sent(AlertDescription::UnknownCA)));
-        let failed = server.err().unwrap();
-        assert_eq!(failed.end.cause, Cause::CertificateRejected);
-        assert_eq!(failed.alert, Some(Alert::Received(AlertDescription::UnknownCA)));
-
-        let (_, endpoint) = bench.shake(&bench.client(true, None), "b.test").await;
-        assert_eq!(endpoint.err().unwrap().end, untrusted);
-    });
-}
-
-#[test]
 fn a_name_of_the_settings_and_no_verification_are_obeyed() {
-    let bench = Bench::new();
-    run(Preference::Auto, async {
-        let named = bench.client(true, Some("a.test"));
-        let (server, endpoint) = bench.shake(&named, "127.0.0.1").await;
-        assert_eq!(server.unwrap().facts.server_name.as_deref(), Some("a.test"));
-        endpoint.unwrap();
-        let (server, endpoint) = bench.shake(&bench.client(false, None), "[::1]").await;
-        assert_eq!(server.unwrap().facts.server_name, None);
-        endpoint.unwrap();
-    });
-    assert!(ClientSettings::parse_name("not a name").is_err());
+    for layer in LAYERS {
+        let bench = Bench::new(layer);
+        run(Preference::Auto, async {
+            let named = bench.client(true, Some("a.test"));
+            let (server, endpoint) = bench.shake(&named, "127.0.0.1").await;
+            assert_eq!(server.unwrap().facts.server_name.as_deref(), Some("a.test"));
+            endpoint.unwrap();
+            let (server, endpoint) = bench.shake(&bench.client(false, None), "[::1]").await;
+            assert_eq!(server.unwrap().facts.server_name, None);
+            endpoint.unwrap();
+        });
+        assert!(ClientSettings::parse_name("not a name").is_err());
+    }
 }
 
 #[test]
 fn a_client_without_a_common_version_is_told() {
-    let mut bench = Bench::new();
-    bench.rebuild(|build| build.min_version = Version::Tls13);
-    let failed = bench.fails(|socket| {
-        let config = client_config(&[&rustls::version::TLS12]);
-        assert_eq!(
-            complete(socket, config).unwrap_err(),
-            "received fatal alert: ProtocolVersion"
+    for layer in LAYERS {
+        let mut bench = Bench::new(layer);
+        bench.rebuild(|build| build.min_version = Version::Tls13);
+        let failed = bench.fails(|socket| {
+            let config = client_config(&[&rustls::version::TLS12]);
+            assert_eq!(
+                complete(socket, config).unwrap_err(),
+                "received fatal alert: ProtocolVersion"
+            );
+        });
+        assert_eq!(failed.end, downstream(Cause::NoCommonVersion));
+        assert_eq!(failed.alert, Some(Alert::Sent(AlertDescription::ProtocolVersion)));
+        let line = failed.to_string();
+        assert!(
+            line.starts_with("downstream handshake no_common_version: peer is incompatible: "),
+            "{line}"
         );
-    });
-    assert_eq!(failed.end, downstream(Cause::NoCommonVersion));
-    assert_eq!(failed.alert, Some(Alert::Sent(AlertDescription::ProtocolVersion)));
-    let line = failed.to_string();
-    assert!(
-        line.starts_with("downstream handshake no_common_version: peer is incompatible: "),
-        "{line}"
-    );
-    assert!(
-        line.contains("; sent alert protocol_version; the client offered name a.test, versions TLSv1.2, "),
-        "{line}"
-    );
-    assert!(line.contains("ciphers TLS_AES_256_GCM_SHA384 "), "{line}");
+        assert!(
+            line.contains(
+                "; sent alert protocol_version; the client offered name a.test, versions TLSv1.2, "
+            ),
+            "{line}"
+        );
+        assert!(line.contains("ciphers TLS_AES_256_GCM_SHA384 "), "{line}");
+    }
 }
 
 #[test]
 fn a_client_without_a_common_protocol_is_told() {
-    let failed = Bench::new().fails(|socket| {
-        let mut config = client_config(rustls::ALL_VERSIONS);
-        config.alpn_protocols = vec![b"imap".to_vec(), b"a\nb".to_vec()];
-        assert_eq!(
-            complete(socket, config).unwrap_err(),
-            "received fatal alert: NoApplicationProtocol"
-        );
-    });
-    assert_eq!(failed.end, downstream(Cause::NoCommonProtocol));
-    let line = failed.to_string();
-    assert!(line.contains("; sent alert no_application_protocol"), "{line}");
-    assert!(line.contains(r"protocols imap a\nb, "), "{line}");
-    assert!(line.contains("versions TLSv1.3 TLSv1.2"), "{line}");
+    for layer in LAYERS {
+        let failed = Bench::new(layer).fails(|socket| {
+            let mut config = client_config(rustls::ALL_VERSIONS);
+            config.alpn_protocols = vec![b"imap".to_vec(), b"a\nb".to_vec()];
+            assert_eq!(
+                complete(socket, config).unwrap_err(),
+                "received fatal alert: NoApplicationProtocol"
+            );
+        });
+        assert_eq!(failed.end, downstream(Cause::NoCommonProtocol));
+        let line = failed.to_string();
+        assert!(line.contains("; sent alert no_application_protocol"), "{line}");
+        assert!(line.contains(r"protocols imap a\nb, "), "{line}");
+        assert!(line.contains("versions TLSv1.3 TLSv1.2"), "{line}");
+    }
 }
 
 #[test]
 fn a_client_without_a_common_cipher_is_told() {
-    let mut bench = Bench::new();
-    let rsa = bench
-        .authority
-        .certificate_with(&["a.test"], &rcgen::PKCS_RSA_SHA256);
-    bench.rebuild(|build| build.certificates = vec![rsa]);
-    let failed = bench.fails(|socket| {
-        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
-        let ecdsa = rustls::crypto::aws_lc_rs::cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256;
-        provider.cipher_suites = vec![ecdsa];
-        let config = ClientConfig::builder_with_provider(Arc::new(provider))
-            .with_protocol_versions(&[&rustls::version::TLS12])
-            .unwrap()
-            .with_root_certificates(RootCertStore::empty())
-            .with_no_client_auth();
+    for layer in LAYERS {
+        let mut bench = Bench::new(layer);
+        let rsa = bench
+            .authority
+            .certificate_with(&["a.test"], &rcgen::PKCS_RSA_SHA256);
+        bench.rebuild(|build| build.certificates = vec![rsa]);
+        let failed = bench.fails(|socket| {
+            let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+            let ecdsa = rustls::crypto::aws_lc_rs::cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256;
+            provider.cipher_suites = vec![ecdsa];
+            let config = ClientConfig::builder_with_provider(Arc::new(provider))
+                .with_protocol_versions(&[&rustls::version::TLS12])
+                .unwrap()
+                .with_root_certificates(RootCertStore::empty())
+                .with_no_client_auth();
+            assert_eq!(
+                complete(socket, config).unwrap_err(),
+                "received fatal alert: HandshakeFailure"
+            );
+        });
+        assert_eq!(failed.end, downstream(Cause::NoCommonCipher));
         assert_eq!(
-            complete(socket, config).unwrap_err(),
-            "received fatal alert: HandshakeFailure"
+            failed.alert,
+            Some(Alert::Sent(AlertDescription::HandshakeFailure))
         );
-    });
-    assert_eq!(failed.end, downstream(Cause::NoCommonCipher));
-    assert_eq!(
-        failed.alert,
-        Some(Alert::Sent(AlertDescription::HandshakeFailure))
-    );
+    }
 }
 
 #[test]
 fn a_client_that_does_not_trust_the_certificate_says_so() {
-    let failed = Bench::new().fails(|socket| {
-        assert!(complete(socket, client_config(&[&rustls::version::TLS12])).is_err());
-    });
-    assert_eq!(failed.end, downstream(Cause::CertificateRejected));
-    assert!(
-        failed.to_string().contains("received alert unknown_ca"),
-        "{failed}"
-    );
+    for layer in LAYERS {
+        let failed = Bench::new(layer).fails(|socket| {
+            assert!(complete(socket, client_config(&[&rustls::version::TLS12])).is_err());
+        });
+        assert_eq!(failed.end, downstream(Cause::CertificateRejected));
+        assert!(
+            failed.to_string().contains("received alert unknown_ca"),
+            "{failed}"
+        );
+    }
 }
 
 #[test]
 fn a_request_in_clear_gets_a_hint() {
-    let failed = Bench::new().fails(|mut socket| {
-        socket
-            .write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
-            .unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
-        assert!(
-            head.ends_with(&format!("Content-Length: {}", body.len())),
-            "{head}"
-        );
-        assert!(body.contains("HTTPS"));
-    });
-    assert_eq!(failed.end, downstream(Cause::NotTls));
-    assert!(failed.offered.is_none());
+    for layer in LAYERS {
+        let failed = Bench::new(layer).fails(|mut socket| {
+            socket
+                .write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+                .unwrap();
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).unwrap();
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
+            assert!(
+                head.ends_with(&format!("Content-Length: {}", body.len())),
+                "{head}"
+            );
+            assert!(body.contains("HTTPS"));
+        });
+        assert_eq!(failed.end, downstream(Cause::NotTls));
+        assert!(failed.offered.is_none());
+    }
 }
 
 #[test]
 fn what_is_no_client_hello_is_refused() {
-    let bench = Bench::new();
-    let bad: &[(&[u8], Cause)] = &[
-        (b"\x80\x2e\x01\x00\x02", Cause::NotTls),
-        (b"SSH-2.0-OpenSSH\r\n", Cause::NotTls),
-        (b"\0", Cause::NotTls),
-        (b"\x16\x03\x01\x00\x04\x01\0\0\0", Cause::Malformed),
-        (b"\x16\x03\x01\x00\x04\x02\0\0\0", Cause::Malformed),
-        (b"\x16\x03\x01\xff\xff\x01\0\0\0", Cause::Malformed),
-        (b"\x16\x03\x01\x00\x00\x16\x03\x01\x00\x00", Cause::Malformed),
-        (b"\x16\x99\x99\x00\x04\x01\0\0\0", Cause::Malformed),
-    ];
-    for (bytes, cause) in bad {
-        let bytes = bytes.to_vec();
-        let failed = bench.fails(move |mut socket| {
-            socket.write_all(&bytes).unwrap();
-            let _ = socket.read_to_end(&mut Vec::new());
-        });
-        assert_eq!(failed.end, downstream(*cause), "{failed}");
+    for layer in LAYERS {
+        let bench = Bench::new(layer);
+        let bad: &[(&[u8], Cause)] = &[
+            (b"\x80\x2e\x01\x00\x02", Cause::NotTls),
+            (b"SSH-2.0-OpenSSH\r\n", Cause::NotTls),
+            (b"\0", Cause::NotTls),
+            (b"\x16\x03\x01\x00\x04\x01\0\0\0", Cause::Malformed),
+            (b"\x16\x03\x01\x00\x04\x02\0\0\0", Cause::Malformed),
+            (b"\x16\x03\x01\xff\xff\x01\0\0\0", Cause::Malformed),
+            (b"\x16\x03\x01\x00\x00\x16\x03\x01\x00\x00", Cause::Malformed),
+            (b"\x16\x99\x99\x00\x04\x01\0\0\0", Cause::Malformed),
+        ];
+        for (bytes, cause) in bad {
+            let bytes = bytes.to_vec();
+            let failed = bench.fails(move |mut socket| {
+                socket.write_all(&bytes).unwrap();
+                let _ = socket.read_to_end(&mut Vec::new());
+            });
+            assert_eq!(failed.end, downstream(*cause), "{failed}");
+        }
     }
 }
 
 #[test]
 fn clients_that_say_nothing_or_leave_are_not_waited_for() {
-    let bench = Bench::new();
-    let wait = |mut socket: TcpStream| {
-        let _ = socket.read_to_end(&mut Vec::new());
-    };
-    assert_eq!(bench.fails(wait).end, downstream(Cause::TimedOut));
-    let half = move |mut socket: TcpStream| {
-        socket.write_all(b"\x16\x03\x01\x02\x00\x01\x00").unwrap();
-        wait(socket);
-    };
-    assert_eq!(bench.fails(half).end, downstream(Cause::TimedOut));
-    assert_eq!(bench.fails(drop).end, downstream(Cause::Closed));
-    let reset = |socket: TcpStream| {
-        socket2::SockRef::from(&socket)
-            .set_linger(Some(Duration::ZERO))
-            .unwrap();
-    };
-    assert_eq!(bench.fails(reset).end, downstream(Cause::Reset));
+    for layer in LAYERS {
+        let bench = Bench::new(layer);
+        let wait = |mut socket: TcpStream| {
+            let _ = socket.read_to_end(&mut Vec::new());
+        };
+        assert_eq!(bench.fails(wait).end, downstream(Cause::TimedOut));
+        let half = move |mut socket: TcpStream| {
+            socket.write_all(b"\x16\x03\x01\x02\x00\x01\x00").unwrap();
+            wait(socket);
+        };
+        assert_eq!(bench.fails(half).end, downstream(Cause::TimedOut));
+        assert_eq!(bench.fails(drop).end, downstream(Cause::Closed));
+        let reset = |socket: TcpStream| {
+            socket2::SockRef::from(&socket)
+                .set_linger(Some(Duration::ZERO))
+                .unwrap();
+        };
+        assert_eq!(bench.fails(reset).end, downstream(Cause::Reset));
+    }
 }
 
 #[test]
 fn a_client_hello_may_come_byte_by_byte() {
-    let bench = Bench::new();
-    let failed = bench.fails(|mut socket| {
-        socket.set_nodelay(true).unwrap();
-        let name = ServerName::try_from("a.test").unwrap();
-        let config = Arc::new(client_config(rustls::ALL_VERSIONS));
-        let mut connection = ClientConnection::new(config, name).unwrap();
-        let mut hello = Vec::new();
-        connection.write_tls(&mut hello).unwrap();
-        for byte in hello {
-            socket.write_all(&[byte]).unwrap();
-        }
-        while connection.read_tls(&mut socket).is_ok() {
-            if connection.process_new_packets().is_err() {
-                break;
+    for layer in LAYERS {
+        let bench = Bench::new(layer);
+        let failed = bench.fails(|mut socket| {
+            socket.set_nodelay(true).unwrap();
+            let name = ServerName::try_from("a.test").unwrap();
+            let config = Arc::new(client_config(rustls::ALL_VERSIONS));
+            let mut connection = ClientConnection::new(config, name).unwrap();
+            let mut hello = Vec::new();
+            connection.write_tls(&mut hello).unwrap();
+            for byte in hello {
+                socket.write_all(&[byte]).unwrap();
             }
-        }
-        let _ = connection.write_tls(&mut socket); // its alert: it does not trust anybody
-    });
-    assert_eq!(failed.end, downstream(Cause::CertificateRejected));
+            while connection.read_tls(&mut socket).is_ok() {
+                if connection.process_new_packets().is_err() {
+                    break;
+                }
+            }
+            let _ = connection.write_tls(&mut socket); // its alert: it does not trust anybody
+        });
+        assert_eq!(failed.end, downstream(Cause::CertificateRejected));
+    }
 }
 
 #[test]
 fn an_endpoint_that_speaks_no_tls_or_nothing_is_given_up() {
-    let bench = Bench::new();
-    let client = bench.client(true, None);
-    for (answer, cause) in [
-        (Some(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..]), Cause::Malformed),
-        (None, Cause::TimedOut),
-    ] {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = Address::Tcp(listener.local_addr().unwrap());
-        let server = std::thread::spawn(move || {
-            let (mut socket, _) = listener.accept().unwrap();
-            socket.write_all(answer.unwrap_or_default()).unwrap();
-            let _ = socket.read_to_end(&mut Vec::new());
-        });
-        run(Preference::Auto, async {
-            let socket = Socket::connect(&address).await.unwrap();
-            let deadline = Deadline::within(SECOND / 5);
-            let failed = connect(socket, &client, "a.test", deadline).await.err().unwrap();
-            assert_eq!(
-                failed.end,
-                End::new(Side::Upstream, Phase::Connect, cause),
-                "{failed}"
-            );
-        });
-        server.join().unwrap();
+    for layer in LAYERS {
+        let bench = Bench::new(layer);
+        let client = bench.client(true, None);
+        for (answer, cause) in [
+            (Some(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..]), Cause::Malformed),
+            (None, Cause::TimedOut),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = Address::Tcp(listener.local_addr().unwrap());
+            let server = std::thread::spawn(move || {
+                let (mut socket, _) = listener.accept().unwrap();
+                socket.write_all(answer.unwrap_or_default()).unwrap();
+                let _ = socket.read_to_end(&mut Vec::new());
+            });
+            run(Preference::Auto, async {
+                let socket = Socket::connect(&address).await.unwrap();
+                let deadline = Deadline::within(SECOND / 5);
+                let failed = connect(socket, &client, "a.test", &bench.offload, deadline)
+                    .await
+                    .err()
+                    .unwrap();
+                assert_eq!(
+                    failed.end,
+                    End::new(Side::Upstream, Phase::Connect, cause),
+                    "{failed}"
+                );
+            });
+            server.join().unwrap();
+        }
     }
 }
 
@@ -306,10 +369,11 @@ fn an_endpoint_that_speaks_no_tls_or_nothing_is_given_up() {
 struct Bench {
     authority: Authority,
     settings: Settings,
+    offload: Arc<Offload>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    fn new(layer: Layer) -> Self {
         let authority = Authority::new();
         let certificates = vec![authority.certificate(&["a.test"])];
         let settings = Settings::build(Build {
@@ -317,7 +381,11 @@ impl Bench {
             ..build()
         })
         .unwrap();
-        Self { authority, settings }
+        Self {
+            authority,
+            settings,
+            offload: layer.offload().into(),
+        }
     }
 
     fn rebuild(&mut self, change: impl FnOnce(&mut Build<'_>)) {
@@ -353,11 +421,15 @@ impl Bench {
         let accepted = Socket::new(OwnedFd::from(listener.accept().unwrap().0)).unwrap();
         let deadline = Deadline::within(SECOND * 5);
         let endpoint = async {
-            let secured = connect(socket, client, host, deadline).await?;
+            let secured = connect(socket, client, host, &self.offload, deadline).await?;
             secured.transport.write_all(b"?", SECOND).await.unwrap();
             Ok(secured)
         };
-        futures_util::future::join(accept(accepted, &self.settings, deadline), endpoint).await
+        futures_util::future::join(
+            accept(accepted, &self.settings, &self.offload, deadline),
+            endpoint,
+        )
+        .await
     }
 
     /// The failure that a client in its own thread causes.
@@ -368,7 +440,9 @@ impl Bench {
         run(Preference::Auto, async {
             let socket = Socket::new(OwnedFd::from(listener.accept().unwrap().0)).unwrap();
             let deadline = Deadline::within(SECOND / 3);
-            failed = accept(socket, &self.settings, deadline).await.err();
+            failed = accept(socket, &self.settings, &self.offload, deadline)
+                .await
+                .err();
         });
         client.join().unwrap();
         failed.expect("a failure")
