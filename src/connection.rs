@@ -150,7 +150,9 @@ async fn secure(
     facts: &mut ConnectionFacts,
 ) -> Result<Transport, End> {
     let Some(settings) = &listener.tls else {
-        return Ok(Transport::plain(socket));
+        let transport = Transport::plain(socket);
+        facts.carriage = transport.carriage().clone();
+        return Ok(transport);
     };
     match tls::accept(socket, settings, &serving.generation.offload, deadline).await {
         Ok(secured) => {

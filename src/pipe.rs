@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 
 /// What a pipe is asked to hold.
-const SIZE: usize = 1024 * 1024;
+const SIZE: usize = 512 * 1024;
 
 /// The least that is worth having: eight of the kernel's slots, of a page each. A pipe with fewer
 /// can lose the rest of a TLS record on some kernels; a user who has opened too many is given two.

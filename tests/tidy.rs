@@ -44,7 +44,15 @@ const KNOWS: &[(&str, &[&str])] = &[
     ),
     (
         "http",
-        &["buffer", "drain", "outcome", "runtime", "time", "transport"],
+        &[
+            "buffer",
+            "drain",
+            "outcome",
+            "pipe",
+            "runtime",
+            "time",
+            "transport",
+        ],
     ),
     // Nouns of the configuration.
     ("route", &["http"]),
@@ -91,6 +99,7 @@ const KNOWS: &[(&str, &[&str])] = &[
             "metrics",
             "offload",
             "outcome",
+            "pipe",
             "relay",
             "route",
             "runtime",

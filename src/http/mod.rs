@@ -9,6 +9,7 @@ use std::time::Duration;
 pub use message::{BodyLength, Fields, RequestHead, ResponseHead, Version};
 
 use crate::outcome::End;
+use crate::pipe::Pipe;
 
 /// Limits and timeouts of HTTP, towards clients and, where they apply, towards endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +84,27 @@ impl RequestBody<'_> {
         }
     }
 
+    /// Content that can be read by [`Self::read_piped`] now: none of it has been read, and no
+    /// framing lies in between. `u64::MAX`: all there is until the end of the stream; 0: it is read
+    /// by [`Self::read`].
+    pub fn ahead(&mut self) -> u64 {
+        match self {
+            Self::H1(body) => body.ahead(),
+        }
+    }
+
+    /// As [`Self::read`], in a pipe, where there is something [`Self::ahead`]. `None`: no pipe can
+    /// be had now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub async fn read_piped(&mut self) -> Result<Option<Pipe>, End> {
+        match self {
+            Self::H1(body) => body.read_piped().await,
+        }
+    }
+
     /// Whether all of it has been read, or there is none.
     pub fn is_finished(&self) -> bool {
         match self {
@@ -152,6 +174,25 @@ impl Responder<'_> {
     pub async fn write(&mut self, piece: &[u8]) -> Result<(), End> {
         match self {
             Self::H1(responder) => responder.write(piece).await,
+        }
+    }
+
+    /// Whether what is in a pipe may be written now: the response has been started, its content
+    /// goes out as it is, and the kernel takes it on.
+    pub fn takes_pipes(&self) -> bool {
+        match self {
+            Self::H1(responder) => responder.takes_pipes(),
+        }
+    }
+
+    /// As [`Self::write`], what is in a pipe, where it [`Self::takes_pipes`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write`].
+    pub async fn write_piped(&mut self, pipe: Pipe) -> Result<(), End> {
+        match self {
+            Self::H1(responder) => responder.write_piped(pipe).await,
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Proxy;
 use super::headers::RequestId;
-use crate::access_log::{ExchangeRecord, Request, RequestFacts};
+use crate::access_log::{ExchangeRecord, Moved, Request, RequestFacts};
 use crate::http::{RequestHead, Responder};
 use crate::outcome::{Cause, End, Phase, Side};
 
@@ -25,6 +25,10 @@ pub(super) struct Account<'p> {
     record: Option<ExchangeRecord>,
     /// Bytes of the request's body so far.
     pub(super) bytes_in: Cell<u64>,
+    /// How many of them went to the endpoint by splice.
+    pub(super) spliced_in: Cell<u64>,
+    /// What had been moved to the client before, by splice and by sendfile.
+    moved_before: (u64, u64),
     end: Option<End>,
 }
 
@@ -35,6 +39,7 @@ impl<'p> Account<'p> {
         request: RequestHead,
         id: RequestId,
     ) -> Self {
+        let moved_before = moved_to_client(&record);
         Self {
             proxy,
             request,
@@ -42,6 +47,8 @@ impl<'p> Account<'p> {
             endpoint: None,
             record: Some(record),
             bytes_in: Cell::new(0),
+            spliced_in: Cell::new(0),
+            moved_before,
             end: None,
         }
     }
@@ -51,10 +58,28 @@ impl<'p> Account<'p> {
         self.record.as_mut()
     }
 
+    /// How both bodies went.
+    fn moved(&self, record: &ExchangeRecord) -> Moved {
+        let (spliced, sendfile) = moved_to_client(record);
+        let spliced = spliced - self.moved_before.0 + self.spliced_in.get();
+        let sendfile = sendfile - self.moved_before.1;
+        Moved {
+            spliced,
+            sendfile,
+            copied: (record.bytes_in + record.bytes_out).saturating_sub(spliced + sendfile),
+        }
+    }
+
     /// The exchange has ended; the record is written when the account is dropped.
     pub(super) fn close(&mut self, end: End) {
         self.end = Some(end);
     }
+}
+
+/// By splice and by sendfile, on the whole connection.
+fn moved_to_client(record: &ExchangeRecord) -> (u64, u64) {
+    let carriage = &record.facts().carriage;
+    (carriage.spliced.get(), carriage.sendfile.get())
 }
 
 /// An account and the response it tells of. Whoever drops them, at a drain's deadline or in a
@@ -89,7 +114,7 @@ impl Drop for Account<'_> {
             .end
             .unwrap_or_else(|| End::new(Side::Atlas, Phase::Response, cut));
         record.bytes_in = self.bytes_in.get();
-        record.moved.copied = record.bytes_in + record.bytes_out;
+        record.moved = self.moved(&record);
         let counted = record.status.filter(|status| *status != CLIENT_GONE);
         self.proxy.counters.exchange_ended(end, counted);
         let request = &self.request;

@@ -17,6 +17,7 @@ use crate::http::h1::client::{Outgoing, RequestWriter, ResponseReader};
 use crate::http::{BodyLength, RequestBody, RequestHead, Responder, ResponseHead, Version};
 use crate::metrics::Direction;
 use crate::outcome::{Cause, End, Side};
+use crate::pipe::Pipe;
 use crate::route::Route;
 use crate::time::Deadline;
 use crate::upstream::{Attempts, Lease, Upstream};
@@ -54,6 +55,7 @@ impl<F> Visit<'_, F> {
             kept.keeps = lease.is_reused();
             let mut taken = Taken {
                 bytes: &account.bytes_in,
+                spliced: &account.spliced_in,
                 kept: &mut kept,
             };
             let head = Outgoing {
@@ -215,10 +217,19 @@ struct Kept {
 /// Where pieces of the client's body are noted.
 struct Taken<'a> {
     bytes: &'a Cell<u64>,
+    /// How many of them went by splice.
+    spliced: &'a Cell<u64>,
     kept: &'a mut Kept,
 }
 
 impl Taken<'_> {
+    /// Nobody has seen these bytes: they cannot be sent again.
+    fn note_spliced(&mut self, count: u64) {
+        self.bytes.set(self.bytes.get() + count);
+        self.spliced.set(self.spliced.get() + count);
+        self.kept.is_lost = true;
+    }
+
     fn note(&mut self, piece: &[u8]) {
         self.bytes.set(self.bytes.get() + piece.len() as u64);
         let kept = &mut *self.kept;
@@ -388,9 +399,11 @@ impl Passage<'_, '_, '_> {
     }
 
     async fn pass_body(&mut self) -> Result<(), End> {
+        let mut passed = 0;
         loop {
+            let is_bulk = self.response.takes_pipes() && is_bulk(self.reader.ahead(), passed);
             let piece = {
-                let mut next = pin!(self.reader.read());
+                let mut next = pin!(next_of_response(&mut self.reader, is_bulk));
                 // What is there goes with the head; only a wait is a reason to send.
                 match at_once(next.as_mut()).await {
                     Some(piece) => piece,
@@ -400,13 +413,61 @@ impl Passage<'_, '_, '_> {
                     }
                 }?
             };
+            passed += piece.len();
             match piece {
-                Some(piece) => self.response.write(piece).await?,
-                None => break,
+                Piece::Copied(piece) => self.response.write(piece).await?,
+                Piece::Spliced(pipe) => self.response.write_piped(pipe).await?,
+                Piece::End => break,
             }
         }
         self.response.finish(self.reader.trailers()).await
     }
+}
+
+/// A body, or the rest of it, that is worth a pipe. Between plain sockets over loopback a splice
+/// costs as much as a copy at 8 KiB, 0.8 of it at 64 KiB and 0.6 from 256 KiB on; the first bytes
+/// are copied anyway, together with the head.
+const BULK_MIN: u64 = 64 * 1024;
+
+/// Whether what is `ahead` of a reader is worth a pipe. Where nobody knows how much will come, it
+/// is when as much has `passed`.
+fn is_bulk(ahead: u64, passed: u64) -> bool {
+    match ahead {
+        u64::MAX => passed >= BULK_MIN,
+        known => known >= BULK_MIN,
+    }
+}
+
+/// A piece of a body on its way.
+enum Piece<'b> {
+    Copied(&'b [u8]),
+    Spliced(Pipe),
+    End,
+}
+
+impl Piece<'_> {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Copied(bytes) => bytes.len() as u64,
+            Self::Spliced(pipe) => pipe.len() as u64,
+            Self::End => 0,
+        }
+    }
+}
+
+/// In a pipe, if it `is_bulk` and one can be had.
+async fn next_of_response<'b>(reader: &'b mut ResponseReader<'_>, is_bulk: bool) -> Result<Piece<'b>, End> {
+    if is_bulk && let Some(pipe) = reader.read_piped().await? {
+        return Ok(Piece::Spliced(pipe));
+    }
+    Ok(reader.read().await?.map_or(Piece::End, Piece::Copied))
+}
+
+async fn next_of_request<'b>(body: &'b mut RequestBody<'_>, is_bulk: bool) -> Result<Piece<'b>, End> {
+    if is_bulk && let Some(pipe) = body.read_piped().await? {
+        return Ok(Piece::Spliced(pipe));
+    }
+    Ok(body.read().await?.map_or(Piece::End, Piece::Copied))
 }
 
 /// What a future has to say without waiting. It is polled with the task's own waker: timers of
@@ -438,8 +499,9 @@ async fn upload(
     writer.start(head).await?;
     writer.write(&taken.kept.bytes).await?;
     loop {
+        let is_bulk = writer.takes_pipes() && is_bulk(body.ahead(), 0);
         let piece = {
-            let mut next = pin!(body.read());
+            let mut next = pin!(next_of_request(body, is_bulk));
             match at_once(next.as_mut()).await {
                 Some(piece) => piece,
                 None => {
@@ -449,11 +511,15 @@ async fn upload(
             }?
         };
         match piece {
-            Some(piece) => {
+            Piece::Copied(piece) => {
                 taken.note(piece);
                 writer.write(piece).await?;
             }
-            None => break,
+            Piece::Spliced(pipe) => {
+                taken.note_spliced(pipe.len() as u64);
+                writer.write_piped(pipe).await?;
+            }
+            Piece::End => break,
         }
     }
     writer.finish(body.trailers()).await

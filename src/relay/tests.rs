@@ -382,7 +382,7 @@ fn two_flows_that_never_pause_leave_the_timers_their_time() {
                 }));
                 ours.push((downstream, upstream));
             }
-            let worst = runtime::start(preference, |_| async move {
+            let nap = runtime::start(preference, |_| async move {
                 for (downstream, upstream) in ours {
                     let relay = async move {
                         let downstream = Transport::plain(Socket::new(downstream).unwrap());
@@ -393,17 +393,19 @@ fn two_flows_that_never_pause_leave_the_timers_their_time() {
                     };
                     runtime::spawn(relay, |panic| panic!("{panic}"));
                 }
-                let mut worst = Duration::ZERO;
-                for _ in 0..80 {
+                let mut naps = Vec::new();
+                for _ in 0..40 {
                     let began = now();
                     runtime::sleep(Duration::from_millis(5)).await;
-                    worst = worst.max(now() - began);
+                    naps.push(now() - began);
                 }
-                runtime::sleep(Duration::from_millis(400)).await;
-                worst
+                runtime::sleep(Duration::from_millis(600)).await;
+                naps.sort();
+                naps[naps.len() / 2]
             });
-            let worst = worst.unwrap();
-            assert!(worst < Duration::from_millis(100), "{worst:?} for 5 ms");
+            // Not the longest: other tests run beside this one.
+            let nap = nap.unwrap();
+            assert!(nap < Duration::from_millis(50), "{nap:?} for 5 ms");
             for thread in threads {
                 thread.join().unwrap();
             }

@@ -22,6 +22,7 @@ mod forwarding;
 mod handshake;
 mod http1;
 mod limits;
+mod long_bodies;
 mod metrics;
 mod proxy_protocol;
 mod raw_http1;

@@ -7,6 +7,7 @@ use super::super::{Fields, MIN_RATE_GRACE};
 use super::encode::{self, Framing};
 use crate::buffer::{Buffer, LARGE, SMALL};
 use crate::outcome::{Cause, End, Phase, Side};
+use crate::pipe::Pipe;
 use crate::runtime::before;
 use crate::time::{Deadline, now};
 use crate::transport::Transport;
@@ -134,19 +135,53 @@ impl BodyFill {
         let mut waited = Duration::ZERO;
         loop {
             if let Some(result) = try_fill(transport, input, self.bulk) {
-                self.pace.count(input.len().saturating_sub(before));
                 self.bulk |= input.space().is_empty();
-                // Judged with what the wait has brought: a pause before much is not slowness.
-                return match waited.is_zero() || self.pace.keeps(waited, self.min_rate) {
-                    true => result,
-                    false => Err(Cause::TooSlow),
-                };
+                self.judge(input.len().saturating_sub(before), waited)?;
+                return result;
             }
-            let began = now();
-            readable(transport, Deadline::after(began, self.timeout)).await?;
-            if !std::mem::take(&mut self.excused) {
-                waited += now() - began;
+            waited += self.wait(transport).await?;
+        }
+    }
+
+    /// As [`Self::fill`], but into a pipe, and at most `most` bytes. It stays empty when the peer
+    /// has ended; `None`: no pipe can be had.
+    pub(super) async fn fill_pipe(
+        &mut self,
+        transport: &Transport,
+        most: u64,
+    ) -> Result<Option<Pipe>, Cause> {
+        transport.socket().turn().await;
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let mut waited = Duration::ZERO;
+        loop {
+            let Some(mut pipe) = Pipe::take() else {
+                return Ok(None);
+            };
+            match pipe.fill(|fd, max| transport.try_splice_in(fd, max.min(most))) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => drop(pipe),
+                Err(error) => return Err(Cause::of(&error)),
+                Ok(count) => return self.judge(count, waited).map(|()| Some(pipe)),
             }
+            waited += self.wait(transport).await?;
+        }
+    }
+
+    /// Waits for the peer; how long that was its slowness.
+    async fn wait(&mut self, transport: &Transport) -> Result<Duration, Cause> {
+        let began = now();
+        readable(transport, Deadline::after(began, self.timeout)).await?;
+        Ok(match std::mem::take(&mut self.excused) {
+            true => Duration::ZERO,
+            false => now() - began,
+        })
+    }
+
+    /// Judges a wait with what it has brought: a pause before much is not slowness.
+    fn judge(&mut self, count: usize, waited: Duration) -> Result<(), Cause> {
+        self.pace.count(count);
+        match waited.is_zero() || self.pace.keeps(waited, self.min_rate) {
+            true => Ok(()),
+            false => Err(Cause::TooSlow),
         }
     }
 }
@@ -246,6 +281,20 @@ impl<'c> Output<'c> {
         Ok(())
     }
 
+    /// Sends everything, and then what is in the pipe.
+    async fn send_pipe(&mut self, mut pipe: Pipe) -> Result<(), End> {
+        self.send_buffer().await?;
+        while !pipe.is_empty() {
+            self.transport.socket().turn().await;
+            match pipe.empty(|fd, len| self.transport.try_splice_out(fd, len, false)) {
+                Ok(count) => self.pace.count(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.space().await?,
+                Err(error) => return Err(self.end(Cause::of(&error))),
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until the peer takes bytes again.
     async fn space(&mut self) -> Result<(), End> {
         let began: Instant = now();
@@ -299,11 +348,7 @@ impl<'c> Sender<'c> {
         if piece.is_empty() || self.framing == Framing::Suppressed {
             return Ok(());
         }
-        if self.has_length() && piece.len() as u64 > self.left {
-            return Err(self.promise_broken());
-        }
-        self.left = self.left.saturating_sub(piece.len() as u64);
-        self.sent += piece.len() as u64;
+        self.count(piece.len() as u64)?;
         if self.framing == Framing::Chunked {
             self.output
                 .add(encode::ChunkSize::of(piece.len()).as_bytes())
@@ -313,6 +358,29 @@ impl<'c> Sender<'c> {
         } else {
             self.output.add(piece).await
         }
+    }
+
+    /// Whether what is in a pipe may be written: nothing is added to the content, and the kernel
+    /// takes it on.
+    pub(super) fn takes_pipes(&self) -> bool {
+        let is_bare = matches!(self.framing, Framing::Exact(_) | Framing::UntilClose);
+        is_bare && self.output.transport.is_kernel_stream()
+    }
+
+    /// As [`Self::write`]. To be called only if it [`Self::takes_pipes`].
+    pub(super) async fn write_piped(&mut self, pipe: Pipe) -> Result<(), End> {
+        self.count(pipe.len() as u64)?;
+        self.output.send_pipe(pipe).await
+    }
+
+    /// So much content is being written.
+    fn count(&mut self, length: u64) -> Result<(), End> {
+        if self.has_length() && length > self.left {
+            return Err(self.promise_broken());
+        }
+        self.left = self.left.saturating_sub(length);
+        self.sent += length;
+        Ok(())
     }
 
     pub(super) async fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), End> {

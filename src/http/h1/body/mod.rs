@@ -121,6 +121,22 @@ impl Decoder {
         }
     }
 
+    /// Content that comes next with no framing in between; `u64::MAX`: to the end of the stream.
+    pub fn ahead(&self) -> u64 {
+        match self.state {
+            State::Length(left) => left,
+            State::UntilClose => u64::MAX,
+            _ => 0,
+        }
+    }
+
+    /// So much of what is [`Self::ahead`] went another way than through the buffer.
+    pub fn passed(&mut self, count: u64) {
+        if let State::Length(left) = &mut self.state {
+            *left = left.saturating_sub(count);
+        }
+    }
+
     /// Whether the end has been seen.
     pub fn is_finished(&self) -> bool {
         matches!(self.state, State::End | State::Length(0))

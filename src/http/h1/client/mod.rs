@@ -12,6 +12,7 @@ use super::parse::{self, Asked, Persists, Scan};
 use super::wire::{self, BodyFill, Filled, Output, Sender};
 use crate::buffer::Buffer;
 use crate::outcome::{Cause, End, Phase, Side};
+use crate::pipe::Pipe;
 use crate::time::Deadline;
 use crate::transport::Transport;
 
@@ -154,6 +155,16 @@ impl RequestWriter<'_> {
         self.sender.write(piece).await
     }
 
+    /// Whether what is in a pipe may be written now.
+    pub fn takes_pipes(&self) -> bool {
+        self.sender.takes_pipes()
+    }
+
+    /// As [`Self::write`], what is in a pipe, where it [`Self::takes_pipes`].
+    pub async fn write_piped(&mut self, pipe: Pipe) -> Result<(), End> {
+        self.sender.write_piped(pipe).await
+    }
+
     /// Sends what has been written so far.
     pub async fn flush(&mut self) -> Result<(), End> {
         self.sender.output.flush().await
@@ -267,6 +278,47 @@ impl ResponseReader<'_> {
                 Err(end)
             }
         }
+    }
+
+    /// Content that can be read by [`Self::read_piped`] now: none of it has been read, and no
+    /// framing lies in between. `u64::MAX`: all there is until the end of the stream; 0: it is read
+    /// by [`Self::read`].
+    pub fn ahead(&mut self) -> u64 {
+        self.input.consume(std::mem::take(&mut self.told));
+        let is_next = self.input.is_empty() && self.failed.is_none();
+        match &self.decoder {
+            Some(decoder) if is_next && self.transport.is_kernel_stream() => decoder.ahead(),
+            _ => 0,
+        }
+    }
+
+    /// As [`Self::read`], in a pipe, where there is something [`Self::ahead`]; an empty one at the
+    /// end of the stream. `None`: no pipe can be had now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub async fn read_piped(&mut self) -> Result<Option<Pipe>, End> {
+        let ahead = self.ahead();
+        self.input.rest();
+        let filled = match self.fill.fill_pipe(self.transport, ahead).await {
+            Ok(Some(pipe)) => self.passed(&pipe).map(|()| Some(pipe)),
+            other => other,
+        };
+        filled.map_err(|cause| {
+            let end = End::new(Side::Upstream, Phase::ResponseBody, cause);
+            *self.failed.insert(end)
+        })
+    }
+
+    fn passed(&mut self, pipe: &Pipe) -> Result<(), Cause> {
+        let decoder = self.decoder.as_mut().ok_or(Cause::System)?;
+        match pipe.is_empty() {
+            false => decoder.passed(pipe.len() as u64),
+            true if decoder.ends_with_stream() => decoder.finish(),
+            true => return Err(Cause::Closed),
+        }
+        Ok(())
     }
 
     /// How many bytes of content come next; 0 at the end.

@@ -17,6 +17,7 @@ use super::wire::{self, BodyFill, Filled, Output, Sender};
 use crate::buffer::{Buffer, SMALL};
 use crate::drain::Drain;
 use crate::outcome::{Cause, End, Phase, Side};
+use crate::pipe::Pipe;
 use crate::runtime::{self, before};
 use crate::time::Deadline;
 use crate::transport::Transport;
@@ -354,13 +355,64 @@ impl<'c> RequestBody<'c> {
                 self.told = count;
                 Ok(Some(&self.input.get_mut().filled()[..count]))
             }
-            Err(cause) => {
-                let end = client_end(Phase::RequestBody, cause);
-                self.failed = Some(end);
-                self.state.persists.set(false);
-                Err(end)
-            }
+            Err(cause) => Err(self.fail(cause)),
         }
+    }
+
+    /// Content that can be read by [`Self::read_piped`] now: none of it has been read, and no
+    /// framing lies in between. `u64::MAX`: all there is until the end of the stream; 0: it is read
+    /// by [`Self::read`].
+    pub fn ahead(&mut self) -> u64 {
+        let input = self.input.get_mut();
+        input.consume(std::mem::take(&mut self.told));
+        let is_next = input.is_empty() && self.failed.is_none();
+        match &self.decoder {
+            Some(decoder) if is_next && self.transport.is_kernel_stream() => decoder.ahead(),
+            _ => 0,
+        }
+    }
+
+    /// As [`Self::read`], in a pipe, where there is something [`Self::ahead`]. `None`: no pipe can
+    /// be had now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub async fn read_piped(&mut self) -> Result<Option<Pipe>, End> {
+        let ahead = self.ahead();
+        self.input.get_mut().rest();
+        let filled = match self.fill.fill_pipe(self.transport, ahead).await {
+            Ok(Some(pipe)) => self.passed(&pipe).map(|()| Some(pipe)),
+            other => other,
+        };
+        filled.map_err(|cause| self.fail(cause))
+    }
+
+    fn passed(&mut self, pipe: &Pipe) -> Result<(), Cause> {
+        let decoder = self.decoder.as_mut().ok_or(Cause::System)?;
+        if pipe.is_empty() {
+            return Err(Cause::Closed);
+        }
+        decoder.passed(pipe.len() as u64);
+        self.count(pipe.len() as u64)
+    }
+
+    /// So much content has come.
+    fn count(&mut self, length: u64) -> Result<(), Cause> {
+        self.begun = true;
+        self.state.skippable.set(true);
+        self.content += length;
+        match self.content > self.content_max {
+            true => Err(Cause::LimitReached),
+            false => Ok(()),
+        }
+    }
+
+    fn fail(&mut self, cause: Cause) -> End {
+        let end = client_end(Phase::RequestBody, cause);
+        self.failed = Some(end);
+        self.state.persists.set(false);
+        end
     }
 
     /// How many bytes of content come next; 0 at the end.
@@ -371,15 +423,7 @@ impl<'c> RequestBody<'c> {
         let input = self.input.get_mut();
         loop {
             match decoder.next(input).map_err(|_| Cause::Malformed)? {
-                Step::Content(count) => {
-                    self.begun = true;
-                    self.state.skippable.set(true);
-                    self.content += count as u64;
-                    return match self.content > self.content_max {
-                        true => Err(Cause::LimitReached),
-                        false => Ok(count),
-                    };
-                }
+                Step::Content(count) => return self.count(count as u64).map(|()| count),
                 Step::End => {
                     self.state.skippable.set(true);
                     return Ok(0);
@@ -537,6 +581,23 @@ impl<'c> Responder<'c> {
         match self.state.progress.get() {
             Progress::Started(_) => self.sender.write(piece).await,
             Progress::Nothing | Progress::Finished => Err(out_of_order()),
+        }
+    }
+
+    /// Whether what is in a pipe may be written now.
+    pub fn takes_pipes(&self) -> bool {
+        matches!(self.state.progress.get(), Progress::Started(_)) && self.sender.takes_pipes()
+    }
+
+    /// As [`Self::write`], what is in a pipe, where it [`Self::takes_pipes`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write`].
+    pub async fn write_piped(&mut self, pipe: Pipe) -> Result<(), End> {
+        match self.takes_pipes() {
+            true => self.sender.write_piped(pipe).await,
+            false => Err(out_of_order()),
         }
     }
 
