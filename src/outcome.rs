@@ -315,3 +315,26 @@ impl Carriage {
         }
     }
 }
+
+impl Refusal {
+    /// What it means, for a person: the rest of "the kernel does not make its records: …".
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::NotPreferred => "it was not asked for",
+            Self::NoUlp => "this kernel has no TLS",
+            Self::NoPermission => "the kernel's module `tls` is not loaded, and Atlas may not load it",
+            Self::Version => "the kernel does not take this version of TLS",
+            Self::Cipher => "the kernel does not take this cipher",
+            Self::ProbePartialRecord => "half a record would wake the reader for ever on this kernel",
+            Self::ProbeControlRecord => "this kernel loses or hides records that are not data",
+            Self::ProbeEarlyData => "this kernel loses what was sent before it had the keys",
+            Self::ProbeDelivery => "this kernel loses or changes bytes",
+            Self::PeerClosedEarly => "the peer had closed before it could be handed over",
+            Self::BelowThreshold => "no body was large enough to be worth it",
+            Self::NoBoundary => "half a record or a key update stood in the way",
+            Self::Breaker => "the kernel had refused others shortly before",
+            Self::AttachNoMemory => "the kernel had no memory for it",
+            Self::AttachFailed => "the kernel would not take it; the log tells why",
+        }
+    }
+}

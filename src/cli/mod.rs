@@ -6,8 +6,10 @@
 mod check;
 mod demo;
 mod explain;
+mod fetch;
 pub mod log;
 mod run;
+mod url;
 mod version;
 
 use std::path::PathBuf;
@@ -112,6 +114,8 @@ enum Command {
     },
     /// Say what would serve a URL, and which lines of the configuration decide it.
     Explain(explain::Arguments),
+    /// Fetch a URL, or send something there, and tell how it went.
+    Fetch(Box<fetch::Arguments>),
     /// Say which Atlas this is.
     Version {
         #[command(flatten)]
@@ -150,6 +154,7 @@ impl Arguments {
             Some(Command::Check { file, output }) => check::check(&file.path, output.format),
             Some(Command::Demo { port }) => demo::run(port),
             Some(Command::Explain(arguments)) => explain::explain(&arguments),
+            Some(Command::Fetch(arguments)) => fetch::fetch(&arguments),
             Some(Command::Version { output }) => version::version(output.format),
         }
     }

@@ -17,13 +17,10 @@ pub(super) fn run(path: &Path) -> ExitCode {
 
 /// Serves by what `source` gives; calls `started` once it does.
 pub(super) fn supervise(source: impl Source, started: impl FnOnce() + 'static) -> ExitCode {
-    let preference = match std::env::var("ATLAS_DRIVER").as_deref() {
-        Err(_) | Ok("" | "auto") => Preference::Auto,
-        Ok("epoll") => Preference::Epoll,
-        Ok(other) => {
-            super::complain(format_args!(
-                "ATLAS_DRIVER is {other:?}; it may be \"auto\" or \"epoll\""
-            ));
+    let preference = match driver_preference() {
+        Ok(preference) => preference,
+        Err(wrong) => {
+            super::complain(wrong);
             return super::WRONG.into();
         }
     };
@@ -49,5 +46,20 @@ pub(super) fn supervise(source: impl Source, started: impl FnOnce() + 'static) -
             tracing::warn!("ended at once by a second signal");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Which driver the environment asks for.
+///
+/// # Errors
+///
+/// A sentence.
+pub(super) fn driver_preference() -> Result<Preference, String> {
+    match std::env::var("ATLAS_DRIVER").as_deref() {
+        Err(_) | Ok("" | "auto") => Ok(Preference::Auto),
+        Ok("epoll") => Ok(Preference::Epoll),
+        Ok(other) => Err(format!(
+            "ATLAS_DRIVER is {other:?}; it may be \"auto\" or \"epoll\""
+        )),
     }
 }

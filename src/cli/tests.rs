@@ -41,6 +41,9 @@ fn each_command_is_taken() {
         "atlas demo",
         "atlas explain https://a.example/",
         "atlas explain -c a.toml --format json -X POST -H X-A:b https://a.example/",
+        "atlas fetch https://a.example/",
+        "atlas fetch -X PATCH -d x -H A:b -o f -k -v -i -f -L -s --no-ktls --http1.1 a.example",
+        "atlas fetch -I --cacert f --connect-timeout 1s --timeout 2m http://[::1]:80/",
         "atlas version",
         "atlas version --format json",
     ] {
@@ -53,6 +56,13 @@ fn what_is_not_there_is_refused() {
     for line in [
         "atlas doctor",
         "atlas fetch",
+        "atlas fetch -X CONNECT a.example",
+        "atlas fetch -H Content-Length:5 a.example",
+        "atlas fetch -H Transfer-Encoding:chunked a.example",
+        "atlas fetch -k --cacert f a.example",
+        "atlas fetch -I -d x a.example",
+        "atlas fetch --timeout 5 a.example",
+        "atlas fetch ftp://a.example",
         "atlas -t run",
         "atlas explain",
         "atlas check --format xml",

@@ -18,6 +18,7 @@ mod cli;
 mod demo;
 mod drain;
 mod fairness;
+mod fetch;
 mod forwarding;
 mod handshake;
 mod http1;

@@ -11,9 +11,10 @@ use std::ops::Range;
 use std::process::ExitCode;
 
 use clap::Args;
-use http::{HeaderName, Method, Uri};
+use http::Method;
 use serde_json::json;
 
+use super::url::{Url, parse_field, parse_url};
 use super::{File, Format, Output, WRONG, answer, check, complain};
 use crate::config::{self, Loaded};
 use crate::generation::{Listener, Mode};
@@ -61,74 +62,6 @@ pub(super) fn explain(arguments: &Arguments) -> ExitCode {
         Format::Text => answer(explanation),
     }
     ExitCode::SUCCESS
-}
-
-/// The parts of a URL that decide.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Url {
-    text: String,
-    has_tls: bool,
-    /// Without port and brackets.
-    host: String,
-    port: u16,
-    authority: String,
-    path: String,
-    query: Option<String>,
-}
-
-fn parse_url(text: &str) -> Result<Url, String> {
-    const EXAMPLE: &str = "write it as https://a.example/path";
-    // Who leaves the scheme out means what a browser would open.
-    let whole = match text.contains("://") {
-        true => text.to_owned(),
-        false => format!("https://{text}"),
-    };
-    let uri: Uri = whole.parse().map_err(|error| format!("{error}; {EXAMPLE}"))?;
-    let has_tls = match uri.scheme_str() {
-        Some("https") => true,
-        Some("http") => false,
-        _ => return Err(format!("only https:// and http:// can be explained; {EXAMPLE}")),
-    };
-    let authority = uri.authority().ok_or(EXAMPLE)?;
-    if authority.as_str().contains('@') || authority.host().is_empty() {
-        return Err(format!(
-            "a host alone is asked for, without a user's name; {EXAMPLE}"
-        ));
-    }
-    let default = if has_tls { 443 } else { 80 };
-    let port = match authority
-        .as_str()
-        .strip_prefix(authority.host())
-        .unwrap_or_default()
-    {
-        "" | ":" => default,
-        port => port[1..]
-            .parse()
-            .ok()
-            .filter(|port| *port != 0)
-            .ok_or("a port is from 1 to 65535")?,
-    };
-    Ok(Url {
-        has_tls,
-        host: authority.host().trim_matches(['[', ']']).to_owned(),
-        port,
-        authority: authority.to_string(),
-        path: uri.path().to_owned(),
-        query: uri.query().map(str::to_owned),
-        text: whole,
-    })
-}
-
-fn parse_field(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once(':').ok_or("write it as \"Name: value\"")?;
-    let name: HeaderName = name
-        .trim()
-        .parse()
-        .map_err(|_| format!("`{}` cannot be the name of a field", name.trim()))?;
-    if value.contains(['\r', '\n', '\0']) {
-        return Err("the value of a field is one line".to_owned());
-    }
-    Ok((name.to_string(), value.trim().to_owned()))
 }
 
 /// A request that is only thought of.

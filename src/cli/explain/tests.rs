@@ -186,35 +186,3 @@ fn the_host_field_decides_the_route_and_not_the_certificate() {
     assert_eq!(json["route"]["name"], "4");
     assert!(text.contains("the default: none names this host"), "{text}");
 }
-
-#[test]
-fn urls_are_taken_apart() {
-    let url = parse_url("HTTPS://[::1]:8443/a?b#c").unwrap();
-    assert_eq!((&*url.host, url.port, &*url.path), ("::1", 8443, "/a"));
-    assert_eq!((url.has_tls, url.query.as_deref()), (true, Some("b")));
-    assert_eq!(parse_url("a.example").unwrap().port, 443);
-    assert_eq!(parse_url("http://a.example").unwrap().port, 80);
-    for text in [
-        "",
-        "ftp://a",
-        "https://",
-        "https://u@a/",
-        "https://a:0/",
-        "https://a:99999/",
-        "a b",
-        "https:///x",
-    ] {
-        assert!(parse_url(text).is_err(), "{text}");
-    }
-}
-
-#[test]
-fn fields_are_taken_apart() {
-    assert_eq!(
-        parse_field("X-A:  b c "),
-        Ok(("x-a".to_owned(), "b c".to_owned()))
-    );
-    for text in ["", "x", ": b", "x y: b", "x: a\r\nb: c"] {
-        assert!(parse_field(text).is_err(), "{text:?}");
-    }
-}

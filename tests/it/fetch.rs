@@ -1,0 +1,621 @@
+//! `atlas fetch` against origins of the tests, nginx, openssl and Atlas itself.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::support::{
+    Atlas, Digest, Origin, Then, atlas, ca, cert, command, expired_cert, free_port, has, nginx, noise,
+    origin, wait_until,
+};
+
+const MIB: usize = 1024 * 1024;
+
+fn fetch(arguments: &[&str]) -> Output {
+    fetch_with(arguments, b"")
+}
+
+fn fetch_with(arguments: &[&str], input: &[u8]) -> Output {
+    let words = [&["fetch"], arguments].concat();
+    command(env!("CARGO_BIN_EXE_atlas"), &words, input)
+}
+
+/// What it wrote, when it went well.
+fn body(output: &Output) -> Vec<u8> {
+    assert_eq!(output.status.code(), Some(0), "{}", said(output));
+    output.stdout.clone()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What it complained about, when it failed.
+fn failure(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1), "{}", said(output));
+    said(output)
+}
+
+/// A folder with the tests' authority in `ca.pem`.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), ca().pem()).unwrap();
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn ca(&self) -> String {
+        self.path("ca.pem")
+    }
+
+    fn file(&self, name: &str, content: &[u8]) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+fn plain(origin: &Origin, path: &str) -> String {
+    format!("http://{}{path}", origin.address())
+}
+
+fn secure(port: u16, path: &str) -> String {
+    format!("https://localhost:{port}{path}")
+}
+
+/// Says back the method and the body.
+fn echo() -> origin::Builder {
+    origin().handles_all(|exchange| {
+        let seen = exchange.read_body()?;
+        let said = [exchange.head.word(0).as_bytes(), b" ", &seen.body].concat();
+        exchange.answer(200, &[("X-Mark", "42")], &said)
+    })
+}
+
+const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+
+#[test]
+fn every_method_goes_both_ways_in_clear_and_in_tls() {
+    let place = Place::new();
+    let ca = place.ca();
+    let clear = echo().start();
+    let secured = echo().tls(cert(&["localhost"])).start();
+    for url in [plain(&clear, "/x?y"), secure(secured.port(), "/x?y")] {
+        for method in METHODS {
+            let with = fetch(&["--cacert", &ca, "-X", method, "-d", "some data", &url]);
+            assert_eq!(body(&with), format!("{method} some data").as_bytes());
+            let without = fetch(&["--cacert", &ca, "-X", method, &url]);
+            assert_eq!(body(&without), format!("{method} ").as_bytes());
+        }
+        let head = String::from_utf8(body(&fetch(&["--cacert", &ca, "-I", &url]))).unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        assert!(
+            head.contains("X-Mark: 42\r\n") && head.contains("content-length: 5\r\n"),
+            "{head}"
+        );
+        let both = body(&fetch(&["--cacert", &ca, "-i", "-d", "", &url]));
+        assert!(both.ends_with(b"\r\n\r\nPOST "), "{both:?}");
+    }
+    let seen = &clear.requests()[0];
+    assert_eq!(seen.head.word(1), "/x?y");
+    assert_eq!(seen.head.field("host"), Some(clear.address()));
+}
+
+#[test]
+fn atlas_is_spoken_to_as_any_other() {
+    let app = echo().start();
+    let server = atlas()
+        .listens_tls("localhost")
+        .listens_plain()
+        .forwards_to(&app)
+        .start();
+    let place = Place::new();
+    for url in [
+        secure(server.address().port(), "/x"),
+        format!("http://{}/x", server.address_of(1)),
+    ] {
+        for method in METHODS {
+            let output = fetch(&["--cacert", &place.ca(), "-X", method, "-d", "data", &url]);
+            assert_eq!(body(&output), format!("{method} data").as_bytes());
+        }
+    }
+    let record = server.exchange("/x");
+    assert_eq!(record["user_agent"], concat!("atlas/", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn nginx_gives_takes_and_deletes_files() {
+    if !has("nginx") {
+        return;
+    }
+    let place = Place::new();
+    let (certificate, key) = cert(&["localhost"]).write(place.0.path(), "leaf");
+    let port = free_port();
+    let server = nginx(&format!(
+        "listen 127.0.0.1:{port} ssl;
+         ssl_certificate {}; ssl_certificate_key {};
+         location /put {{ dav_methods PUT DELETE; create_full_put_path on; }}
+         location /text {{ default_type text/plain; return 200 \"$request_method of nginx\"; }}",
+        certificate.display(),
+        key.display()
+    ));
+    let folder = server.folder.path();
+    std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let ca = place.ca();
+    let file = noise(3 * MIB + 17);
+    std::fs::write(folder.join("file"), &file).unwrap();
+    let sent = place.file("sent", &file);
+    for base in [
+        format!("http://{}", server.address),
+        format!("https://localhost:{port}"),
+    ] {
+        let at = |path: &str| format!("{base}{path}");
+        assert!(body(&fetch(&["--cacert", &ca, &at("/file")])) == file);
+        let from_file = format!("@{sent}");
+        body(&fetch(&[
+            "--cacert",
+            &ca,
+            "-f",
+            "-X",
+            "PUT",
+            "-d",
+            &from_file,
+            &at("/put/a"),
+        ]));
+        assert!(std::fs::read(folder.join("put/a")).unwrap() == file);
+        // Of unknown length, in chunks.
+        body(&fetch_with(
+            &["--cacert", &ca, "-f", "-X", "PUT", "-d", "@-", &at("/put/b")],
+            &file,
+        ));
+        assert!(std::fs::read(folder.join("put/b")).unwrap() == file);
+        body(&fetch(&["--cacert", &ca, "-f", "-X", "DELETE", &at("/put/a")]));
+        assert!(!folder.join("put/a").exists());
+        for method in ["POST", "PATCH"] {
+            let output = fetch(&["--cacert", &ca, "-X", method, "-d", "x", &at("/text")]);
+            assert_eq!(body(&output), format!("{method} of nginx").as_bytes());
+        }
+        let head = body(&fetch(&["--cacert", &ca, "-I", &at("/file")]));
+        let length = format!("content-length: {}", file.len());
+        assert!(String::from_utf8_lossy(&head).contains(&length));
+    }
+}
+
+/// `openssl s_server` on a free port.
+struct OpenSsl(Child);
+
+impl Drop for OpenSsl {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn s_server(place: &Place, arguments: &[&str]) -> (OpenSsl, u16) {
+    let (certificate, key): (PathBuf, PathBuf) = cert(&["localhost"]).write(place.0.path(), "leaf");
+    let port = free_port();
+    let server = Command::new("openssl")
+        .args(["s_server", "-accept", &format!("127.0.0.1:{port}"), "-cert"])
+        .arg(certificate)
+        .arg("-key")
+        .arg(key)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("openssl starts");
+    let server = OpenSsl(server);
+    wait_until("openssl listens", || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+    });
+    (server, port)
+}
+
+#[test]
+fn openssl_tells_what_was_agreed_on() {
+    if !has("openssl") {
+        return;
+    }
+    let place = Place::new();
+    for (flags, version, suite) in [
+        (
+            &["-www", "-tls1_3", "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"][..],
+            "TLSv1.3",
+            "TLS_CHACHA20_POLY1305_SHA256",
+        ),
+        (
+            &["-www", "-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"],
+            "TLSv1.2",
+            "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+        ),
+    ] {
+        let (_server, port) = s_server(&place, flags);
+        // Its page has no length: its end is the connection's, and TLS has to say so.
+        let output = fetch(&["-v", "--cacert", &place.ca(), &secure(port, "/")]);
+        let page = String::from_utf8_lossy(&body(&output)).into_owned();
+        assert!(page.contains(version) && page.contains("</pre>"), "{page}");
+        let told = said(&output);
+        assert!(
+            told.contains(&format!("* {version}, {suite}, new session")),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn verbose_tells_who_made_the_records_and_how_the_bytes_went() {
+    let place = Place::new();
+    let server = echo().tls(cert(&["localhost"])).start();
+    let output = fetch(&[
+        "-v",
+        "--no-ktls",
+        "--cacert",
+        &place.ca(),
+        "-d",
+        "12345",
+        &secure(server.port(), "/"),
+    ]);
+    assert_eq!(body(&output), b"POST 12345");
+    let told = said(&output);
+    for part in [
+        "* driver: ",
+        "* connected to 127.0.0.1:",
+        "* TLSv1.3, TLS_",
+        "> POST / HTTP/1.1",
+        "> content-length: 5",
+        "< HTTP/1.1 200 OK",
+        "< X-Mark: 42",
+        "* TLS was made by this process: ",
+        "0 spliced, 0 by sendfile",
+        "* key updates: 0 sent, 0 received",
+    ] {
+        assert!(told.contains(part), "no `{part}` in\n{told}");
+    }
+}
+
+#[test]
+fn a_certificate_that_is_not_good_is_refused_with_what_to_do() {
+    let place = Place::new();
+    let ca = place.ca();
+    let good = echo().tls(cert(&["localhost"])).start();
+    let expired = echo().tls(expired_cert(&["localhost"])).start();
+    let named = echo().tls(cert(&["a.test", "b.test"])).start();
+    let self_signed = {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.self_signed(&key).unwrap().pem()
+    };
+    let other = place.file("other.pem", self_signed.as_bytes());
+    for (server, trusted, parts) in [
+        (
+            &good,
+            &other,
+            &["vouched for by nobody", "--cacert FILE", "-k"][..],
+        ),
+        (&expired, &ca, &["has expired on 2020-01-01", "-k"]),
+        (&named, &ca, &["not one for localhost", "a.test", "b.test"]),
+    ] {
+        let url = secure(server.port(), "/");
+        let refused = failure(&fetch(&["--cacert", trusted, &url]));
+        for part in parts {
+            assert!(refused.contains(part), "no `{part}` in\n{refused}");
+        }
+        assert!(server.requests().is_empty());
+        assert_eq!(body(&fetch(&["-k", &url])), b"GET ");
+    }
+    let missing = fetch(&["--cacert", "/nonexistent.pem", &secure(good.port(), "/")]);
+    assert_eq!(missing.status.code(), Some(2), "{}", said(&missing));
+    assert!(said(&missing).contains("/nonexistent.pem"));
+}
+
+#[test]
+fn a_server_that_is_not_there_or_speaks_otherwise_is_told_of() {
+    let port = free_port();
+    let refused = failure(&fetch(&[&format!("http://127.0.0.1:{port}/")]));
+    assert!(
+        refused.contains(&format!("127.0.0.1:{port} refuses connections")),
+        "{refused}"
+    );
+    let unknown = failure(&fetch(&["http://name.invalid/"]));
+    assert!(unknown.contains("cannot look up name.invalid"), "{unknown}");
+    let clear = origin()
+        .raw(|mut stream| {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        })
+        .start();
+    let not_tls = failure(&fetch(&["-k", &format!("https://{}/x", clear.address())]));
+    assert!(
+        not_tls.contains("not TLS") && not_tls.contains(" http://"),
+        "{not_tls}"
+    );
+    let closes = origin().raw(|_| ()).start();
+    let closed = failure(&fetch(&["-k", &format!("https://{}/x", closes.address())]));
+    assert!(closed.contains("instead of speaking TLS"), "{closed}");
+    let odd = origin()
+        .raw(|mut stream| drop(stream.write_all(b"SSH-2.0-x\r\n\r\n")))
+        .start();
+    let not_http = failure(&fetch(&[&plain(&odd, "/")]));
+    assert!(
+        not_http.contains("not HTTP") && not_http.contains("https://"),
+        "{not_http}"
+    );
+    let silent = origin()
+        .raw(|mut stream| drop(std::io::copy(&mut stream, &mut std::io::sink())))
+        .start();
+    let late = failure(&fetch(&["--timeout", "300ms", &plain(&silent, "/")]));
+    assert!(late.contains("silent for 300ms before it answered"), "{late}");
+    let late = failure(&fetch(&[
+        "-k",
+        "--connect-timeout",
+        "300ms",
+        &format!("https://{}/", silent.address()),
+    ]));
+    assert!(late.contains("not through in time"), "{late}");
+}
+
+#[test]
+fn what_is_cut_is_never_taken_for_all() {
+    let place = Place::new();
+    let ca = place.ca();
+    let part = noise(100_000);
+    let with = |head: &str, part: &[u8]| [head.as_bytes(), part].concat();
+    let length = with("HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n", &part);
+    let chunk = with(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n186a0\r\n",
+        &part,
+    );
+    let until_close = with("HTTP/1.1 200 OK\r\n\r\n", &part);
+    let server = || {
+        origin()
+            .sends("/short", length.clone(), Then::Close)
+            .sends("/chunk", chunk.clone(), Then::Close)
+            .sends("/all", until_close.clone(), Then::Close)
+    };
+    let clear = server().start();
+    let secured = server().tls(cert(&["localhost"])).start();
+    for url in [plain(&clear, ""), secure(secured.port(), "")] {
+        let get = |path: &str| fetch(&["--cacert", &ca, &format!("{url}{path}")]);
+        let short = get("/short");
+        assert!(short.stdout == part, "what came is passed on");
+        let short = failure(&short);
+        assert!(short.contains("after 100000 of 200000 bytes"), "{short}");
+        let chunk = failure(&get("/chunk"));
+        assert!(chunk.contains("after 100000 bytes"), "{chunk}");
+        assert!(body(&get("/all")) == part);
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let resets = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(&length).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        socket2::SockRef::from(&stream)
+            .set_linger(Some(std::time::Duration::ZERO))
+            .unwrap();
+    });
+    let reset = failure(&fetch(&[&format!("http://{address}/")]));
+    assert!(
+        reset.contains("reset the connection after 100000 of 200000"),
+        "{reset}"
+    );
+    resets.join().unwrap();
+    let cut = origin()
+        .tls(cert(&["localhost"]))
+        .raw(|mut stream| {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nnot all");
+            let _ = stream.flush();
+            let _ = stream.tcp().shutdown(std::net::Shutdown::Write);
+            // Else what the client still says would make it a reset.
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        })
+        .start();
+    let told = failure(&fetch(&["--cacert", &ca, &secure(cut.port(), "/")]));
+    assert!(told.contains("without TLS's goodbye"), "{told}");
+}
+
+#[test]
+fn a_file_gets_the_body_and_is_left_alone_when_nothing_comes() {
+    let place = Place::new();
+    let server = origin()
+        .answers("/", "the body")
+        .sends(
+            "/cut",
+            "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
+            Then::Close,
+        )
+        .start();
+    let file = place.file("file", b"something longer that was there");
+    let new = place.path("new");
+    let gone = format!("http://127.0.0.1:{}/", free_port());
+    failure(&fetch(&["-o", &file, &gone]));
+    failure(&fetch(&["-o", &new, &gone]));
+    assert_eq!(std::fs::read(&file).unwrap(), b"something longer that was there");
+    assert!(!std::path::Path::new(&new).exists());
+    for path in [&file, &new] {
+        assert_eq!(body(&fetch(&["-o", path, &plain(&server, "/")])), b"");
+        assert_eq!(std::fs::read(path).unwrap(), b"the body");
+    }
+    let cut = failure(&fetch(&["-o", &file, &plain(&server, "/cut")]));
+    assert!(cut.contains(&file) && cut.contains("holds what came"), "{cut}");
+    let accepted = server.accepted();
+    let folder = place.0.path().to_str().unwrap();
+    for path in [folder, "/nonexistent/file"] {
+        let output = fetch(&["-o", path, &plain(&server, "/")]);
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        assert!(
+            said(&output).contains(&format!("cannot write {path}")),
+            "{}",
+            said(&output)
+        );
+    }
+    let unread = fetch(&["-d", "@/nonexistent/file", &plain(&server, "/")]);
+    assert_eq!(unread.status.code(), Some(2), "{}", said(&unread));
+    assert_eq!(server.accepted(), accepted, "nothing was asked");
+    if std::path::Path::new("/dev/full").exists() {
+        let full = failure(&fetch(&["-o", "/dev/full", &plain(&server, "/")]));
+        assert!(full.contains("cannot write /dev/full"), "{full}");
+    }
+}
+
+#[test]
+fn a_status_is_a_failure_if_it_is_asked_to_be() {
+    let server = origin()
+        .handles_all(|exchange| exchange.answer(404, &[], b"no such thing"))
+        .start();
+    let url = plain(&server, "/");
+    assert_eq!(body(&fetch(&[&url])), b"no such thing");
+    let output = fetch(&["-f", &url]);
+    assert!(output.stdout.is_empty());
+    assert!(failure(&output).contains("404 Not Found"));
+}
+
+#[test]
+fn redirects_are_followed_when_asked_and_sessions_are_resumed() {
+    let place = Place::new();
+    let ca = place.ca();
+    let server = origin()
+        .tls(cert(&["localhost"]))
+        .handles_all(|exchange| {
+            let (path, method) = (exchange.head.word(1).to_owned(), exchange.head.word(0).to_owned());
+            let said = exchange.read_body()?;
+            let to = |status, location| (status, [("Location", location)]);
+            let (status, fields) = match &*path {
+                "/301" => to(301, "/end"),
+                "/303" => to(303, "end"),
+                "/307" => to(307, "/end"),
+                "/ring" => to(302, "/ring"),
+                _ => (200, [("X-Mark", "1")]),
+            };
+            let body = [method.as_bytes(), b" ", &said.body].concat();
+            exchange.answer(status, &fields, &body)?;
+            Ok(Then::Close)
+        })
+        .start();
+    let at = |path: &str| secure(server.port(), path);
+    for (path, method, answer) in [
+        ("/301", "POST", &b"GET "[..]),
+        ("/301", "PUT", b"PUT data"),
+        ("/303", "PUT", b"GET "),
+        ("/307", "POST", b"POST data"),
+    ] {
+        let output = fetch(&["-vL", "--cacert", &ca, "-X", method, "-d", "data", &at(path)]);
+        assert_eq!(body(&output), answer, "{path} {method}");
+        let told = said(&output);
+        assert!(told.contains("* redirected to https://localhost"), "{told}");
+        assert!(
+            told.contains(", new session, ") && told.contains(", resumed, "),
+            "{told}"
+        );
+    }
+    assert_eq!(body(&fetch(&["--cacert", &ca, &at("/301")])), b"GET ");
+    let ring = failure(&fetch(&["-L", "--cacert", &ca, &at("/ring")]));
+    assert!(ring.contains("more than 10 redirects"), "{ring}");
+    let once = fetch_with(&["-L", "--cacert", &ca, "-d", "@-", &at("/307")], b"data");
+    assert!(failure(&once).contains("once only"), "{}", said(&once));
+}
+
+/// Answers each piece of the request as it comes, until its end.
+fn repeats() -> origin::Builder {
+    origin().raw(|mut stream| {
+        use std::io::Read;
+        let mut bytes = vec![0; 64 * 1024];
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            match stream.read(&mut bytes[..1]) {
+                Ok(1) => head.push(bytes[0]),
+                _ => return,
+            }
+        }
+        let text = String::from_utf8_lossy(&head).to_ascii_lowercase();
+        let length = text
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: ").map(str::to_owned));
+        let mut left: usize = length.and_then(|length| length.parse().ok()).unwrap();
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {left}\r\n\r\n");
+        while left > 0 {
+            let Ok(count @ 1..) = stream.read(&mut bytes) else {
+                return;
+            };
+            left -= count;
+            if stream.write_all(&bytes[..count]).is_err() {
+                return;
+            }
+        }
+        stream.finish();
+    })
+}
+
+#[test]
+fn an_answer_that_begins_before_the_request_has_ended_is_heard() {
+    let place = Place::new();
+    let clear = repeats().start();
+    let secured = repeats().tls(cert(&["localhost"])).start();
+    let data = noise(20 * MIB);
+    let sent = format!("@{}", place.file("sent", &data));
+    for url in [plain(&clear, "/"), secure(secured.port(), "/")] {
+        let output = fetch(&["--cacert", &place.ca(), "-d", &sent, &url]);
+        assert!(body(&output) == data);
+    }
+    let refuses = origin()
+        .raw(|mut stream| {
+            let _ = stream.write_all(b"HTTP/1.1 413 No\r\nContent-Length: 8\r\n\r\ntoo much");
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        })
+        .start();
+    assert_eq!(body(&fetch(&["-d", &sent, &plain(&refuses, "/")])), b"too much");
+}
+
+/// Runs with no more memory than this, whatever it moves.
+const MEMORY_MAX: usize = 64 * MIB;
+
+fn fetch_in_little_memory(arguments: &[&str]) -> Output {
+    if !has("prlimit") {
+        return fetch(arguments);
+    }
+    let limit = format!("--data={MEMORY_MAX}");
+    let words = [&[&*limit, env!("CARGO_BIN_EXE_atlas"), "fetch"], arguments].concat();
+    command("prlimit", &words, b"")
+}
+
+#[test]
+fn a_hundred_mebibytes_come_and_go_unchanged() {
+    let data = noise(100 * MIB);
+    let digest = Digest::of(&data);
+    let place = Place::new();
+    let (ca, received) = (place.ca(), place.path("received"));
+    let sent = format!("@{}", place.file("sent", &data));
+    let app = origin()
+        .answers("/data", data)
+        .handles_all(|exchange| {
+            let digest = exchange.read_body()?.sha256;
+            exchange.answer(200, &[], digest.as_bytes())
+        })
+        .start();
+    let server: Atlas = atlas()
+        .listens_tls("localhost")
+        .listens_plain()
+        .forwards_to(&app)
+        .start();
+    for base in [
+        plain(&app, ""),
+        secure(server.address().port(), ""),
+        format!("http://{}", server.address_of(1)),
+    ] {
+        let down = format!("{base}/data");
+        body(&fetch_in_little_memory(&[
+            "--cacert", &ca, "-o", &received, &down,
+        ]));
+        assert_eq!(Digest::of(&std::fs::read(&received).unwrap()), digest);
+        let up = format!("{base}/up");
+        let output = fetch_in_little_memory(&["--cacert", &ca, "-X", "PUT", "-d", &sent, &up]);
+        assert_eq!(body(&output), digest.as_bytes());
+    }
+}
