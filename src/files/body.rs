@@ -21,7 +21,18 @@ pub(super) struct Body {
     buffer: Buffer,
     /// The bytes at hand are the file's kept content.
     is_kept: bool,
+    /// Long parts need not come through here.
+    may_go_straight: bool,
+    /// The part at hand does not, but for its first bytes.
+    goes_straight: bool,
 }
+
+/// A part of a file that is worth sendfile.
+const STRAIGHT_MIN: u64 = 512 * 1024;
+
+/// What is read of such a part all the same: its head goes out together with it, in one segment or
+/// one record.
+const FIRST: u64 = 8 * 1024;
 
 /// A piece of a body.
 pub(super) enum Piece {
@@ -76,6 +87,7 @@ impl Body {
         self.is_kept = false;
         if self.part.is_empty() {
             self.buffer = Buffer::none();
+            self.goes_straight = false;
             match self.pieces.next() {
                 None => return Ok(false),
                 Some(Piece::Part(part)) => self.part = part,
@@ -94,7 +106,11 @@ impl Body {
             self.is_kept = true;
             return unchanged(file).map(|()| true);
         }
-        let left = self.part.end - self.part.start;
+        let mut left = self.part.end - self.part.start;
+        if self.may_go_straight && !self.goes_straight && left >= STRAIGHT_MIN {
+            self.goes_straight = true;
+            left = FIRST;
+        }
         let buffer = reuse(std::mem::take(&mut self.buffer), left);
         let buffer = read(file, self.part.start, left, buffer).await?;
         self.part.start += buffer.len() as u64;
@@ -119,7 +135,33 @@ impl Body {
     }
 }
 
-fn unchanged(file: &Shared) -> Result<(), Broken> {
+impl Body {
+    /// Whether there is a part so long that it may go straight from its file to the client.
+    pub(super) fn is_long(&self) -> bool {
+        let is_long = |part: &Range<u64>| part.end - part.start >= STRAIGHT_MIN;
+        let mut later = self.pieces.as_slice().iter();
+        is_long(&self.part) || later.any(|piece| matches!(piece, Piece::Part(part) if is_long(part)))
+    }
+
+    /// Long parts go straight: [`Self::stretch`] says what of them comes next.
+    pub(super) fn go_straight(&mut self) {
+        self.may_go_straight = true;
+    }
+
+    /// What comes next without being read: the rest of a part. Behind the bytes at hand.
+    pub(super) fn stretch(&self) -> Option<(&Shared, Range<u64>)> {
+        let file = self.file.as_ref().filter(|_| self.goes_straight)?;
+        (!self.part.is_empty()).then(|| (file, self.part.clone()))
+    }
+
+    /// So many bytes of that have gone out.
+    pub(super) fn passed(&mut self, count: u64) {
+        self.part.start = self.part.end.min(self.part.start + count);
+    }
+}
+
+/// Whether the file still is what it was.
+pub(super) fn unchanged(file: &Shared) -> Result<(), Broken> {
     match file.is_unchanged() {
         Ok(true) => Ok(()),
         Ok(false) => Err(Broken::Changed),

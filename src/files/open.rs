@@ -68,6 +68,8 @@ pub(super) enum Found {
 pub(super) struct File {
     pub(super) fd: OwnedFd,
     pub(super) facts: Facts,
+    /// Its device and inode.
+    pub(super) inode: (u64, u64),
     /// All of it, where it is small and was read before; good as long as the facts are.
     pub(super) content: OnceCell<Box<[u8]>>,
     /// Its Content-Type, once somebody asked.
@@ -184,11 +186,13 @@ fn refuse_dots(segment: &[u8]) -> Result<(), Errno> {
 impl Found {
     /// `ENXIO` for a FIFO, a device, a socket: they are no files to serve.
     fn of(fd: OwnedFd) -> Result<Self, Errno> {
-        let facts = Facts::of(&fstat(&fd)?);
+        let stat = fstat(&fd)?;
+        let facts = Facts::of(&stat);
         if facts.is_file() {
             Ok(Self::File(File {
                 fd,
                 facts,
+                inode: (stat.st_dev, stat.st_ino),
                 content: OnceCell::new(),
                 kind: OnceCell::new(),
             }))

@@ -180,6 +180,19 @@ impl Reply {
         self
     }
 
+    /// Bytes of the body, if there is a part long enough to go straight from its file to the client.
+    pub(super) fn long(&self) -> Option<u64> {
+        match self.head.body {
+            BodyLength::Exact(length) if self.body.is_long() => Some(length),
+            _ => None,
+        }
+    }
+
+    /// The body, for what goes straight.
+    pub(super) fn body(&mut self) -> &mut Body {
+        &mut self.body
+    }
+
     /// Reads the next bytes of the body.
     pub(super) async fn advance(&mut self) -> Result<(), Broken> {
         self.has_piece = self.body.advance().await?;

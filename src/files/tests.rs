@@ -48,7 +48,10 @@ async fn ask(root: &Root, method: Method, uri: &str, lines: &[(&str, &str)]) -> 
         query,
         fields: &fields,
     };
-    let mut reply = root.begin(&asked).await.map_err(|failed| failed.end.cause)?;
+    let mut reply = root
+        .begin(&asked, |_| false)
+        .await
+        .map_err(|failed| failed.end.cause)?;
     let mut body = Vec::new();
     while let Some(piece) = reply.piece() {
         assert!(!piece.is_empty(), "an empty piece");
@@ -377,12 +380,12 @@ fn only_so_many_lists_are_on_their_way_at_once() {
         };
         let mut replies = Vec::new();
         for _ in 0..LISTS_MAX {
-            replies.push(root.begin(&asked).await.unwrap());
+            replies.push(root.begin(&asked, |_| false).await.unwrap());
         }
-        let refused = root.begin(&asked).await.err();
+        let refused = root.begin(&asked, |_| false).await.err();
         assert_eq!(refused.map(|failed| failed.end.cause), Some(Cause::LimitReached));
         replies.pop();
-        assert!(root.begin(&asked).await.is_ok());
+        assert!(root.begin(&asked, |_| false).await.is_ok());
     });
 }
 
@@ -429,7 +432,7 @@ fn a_file_that_shrinks_or_changes_does_not_reach_its_end() {
                 query: None,
                 fields: &fields,
             };
-            let mut reply = root.begin(&asked).await.unwrap();
+            let mut reply = root.begin(&asked, |_| false).await.unwrap();
             let size = match change {
                 "shorter" => 100_000,
                 "longer" => 300_001,

@@ -4,6 +4,8 @@ pub mod errors;
 pub mod h1;
 pub mod message;
 
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 pub use message::{BodyLength, Fields, RequestHead, ResponseHead, Version};
@@ -174,6 +176,31 @@ impl Responder<'_> {
     pub async fn write(&mut self, piece: &[u8]) -> Result<(), End> {
         match self {
             Self::H1(responder) => responder.write(piece).await,
+        }
+    }
+
+    /// Whether the kernel takes on what it is given: pipes and files, once the response has been
+    /// started, unless it is in chunks.
+    pub fn is_kernel_stream(&self) -> bool {
+        match self {
+            Self::H1(responder) => responder.is_kernel_stream(),
+        }
+    }
+
+    /// Whether a part of a file may be written now, as [`Self::takes_pipes`].
+    pub fn takes_files(&self) -> bool {
+        self.takes_pipes()
+    }
+
+    /// Writes some of a part of a file, where it [`Self::takes_files`]: at least a byte, unless the
+    /// file ends there; how much. Waits for the disk where bytes are not in memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write`].
+    pub async fn write_file(&mut self, file: BorrowedFd<'_>, part: Range<u64>) -> Result<u64, End> {
+        match self {
+            Self::H1(responder) => responder.write_file(file, part).await,
         }
     }
 

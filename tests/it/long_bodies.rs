@@ -331,3 +331,136 @@ fn endpoints_that_speak_tls_or_lie_on_this_machine_get_the_same() {
         }
     }
 }
+
+/// Serves a folder to plain and TLS clients.
+fn serves(folder: &std::path::Path) -> crate::support::Builder {
+    let folder = folder.display();
+    atlas()
+        .listens_plain()
+        .listens_tls("a.test")
+        .text(&format!("[[route]]\nfiles = \"{folder}\""))
+}
+
+const FILE: usize = 10_485_763;
+
+#[test]
+fn files_go_straight_to_their_client() {
+    // Memory is a file system that does not say what is in memory.
+    let folders = [
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir_in("/dev/shm").unwrap(),
+    ];
+    let bytes = noise(FILE);
+    for folder in folders {
+        std::fs::write(folder.path().join("big"), &bytes).unwrap();
+        std::fs::write(folder.path().join("small"), &bytes[..400_000]).unwrap();
+        on_both_drivers(|driver| {
+            let atlas = serves(folder.path()).driver(driver).start();
+            for listener in [PLAIN, TLS] {
+                let mut client = atlas.connect_to(listener);
+                for round in 0..2 {
+                    let path = format!("/big?{listener}{round}");
+                    get(&mut client, &path, FILE);
+                    let record = atlas.exchange(&path);
+                    let sent = number(&record, "bytes_sendfile");
+                    assert_eq!(sent + number(&record, "bytes_copied"), FILE as u64, "{record}");
+                    assert_eq!(sent == FILE as u64 - 8192, listener == PLAIN, "{record}");
+                }
+                get(&mut client, "/small", 400_000);
+                client.send("HEAD /big HTTP/1.1\r\nHost: a.test\r\n\r\n");
+                assert_eq!(client.answer_to("HEAD").field("content-length"), Some("10485763"));
+            }
+            assert_eq!(number(&atlas.exchange("/small"), "bytes_sendfile"), 0);
+        });
+    }
+}
+
+#[test]
+fn ranges_of_files_go_straight_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = noise(FILE);
+    std::fs::write(folder.path().join("big"), &bytes).unwrap();
+    let atlas = serves(folder.path()).start();
+    for listener in [PLAIN, TLS] {
+        let mut client = atlas.connect_to(listener);
+        let etag = {
+            client.send("HEAD /big HTTP/1.1\r\nHost: a.test\r\n\r\n");
+            client.answer_to("HEAD").field("etag").unwrap().to_owned()
+        };
+        for (range, part) in [
+            ("bytes=3-", 3..FILE),
+            ("bytes=1000001-9000000", 1_000_001..9_000_001),
+            ("bytes=5-100", 5..101),
+            ("bytes=-700000", FILE - 700_000..FILE),
+        ] {
+            let answer = client.request("GET", "/big", &[("Range", range), ("If-Range", &etag)], b"");
+            assert_eq!(answer.status, 206);
+            assert!(answer.body == bytes[part], "{range}");
+        }
+        let answer = client.request(
+            "GET",
+            "/big",
+            &[("Range", "bytes=0-9"), ("If-Range", "\"x\"")],
+            b"",
+        );
+        assert_eq!((answer.status, answer.body.len()), (200, FILE));
+        let answer = client.request(
+            "GET",
+            "/big",
+            &[("Range", "bytes=0-99,500000-4000000,9000000-")],
+            b"",
+        );
+        let parts: Vec<_> = [0..100, 500_000..4_000_001, 9_000_000..FILE]
+            .into_iter()
+            .map(|part| memchr::memmem::find(&answer.body, &bytes[part]))
+            .collect();
+        assert!(
+            parts.is_sorted() && parts.iter().all(Option::is_some),
+            "{parts:?}"
+        );
+        assert!(answer.body.ends_with(b"--\r\n"));
+        get(&mut client, "/big", FILE);
+    }
+}
+
+#[test]
+fn a_file_that_changes_while_it_goes_does_not_look_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("big");
+    let atlas = serves(folder.path()).start();
+    for listener in [PLAIN, TLS] {
+        for change in ["shrinks", "is-written-to"] {
+            std::fs::write(&path, vec![b'x'; 30_000_000]).unwrap();
+            let mut client = atlas.connect_to(listener);
+            let asked = format!("/big?{listener}{change}");
+            client.send(format!("GET {asked} HTTP/1.1\r\nHost: a.test\r\n\r\n"));
+            assert_eq!(client.head().unwrap().word(1), "200");
+            let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+            match change {
+                "shrinks" => file.set_len(1_000_000).unwrap(),
+                _ => std::io::Write::write_all(&mut file, b"y").unwrap(),
+            }
+            let (rest, _) = client.read_to_end();
+            assert!(rest.len() < 30_000_000, "a whole body was made up");
+            let record = atlas.exchange(&asked);
+            assert_eq!(record["cause"], "file_changed", "{record}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_does_not_take_a_file_meets_its_deadline() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("big"), vec![7; 50_000_000]).unwrap();
+    let atlas = serves(folder.path())
+        .text("[timeouts]\nwrite = \"400ms\"")
+        .start();
+    for listener in [PLAIN, TLS] {
+        let mut client = atlas.connect_to(listener);
+        client.send(format!("GET /big?{listener} HTTP/1.1\r\nHost: a.test\r\n\r\n"));
+        client.head().unwrap();
+        let record = atlas.exchange(&format!("/big?{listener}"));
+        let told = (&record["side"], &record["cause"]);
+        assert_eq!(told, (&"downstream".into(), &"timed_out".into()), "{record}");
+    }
+}

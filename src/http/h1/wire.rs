@@ -1,6 +1,8 @@
 //! The waits of both sides: fills an input buffer, empties an output buffer, with deadlines.
 
 use std::io;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use super::super::{Fields, MIN_RATE_GRACE};
@@ -14,6 +16,9 @@ use crate::transport::Transport;
 
 /// A piece of a body at least this long goes out without being copied, if nothing waits before it.
 const DIRECT_BYTES_MIN: usize = 4 * 1024;
+
+/// The most of a file that goes out in one call: a turn's worth, some 50 µs without TLS.
+const FILE_PIECE_MAX: usize = 512 * 1024;
 
 /// How fast a peer is while it is waited for.
 ///
@@ -295,6 +300,26 @@ impl<'c> Output<'c> {
         Ok(())
     }
 
+    /// Sends everything, and then some of a file, as far as it reaches; how much.
+    async fn send_file(&mut self, file: BorrowedFd<'_>, part: Range<u64>) -> Result<u64, End> {
+        self.send_buffer().await?;
+        let most = usize::try_from(part.end - part.start).unwrap_or(FILE_PIECE_MAX);
+        loop {
+            self.transport.socket().turn().await;
+            match self
+                .transport
+                .try_sendfile(file, part.start, most.min(FILE_PIECE_MAX))
+            {
+                Ok(count) => {
+                    self.pace.count(count);
+                    return Ok(count as u64);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.space().await?,
+                Err(error) => return Err(self.end(Cause::of(&error))),
+            }
+        }
+    }
+
     /// Waits until the peer takes bytes again.
     async fn space(&mut self) -> Result<(), End> {
         let began: Instant = now();
@@ -371,6 +396,16 @@ impl<'c> Sender<'c> {
     pub(super) async fn write_piped(&mut self, pipe: Pipe) -> Result<(), End> {
         self.count(pipe.len() as u64)?;
         self.output.send_pipe(pipe).await
+    }
+
+    /// Writes some of a part of a file, at least a byte unless the file ends there; how much. To be
+    /// called only if it [`Self::takes_pipes`].
+    pub(super) async fn write_file(&mut self, file: BorrowedFd<'_>, part: Range<u64>) -> Result<u64, End> {
+        if self.has_length() && part.end - part.start > self.left {
+            return Err(self.promise_broken());
+        }
+        let count = self.output.send_file(file, part).await?;
+        self.count(count).map(|()| count)
     }
 
     /// So much content is being written.

@@ -2,6 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::pending;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -584,7 +586,13 @@ impl<'c> Responder<'c> {
         }
     }
 
-    /// Whether what is in a pipe may be written now.
+    /// Whether the kernel takes on what it is given: pipes and files, once the response has been
+    /// started, unless it is in chunks.
+    pub fn is_kernel_stream(&self) -> bool {
+        self.transport.is_kernel_stream()
+    }
+
+    /// Whether what is in a pipe, or a file, may be written now.
     pub fn takes_pipes(&self) -> bool {
         matches!(self.state.progress.get(), Progress::Started(_)) && self.sender.takes_pipes()
     }
@@ -597,6 +605,19 @@ impl<'c> Responder<'c> {
     pub async fn write_piped(&mut self, pipe: Pipe) -> Result<(), End> {
         match self.takes_pipes() {
             true => self.sender.write_piped(pipe).await,
+            false => Err(out_of_order()),
+        }
+    }
+
+    /// Writes some of a part of a file, where it [`Self::takes_pipes`]: at least a byte, unless the
+    /// file ends there; how much. Waits for the disk where bytes are not in memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write`].
+    pub async fn write_file(&mut self, file: BorrowedFd<'_>, part: Range<u64>) -> Result<u64, End> {
+        match self.takes_pipes() {
+            true => self.sender.write_file(file, part).await,
             false => Err(out_of_order()),
         }
     }
