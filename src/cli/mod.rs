@@ -5,6 +5,7 @@
 
 mod check;
 mod demo;
+mod doctor;
 mod explain;
 mod fetch;
 pub mod log;
@@ -112,6 +113,8 @@ enum Command {
         #[arg(long, default_value_t = 8443, value_parser = clap::value_parser!(u16).range(1..))]
         port: u16,
     },
+    /// Say what this machine lets Atlas do, and what to change.
+    Doctor(doctor::Arguments),
     /// Say what would serve a URL, and which lines of the configuration decide it.
     Explain(explain::Arguments),
     /// Fetch a URL, or send something there, and tell how it went.
@@ -153,6 +156,7 @@ impl Arguments {
             Some(Command::Run(file)) => run::run(&file.path),
             Some(Command::Check { file, output }) => check::check(&file.path, output.format),
             Some(Command::Demo { port }) => demo::run(port),
+            Some(Command::Doctor(arguments)) => doctor::doctor(&arguments),
             Some(Command::Explain(arguments)) => explain::explain(&arguments),
             Some(Command::Fetch(arguments)) => fetch::fetch(&arguments),
             Some(Command::Version { output }) => version::version(output.format),

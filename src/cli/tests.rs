@@ -39,6 +39,8 @@ fn each_command_is_taken() {
         "atlas check --config a.toml",
         "atlas check -c a.toml --format json",
         "atlas demo",
+        "atlas doctor",
+        "atlas doctor -c a.toml --format json",
         "atlas explain https://a.example/",
         "atlas explain -c a.toml --format json -X POST -H X-A:b https://a.example/",
         "atlas fetch https://a.example/",
@@ -54,7 +56,7 @@ fn each_command_is_taken() {
 #[test]
 fn what_is_not_there_is_refused() {
     for line in [
-        "atlas doctor",
+        "atlas doctor a.toml",
         "atlas fetch",
         "atlas fetch -X CONNECT a.example",
         "atlas fetch -H Content-Length:5 a.example",

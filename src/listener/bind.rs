@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use rustix::fs::Access;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::runtime::Address;
@@ -67,6 +68,37 @@ pub fn bind(address: &Address, workers: usize) -> Result<Vec<OwnedFd>, BindError
         address: address.clone(),
         error,
     })
+}
+
+/// Whether an address could be listened on now, without doing it: nobody can connect meanwhile.
+///
+/// # Errors
+///
+/// As [`bind`], as far as it can be told.
+pub fn try_address(address: &Address) -> Result<(), BindError> {
+    match address {
+        Address::Tcp(at) => tcp_socket(*at, false).map(drop),
+        Address::Unix(path) => try_path(path),
+    }
+    .map_err(|error| BindError {
+        address: address.clone(),
+        error,
+    })
+}
+
+fn try_path(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => return Err(io::ErrorKind::AddrInUse.into()),
+        // One that nobody listens on is removed when the time comes.
+        Ok(_) if UnixStream::connect(path).is_ok() => return Err(io::ErrorKind::AddrInUse.into()),
+        _ => {}
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let wanted = Access::WRITE_OK | Access::EXEC_OK;
+    Ok(rustix::fs::access(
+        folder.unwrap_or_else(|| Path::new(".")),
+        wanted,
+    )?)
 }
 
 fn bind_tcp(at: SocketAddr, workers: usize) -> io::Result<Vec<OwnedFd>> {
@@ -160,6 +192,30 @@ mod tests {
             error.to_string().contains("another program listens there"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn an_address_is_tried_without_a_trace() {
+        let sockets = bind(&local(), 1).unwrap();
+        assert!(try_address(&local()).is_ok());
+        assert!(
+            try_address(&Address::Tcp(port(&sockets[0])))
+                .unwrap_err()
+                .is_in_use()
+        );
+        assert!(try_address(&Address::Tcp("192.0.2.1:0".parse().unwrap())).is_err());
+        let folder = tempfile::tempdir().unwrap();
+        let address = Address::Unix(folder.path().join("a.sock"));
+        assert!(try_address(&address).is_ok());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let sockets = bind(&address, 1).unwrap();
+        assert!(try_address(&address).unwrap_err().is_in_use());
+        drop(sockets);
+        assert!(try_address(&address).is_ok());
+        let file = Address::Unix(folder.path().join("file"));
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        assert!(try_address(&file).unwrap_err().is_in_use());
+        assert!(try_address(&Address::Unix(folder.path().join("no/a.sock"))).is_err());
     }
 
     #[test]

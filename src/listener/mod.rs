@@ -6,7 +6,7 @@ mod slots;
 
 use std::sync::Arc;
 
-pub use bind::{BindError, bind};
+pub use bind::{BindError, bind, try_address};
 pub use slots::{Slot, Slots};
 
 use crate::runtime::Address;

@@ -16,6 +16,7 @@
 mod access_log;
 mod cli;
 mod demo;
+mod doctor;
 mod drain;
 mod fairness;
 mod fetch;

@@ -1,0 +1,135 @@
+//! What the kernel's TLS does here, and who may load it.
+
+use std::path::Path;
+
+use rustix::thread::CapabilitySet;
+
+use super::finding::{Finding, Findings};
+use super::machine::{has, release};
+use crate::offload::{Consequence, Offload, Row};
+use crate::outcome::Refusal;
+
+const TOPIC: &str = "kernel TLS";
+
+/// Loads the module at each start of the machine; `deploy/` has the same file.
+pub(super) const LOAD: &str = "sudo modprobe tls && echo tls | sudo tee /etc/modules-load.d/atlas.conf";
+
+/// Where the module is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Module {
+    /// At work.
+    Loaded,
+    /// On the disk.
+    OnDisk,
+    /// Nowhere to be seen.
+    Unseen,
+}
+
+pub(super) fn look(found: &mut Findings) -> Offload {
+    let before = Module::find();
+    let offload = Offload::probe();
+    found.add(judge_module(
+        before,
+        Module::find(),
+        has(CapabilitySet::NET_ADMIN),
+    ));
+    found.add(judge_verdict(offload.refusal()));
+    if !matches!(offload.refusal(), Some(Refusal::NoUlp | Refusal::NoPermission)) {
+        for row in offload.rows() {
+            found.add(judge_row(&row));
+        }
+    }
+    found.add(Finding::fine(
+        TOPIC,
+        "network cards that make TLS records: not looked at, Atlas does not need them (`ethtool -k IFACE` lists tls-hw-*)",
+    ));
+    offload
+}
+
+impl Module {
+    fn find() -> Self {
+        if Path::new("/sys/module/tls").exists() {
+            return Self::Loaded;
+        }
+        // Built in, it shows here and perhaps not there.
+        let ulps = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_ulp").unwrap_or_default();
+        if ulps.split_whitespace().any(|ulp| ulp == "tls") {
+            return Self::Loaded;
+        }
+        let on_disk = ["/lib/modules", "/usr/lib/modules"].iter().any(|root| {
+            let folder = Path::new(root).join(release()).join("kernel/net/tls");
+            std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+        });
+        if on_disk { Self::OnDisk } else { Self::Unseen }
+    }
+}
+
+pub(super) fn judge_module(before: Module, after: Module, may_load: bool) -> Finding {
+    match (before, after) {
+        (Module::Loaded, _) => Finding::fine(TOPIC, "module `tls` is loaded"),
+        (_, Module::Loaded) => Finding::advice(
+            TOPIC,
+            "module `tls` was not loaded; the kernel has just loaded it, because who asked has CAP_NET_ADMIN",
+            "an Atlas without CAP_NET_ADMIN would not get it: have it loaded when the machine starts",
+        )
+        .command(LOAD),
+        (_, Module::OnDisk) if may_load => Finding::advice(
+            TOPIC,
+            "module `tls` is there and does not load",
+            "`modprobe tls` tells why; perhaps modules are locked, or this is a container",
+        ),
+        (_, Module::OnDisk) => Finding::advice(
+            TOPIC,
+            "module `tls` is not loaded, and only CAP_NET_ADMIN loads it",
+            "have it loaded when the machine starts",
+        )
+        .command(LOAD),
+        (_, Module::Unseen) => Finding::advice(
+            TOPIC,
+            "module `tls` is nowhere to be seen",
+            "kernels of Debian, Ubuntu, Fedora and RHEL have it; in a container it is the host that loads it",
+        )
+        .command(LOAD),
+    }
+}
+
+pub(super) fn judge_verdict(refusal: Option<Refusal>) -> Finding {
+    match refusal {
+        None => Finding::fine(TOPIC, "connections go to the kernel where that is worth it"),
+        Some(refusal) => Finding::advice(
+            TOPIC,
+            format!("connections stay in this process ({})", refusal.as_str()),
+            format!("{}; nothing is lost but speed", refusal.meaning()),
+        ),
+    }
+}
+
+pub(super) fn judge_row(row: &Row) -> Finding {
+    let error = match &row.finding {
+        Ok(()) => return Finding::fine(TOPIC, format!("{}: works", row.what)),
+        Err(error) => error,
+    };
+    let what = format!("{}: {error}", row.what);
+    match row.otherwise {
+        None => Finding::advice(TOPIC, what, "connections with this cipher stay in this process"),
+        Some(Consequence::Refused(refusal)) => Finding::advice(
+            TOPIC,
+            what,
+            format!(
+                "no connection goes to the kernel: {}; a newer kernel may do",
+                refusal.meaning()
+            ),
+        ),
+        Some(Consequence::Pauses) => Finding::advice(
+            TOPIC,
+            what,
+            "a reader pauses after a wake-up that found nothing; kernels from 6.5 on need no pause",
+        ),
+        Some(Consequence::EndsAtKeyUpdate) => Finding::advice(
+            TOPIC,
+            what,
+            "a connection whose peer renews its keys ends there; kernels from 6.14 on go on",
+        ),
+        Some(Consequence::Avoided) => Finding::fine(TOPIC, format!("{what}; Atlas goes round it")),
+    }
+}

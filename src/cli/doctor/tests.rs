@@ -1,0 +1,185 @@
+//! What is fine, what is advice, and what is wrong.
+
+use std::time::{Duration, SystemTime};
+
+use super::configuration::{judge_certificate, records};
+use super::finding::{Finding, Findings, Verdict};
+use super::kernel_tls::{Module, judge_module, judge_row, judge_verdict};
+use super::machine::{SYSCTLS, judge_cores, open_files};
+use crate::offload::{Consequence, Row};
+use crate::outcome::Refusal;
+use crate::runtime::Driver;
+use crate::tls::certificates::Certificate;
+
+#[test]
+fn the_worst_finding_is_the_verdict() {
+    let mut found = Findings::default();
+    assert_eq!(found.worst(), Verdict::Fine);
+    found.add(Finding::advice("a", "b", "c"));
+    found.add(Finding::fine("a", "d"));
+    assert_eq!(found.worst(), Verdict::Advice);
+    found.add(Finding::wrong("e", "f", "g").command("h"));
+    assert_eq!(found.worst(), Verdict::Wrong);
+    let text = "a\n  advice  b\n          c\n  fine    d\n\ne\n  wrong   f\n          g\n          $ h";
+    assert_eq!(found.to_string(), text);
+    let json = serde_json::to_value(found.all()).unwrap();
+    assert_eq!(
+        json[1],
+        serde_json::json!({ "topic": "a", "verdict": "fine", "what": "d" })
+    );
+    assert_eq!(json[2]["command"], "h");
+}
+
+#[test]
+fn workers_that_share_cores_are_advised_against() {
+    for (workers, verdict) in [
+        (None, Verdict::Fine),
+        (Some(4), Verdict::Fine),
+        (Some(5), Verdict::Advice),
+    ] {
+        assert_eq!(judge_cores(4, workers).verdict, verdict, "{workers:?}");
+    }
+}
+
+#[test]
+fn few_open_files_are_told() {
+    assert_eq!(open_files(None, None).verdict, Verdict::Fine);
+    assert_eq!(open_files(Some(1 << 20), None).verdict, Verdict::Fine);
+    let few = open_files(Some(1024), None);
+    assert_eq!(few.verdict, Verdict::Advice);
+    assert!(few.command.unwrap().contains("LimitNOFILE"));
+}
+
+#[test]
+fn sysctls_that_are_too_small_come_with_the_command_that_raises_them() {
+    let judge = |name: &str, value, is_limited| {
+        let sysctl = SYSCTLS.iter().find(|sysctl| sysctl.name == name).unwrap();
+        sysctl.judge(value, 4, is_limited)
+    };
+    assert_eq!(judge("net.core.somaxconn", 4096, true).verdict, Verdict::Fine);
+    assert_eq!(
+        judge("net.core.somaxconn", 128, true).command.as_deref(),
+        Some("sysctl -w net.core.somaxconn=4096")
+    );
+    assert_eq!(
+        judge("net.ipv4.tcp_migrate_req", 0, true).verdict,
+        Verdict::Advice
+    );
+    assert_eq!(
+        judge("fs.pipe-user-pages-soft", 16_384, true).command.as_deref(),
+        Some("sysctl -w fs.pipe-user-pages-soft=32768")
+    );
+    for (value, is_limited) in [(0, true), (16_384, false), (32_768, true)] {
+        let finding = judge("fs.pipe-user-pages-soft", value, is_limited);
+        assert_eq!(finding.verdict, Verdict::Fine, "{value} {is_limited}");
+    }
+}
+
+#[test]
+fn an_operator_learns_why_it_is_epoll() {
+    use super::driver::judge;
+    let epoll = Driver::Epoll("io_uring is denied".to_owned());
+    assert_eq!(
+        judge(&Driver::IoUring("cooperative"), Some(2)).verdict,
+        Verdict::Fine
+    );
+    assert_eq!(judge(&epoll, Some(0)).command, None);
+    assert!(
+        judge(&epoll, Some(2))
+            .command
+            .unwrap()
+            .contains("io_uring_disabled=0")
+    );
+}
+
+#[test]
+fn a_module_that_is_not_loaded_comes_with_the_command_that_loads_it() {
+    use Module::{Loaded, OnDisk, Unseen};
+    assert_eq!(judge_module(Loaded, Loaded, false).verdict, Verdict::Fine);
+    for (before, after, may_load) in [
+        (OnDisk, OnDisk, false),
+        (OnDisk, Loaded, true),
+        (Unseen, Loaded, true),
+        (Unseen, Unseen, true),
+    ] {
+        let finding = judge_module(before, after, may_load);
+        assert_eq!(finding.verdict, Verdict::Advice);
+        assert!(
+            finding.command.unwrap().contains("modules-load.d"),
+            "{before:?} {after:?}"
+        );
+    }
+    let locked = judge_module(OnDisk, OnDisk, true);
+    assert!(locked.advice.unwrap().contains("modprobe tls"));
+}
+
+#[test]
+fn kernel_tls_is_a_wish_and_its_absence_no_fault() {
+    for refusal in Refusal::ALL {
+        assert_eq!(judge_verdict(Some(*refusal)).verdict, Verdict::Advice);
+        let told = records("a", true, Some(*refusal));
+        assert_eq!(told.verdict, Verdict::Advice);
+        assert!(told.what.contains(refusal.meaning()), "{told:?}");
+        assert_eq!(records("a", false, Some(*refusal)).verdict, Verdict::Fine);
+    }
+    assert_eq!(judge_verdict(None).verdict, Verdict::Fine);
+    assert_eq!(records("a", true, None).verdict, Verdict::Fine);
+}
+
+#[test]
+fn each_row_of_the_probe_says_what_follows() {
+    let row = |finding: Result<(), &str>, otherwise| Row {
+        what: "renewing keys".to_owned(),
+        finding: finding.map_err(str::to_owned),
+        otherwise,
+    };
+    let fine = judge_row(&row(Ok(()), Some(Consequence::EndsAtKeyUpdate)));
+    assert_eq!(
+        (fine.verdict, &*fine.what),
+        (Verdict::Fine, "renewing keys: works")
+    );
+    for (otherwise, verdict, part) in [
+        (Some(Consequence::EndsAtKeyUpdate), Verdict::Advice, "6.14"),
+        (Some(Consequence::Pauses), Verdict::Advice, "6.5"),
+        (Some(Consequence::Avoided), Verdict::Fine, "goes round"),
+        (
+            Some(Consequence::Refused(Refusal::ProbeDelivery)),
+            Verdict::Advice,
+            "loses or changes bytes",
+        ),
+        (None, Verdict::Advice, "this cipher"),
+    ] {
+        let finding = judge_row(&row(Err("EBUSY"), otherwise));
+        let text = format!("{} {}", finding.what, finding.advice.unwrap_or_default());
+        assert_eq!(finding.verdict, verdict);
+        assert!(text.contains("EBUSY") && text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn certificates_are_judged_by_their_dates() {
+    let folder = tempfile::tempdir().unwrap();
+    let (chain, key) = (folder.path().join("a.crt"), folder.path().join("a.key"));
+    let made = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(["a.test".to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2020, 3, 1);
+    std::fs::write(&chain, params.self_signed(&made).unwrap().pem()).unwrap();
+    std::fs::write(&key, made.serialize_pem()).unwrap();
+    let certificate = Certificate::read(&chain, &key).unwrap();
+    let at = |days: u64| SystemTime::UNIX_EPOCH + Duration::from_secs((18_262 + days) * 24 * 3600);
+    for (day, verdict, part) in [
+        (10, Verdict::Fine, "good for 50 days, until 2020-03-01"),
+        (50, Verdict::Advice, "good for 10 days"),
+        (61, Verdict::Wrong, "expired on 2020-03-01"),
+    ] {
+        let finding = judge_certificate("a", &certificate, at(day));
+        assert_eq!(finding.verdict, verdict, "{day}: {finding:?}");
+        assert!(
+            finding.what.contains(part) && finding.what.contains("(a.test)"),
+            "{finding:?}"
+        );
+    }
+    let early = judge_certificate("a", &certificate, SystemTime::UNIX_EPOCH);
+    assert!(early.verdict == Verdict::Wrong && early.what.contains("not valid before 2020-01-01"));
+}

@@ -1,0 +1,132 @@
+//! `atlas doctor`: what it says of this machine, and of a configuration that asks too much of it.
+
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::support::{cert, command, expired_cert, free_port};
+
+fn doctor(arguments: &[&str]) -> Output {
+    let words = [&["doctor"], arguments].concat();
+    command(env!("CARGO_BIN_EXE_atlas"), &words, b"")
+}
+
+/// A configuration with this listener and the files it names.
+fn written(listener: &str, leaf: &crate::support::certs::Leaf) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    leaf.write(folder.path(), "server");
+    let text = format!(
+        "[listen]\n{listener}\n[tls]\ncert = \"server.crt\"\nkey = \"server.key\"\n\n[[route]]\nrespond = 204\n"
+    );
+    std::fs::write(folder.path().join("atlas.toml"), text).unwrap();
+    folder
+}
+
+/// Exit code and document for the configuration in a folder.
+fn asked(folder: &Path) -> (Option<i32>, Value) {
+    let file = folder.join("atlas.toml");
+    let output = doctor(&["-c", file.to_str().unwrap(), "--format", "json"]);
+    assert!(
+        output.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let document = serde_json::from_slice(&output.stdout).expect("one document");
+    (output.status.code(), document)
+}
+
+/// The finding of this topic whose text has this part.
+fn finding<'a>(document: &'a Value, topic: &str, part: &str) -> &'a Value {
+    let found = document["findings"].as_array().unwrap();
+    found
+        .iter()
+        .find(|finding| finding["topic"] == topic && finding["what"].as_str().unwrap().contains(part))
+        .unwrap_or_else(|| panic!("nothing on {topic} with `{part}` in\n{document:#}"))
+}
+
+#[test]
+fn the_machine_is_told_of_without_any_configuration() {
+    let output = doctor(&[]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    for part in [
+        release.trim(),
+        "open files",
+        "locked memory",
+        "net.core.somaxconn",
+        "kernel TLS",
+        "module `tls`",
+    ] {
+        assert!(text.contains(part), "no `{part}` in\n{text}");
+    }
+    assert!(text.contains("io_uring") || text.contains("epoll"), "{text}");
+}
+
+#[test]
+fn a_configuration_that_can_be_run_is_fine() {
+    let port = free_port();
+    let folder = written(
+        &format!("address = \"127.0.0.1\"\nport = {port}"),
+        &cert(&["a.test"]),
+    );
+    let (code, document) = asked(folder.path());
+    assert_eq!(code, Some(0), "{document:#}");
+    assert_eq!(document["configuration"]["valid"], true);
+    let at = format!("127.0.0.1:{port}");
+    assert_eq!(finding(&document, "listeners", &at)["verdict"], "fine");
+    assert_eq!(
+        finding(&document, "certificates", "server.crt")["verdict"],
+        "fine"
+    );
+    // A wish, so never wrong.
+    assert_ne!(finding(&document, "TLS records", &at)["verdict"], "wrong");
+}
+
+#[test]
+fn what_the_machine_cannot_do_is_wrong() {
+    let port = free_port();
+    let here = format!("address = \"127.0.0.1\"\nport = {port}");
+    let expired = written(&here, &expired_cert(&["a.test"]));
+    let (code, document) = asked(expired.path());
+    assert_eq!((code, &document["verdict"]), (Some(1), &Value::from("wrong")));
+    let told = finding(&document, "certificates", "server.crt");
+    assert!(
+        told["what"].as_str().unwrap().contains("expired on 2020-01-01"),
+        "{told}"
+    );
+    let nowhere = written("address = \"192.0.2.1\"\nport = 8443", &cert(&["a.test"]));
+    let (code, document) = asked(nowhere.path());
+    assert_eq!(code, Some(1), "{document:#}");
+    let told = finding(&document, "listeners", "192.0.2.1:8443");
+    assert!(told["what"].as_str().unwrap().contains("no interface"), "{told}");
+}
+
+#[test]
+fn a_port_that_is_taken_may_be_atlas_itself() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let folder = written(
+        &format!("address = \"127.0.0.1\"\nport = {port}"),
+        &cert(&["a.test"]),
+    );
+    let (code, document) = asked(folder.path());
+    assert_eq!(code, Some(0), "{document:#}");
+    let told = finding(&document, "listeners", &format!("127.0.0.1:{port}"));
+    assert_eq!(told["verdict"], "advice");
+}
+
+#[test]
+fn a_configuration_that_is_not_valid_is_two() {
+    let folder = written("adress = \"127.0.0.1\"\nport = 1", &cert(&["a.test"]));
+    let (code, document) = asked(folder.path());
+    assert_eq!(code, Some(2), "{document:#}");
+    assert_eq!(document["configuration"]["valid"], false);
+    let file = folder.path().join("atlas.toml");
+    let output = doctor(&["-c", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("did you mean"));
+    assert!(!output.stdout.is_empty(), "the machine is told of all the same");
+    assert_eq!(doctor(&["-c", "/nonexistent/atlas.toml"]).status.code(), Some(2));
+}
