@@ -580,23 +580,61 @@ async fn shake_sealed(socket: Socket, mut sealed: Sealed) -> Transport {
     Transport::sealed(socket, sealed, Refusal::BelowThreshold)
 }
 
+/// The handshake and nothing after it, however soon the client goes on.
 fn shake_hands(socket: &mut TcpStream, config: &Arc<ServerConfig>) -> ServerConnection {
     let mut connection = ServerConnection::new(config.clone()).unwrap();
+    let mut records = Records { socket, left: 0 };
     while connection.is_handshaking() {
-        connection.complete_io(socket).unwrap();
+        connection.complete_io(&mut records).unwrap();
     }
     connection
+}
+
+/// A socket that gives a reader no bytes of two records at once.
+struct Records<'a> {
+    socket: &'a mut TcpStream,
+    /// Of the record that has begun.
+    left: usize,
+}
+
+impl Read for Records<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.left > 0 {
+            let wanted = into.len().min(self.left);
+            let count = self.socket.read(&mut into[..wanted])?;
+            self.left -= count;
+            return Ok(count);
+        }
+        let header = &mut into[..5];
+        self.socket.read_exact(header)?;
+        self.left = usize::from(u16::from_be_bytes([header[3], header[4]]));
+        Ok(header.len())
+    }
+}
+
+impl Write for Records<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
+    }
 }
 
 /// As [`accept`], with the tickets left in the connection.
 fn accept_lazily(listener: &TcpListener, config: &Arc<ServerConfig>) -> Transport {
     let (mut socket, _) = listener.accept().unwrap();
     let mut connection = ServerConnection::new(config.clone()).unwrap();
+    let mut records = Records {
+        socket: &mut socket,
+        left: 0,
+    };
     while connection.is_handshaking() {
         while connection.wants_write() {
-            connection.write_tls(&mut socket).unwrap();
+            connection.write_tls(&mut records).unwrap();
         }
-        connection.read_tls(&mut socket).unwrap();
+        connection.read_tls(&mut records).unwrap();
         connection.process_new_packets().unwrap();
     }
     assert!(connection.wants_write());

@@ -17,7 +17,7 @@ pub use self::atlas::{Atlas, Builder, Driver, atlas, on_both_drivers};
 pub use self::certs::{Kind, ca, cert, expired_cert, rsa_cert};
 pub use self::client::{Answer, Connection, Ending, Tls};
 pub use self::origin::{Origin, Then, origin};
-pub use self::tools::{command, has, nginx};
+pub use self::tools::{command, has, measures_time, nginx};
 
 /// Asks until there is an answer; fails the test when none comes.
 pub fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
@@ -39,13 +39,14 @@ pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Test programs that run side by side begin at different places.
     let begin = u16::try_from(std::process::id() % 160).expect("it is small") * 128;
-    loop {
-        let port = 11_000 + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % 21_000;
+    for _ in 0..21_000 {
+        let port = 11_000 + begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 21_000;
         // Both families: a listener on `::` would take the port of IPv4 as well.
         if TcpListener::bind(("::", port)).is_ok() {
             return port;
         }
     }
+    panic!("no port is free, or this machine has no IPv6");
 }
 
 /// SHA-256 of what is fed to it.

@@ -1,0 +1,247 @@
+//! Runs this very test program again, inside a guest whose kernel has TLS, where this machine's has none.
+//!
+//! Part of every test program that has something to try on such a kernel. In the guest a test that
+//! goes without kernel TLS says `skipped: this kernel has no TLS`, and that is a failure there.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "tests run beside Atlas, not in it: they may wait, and each program uses what it needs"
+)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// What a test prints that found no kernel TLS.
+const NO_TLS: &str = "skipped: this kernel has no TLS";
+
+/// Some at once, since most of what tests do is wait; a guest has one CPU.
+const THREADS: &str = "--test-threads=4";
+
+/// More that fail are no bad moment.
+const FAILED_MAX: usize = 8;
+
+/// A kernel this program can be run on, and what is to be run.
+pub struct Guest {
+    name: &'static str,
+    kernel: &'static str,
+    has_tls: bool,
+    load: Option<&'static str>,
+    limit: Duration,
+    environment: Vec<(&'static str, &'static str)>,
+    arguments: Vec<&'static str>,
+}
+
+impl Guest {
+    /// Linux 6.12: kernel TLS without key updates.
+    pub fn linux_6_12() -> Self {
+        Self::new("Linux 6.12", "uml-6.12")
+    }
+
+    /// The newest there is: kernel TLS with key updates.
+    pub fn newest_linux() -> Self {
+        Self::new("the newest Linux", "uml-newest")
+    }
+
+    /// A kernel without TLS.
+    pub fn without_tls() -> Self {
+        Self {
+            has_tls: false,
+            load: Some(""),
+            ..Self::new("a Linux without TLS", "uml-6.12")
+        }
+    }
+
+    /// A kernel that takes a socket for TLS, and then no key. Tests that need one that does are in
+    /// modules named `kernel_tls`.
+    pub fn refusing_keys() -> Self {
+        Self {
+            has_tls: false,
+            load: Some("tls"),
+            arguments: vec!["--skip", "kernel_tls::"],
+            ..Self::new("a Linux that refuses keys", "uml-6.12")
+        }
+    }
+
+    fn new(name: &'static str, kernel: &'static str) -> Self {
+        Self {
+            name,
+            kernel,
+            has_tls: true,
+            load: None,
+            limit: Duration::from_secs(300),
+            environment: Vec::new(),
+            arguments: Vec::new(),
+        }
+    }
+
+    /// Only the tests whose name holds one of these; or libtest's other arguments.
+    pub fn arguments(mut self, arguments: impl IntoIterator<Item = &'static str>) -> Self {
+        self.arguments.extend(arguments);
+        self
+    }
+
+    pub fn environment(mut self, name: &'static str, value: &'static str) -> Self {
+        self.environment.push((name, value));
+        self
+    }
+
+    /// The longest it may take.
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Runs the tests there; here, if this kernel has TLS and that is all the guest is for.
+    ///
+    /// Where there can be no guest it says why and goes on; `ATLAS_REQUIRE=ktls` makes that a failure.
+    pub fn run(&self) {
+        if is_guest() {
+            return;
+        }
+        if self.has_tls && kernel_has_tls() {
+            say(&format!("this kernel has TLS: not run again on {}", self.name));
+            return;
+        }
+        if let Err(reason) = self.prepare() {
+            say(&format!("skipped: {} cannot be run: {reason}", self.name));
+            assert!(
+                !required(),
+                "ATLAS_REQUIRE names ktls, and there is no kernel to test it on: {reason}"
+            );
+            return;
+        }
+        self.run_again();
+    }
+
+    fn prepare(&self) -> Result<(), String> {
+        let prepared = Command::new(program()).args(["-K", self.kernel, "-p"]).output();
+        match prepared {
+            Ok(output) if output.status.success() => Ok(()),
+            Ok(output) => Err(String::from_utf8_lossy(&output.stderr)
+                .lines()
+                .filter_map(|line| line.strip_prefix("ktls-vm: "))
+                .filter(|line| !line.starts_with("fetching"))
+                .collect::<Vec<_>>()
+                .join("; ")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// What failed beside others is tried again alone: on the guest's one CPU they get in each other's
+    /// way as they do not elsewhere, and many of them wait for moments.
+    fn run_again(&self) {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut succeeded, mut all) = self.run_tests(&self.arguments, THREADS);
+        let failed = failed(&all);
+        if !succeeded && (1..=FAILED_MAX).contains(&failed.len()) {
+            say(&format!(
+                "{}: again, one at a time: {}",
+                self.name,
+                failed.join(" ")
+            ));
+            let mut arguments: Vec<&str> = failed.iter().map(String::as_str).collect();
+            arguments.push("--exact");
+            let (second, more) = self.run_tests(&arguments, "--test-threads=1");
+            succeeded = second;
+            all.push_str(&more);
+        }
+        assert!(succeeded, "on {}:\n{all}", self.name);
+        assert!(
+            !(self.has_tls && all.contains(NO_TLS)),
+            "on {} tests found no kernel TLS:\n{all}",
+            self.name
+        );
+    }
+
+    fn run_tests(&self, arguments: &[&str], threads: &str) -> (bool, String) {
+        let seconds = self.limit.as_secs().to_string();
+        let mut command = Command::new(program());
+        command.args(["-K", self.kernel, "-t", &seconds]);
+        for (name, value) in &self.environment {
+            command.args(["-e", &format!("{name}={value}")]);
+        }
+        if let Some(modules) = self.load {
+            command.env("KTLS_VM_LOAD", modules);
+        }
+        let me = std::env::current_exe().unwrap();
+        command
+            .arg("--")
+            .arg(me)
+            .args([threads, "--show-output"])
+            .args(arguments);
+        let mut guest = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let lines = self.follow(BufReader::new(guest.stdout.take().unwrap()));
+        (guest.wait().unwrap().success(), lines.join("\n"))
+    }
+
+    /// Tells what the guest says as it comes: each test and its result; and keeps all of it.
+    fn follow(&self, output: impl BufRead) -> Vec<String> {
+        let mut lines = Vec::new();
+        for line in output.split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if ["test ", "running ", "skipped: "]
+                .iter()
+                .any(|word| line.starts_with(word))
+            {
+                say(&format!("{}: {line}", self.name));
+            }
+            lines.push(line);
+        }
+        lines
+    }
+}
+
+/// The tests that libtest says failed.
+fn failed(output: &str) -> Vec<String> {
+    let results = output.lines().filter_map(|line| line.strip_suffix(" ... FAILED"));
+    let names = results.filter_map(|line| line.strip_prefix("test "));
+    names.map(str::to_owned).collect()
+}
+
+/// Whether this is a guest of `tests/vm`.
+pub fn is_guest() -> bool {
+    std::env::var_os("KTLS_VM").is_some()
+}
+
+/// Whether this machine's own kernel has TLS. Root's first use would load the module; here it is
+/// loaded by name.
+fn kernel_has_tls() -> bool {
+    let listed = || {
+        std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_ulp")
+            .is_ok_and(|names| names.split_whitespace().any(|name| name == "tls"))
+    };
+    listed() || {
+        let _ = Command::new("modprobe")
+            .args(["-q", "tls"])
+            .stderr(Stdio::null())
+            .status();
+        listed()
+    }
+}
+
+fn required() -> bool {
+    let names = std::env::var("ATLAS_REQUIRE").unwrap_or_default();
+    names.split(',').any(|name| name.trim() == "ktls")
+}
+
+fn program() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vm/ktls-vm")
+}
+
+/// Past libtest, which keeps what tests print to itself unless they fail.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
