@@ -212,6 +212,17 @@ pub fn renew_rx(socket: &impl AsFd, secrets: ConnectionTrafficSecrets) -> io::Re
     )
 }
 
+/// How many records the kernel has sent under its present key, rustls's before it included if it is
+/// the first.
+///
+/// # Errors
+///
+/// `Unsupported` for a cipher the kernel knows nothing of; else the socket's error.
+pub fn records_sent(socket: &impl AsFd, suite: CipherSuite) -> io::Result<u64> {
+    let cipher = cipher_of(suite).ok_or(io::ErrorKind::Unsupported)?;
+    ktls::sequence(socket.as_fd(), Direction::Send, cipher)
+}
+
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const FATAL: u8 = 2;

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use monoio::net::TcpStream;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::sendfile;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
@@ -280,6 +281,12 @@ impl Socket {
     /// Waits until there is space to send.
     pub async fn writable(&self) -> io::Result<()> {
         poll_fn(|cx| self.poll_writable(cx)).await
+    }
+
+    /// Whether there is space to send now, or an error to be told. Asks the kernel.
+    pub fn is_writable(&self) -> bool {
+        let mut fds = [PollFd::new(self, PollFlags::OUT)];
+        matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1))
     }
 
     /// Whether a read may find something: false after one that emptied the queue.

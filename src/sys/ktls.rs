@@ -249,11 +249,12 @@ pub fn receive_record(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<Rec
         iov_len: into.len(),
     };
     let mut message = message(&mut bytes, &mut control);
-    // SAFETY: `socket` is open for the whole call because it is borrowed; `message` points to one
-    // `iovec` over `into` and to `control`, each writable for as long as is said there and outliving
-    // the call; the kernel writes no further and keeps no pointer.
-    let result = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
-    let count = count(result)?;
+    let count = retried(|| {
+        // SAFETY: `socket` is open for the whole call because it is borrowed; `message` points to one
+        // `iovec` over `into` and to `control`, each writable for as long as is said there and
+        // outliving the call; the kernel writes no further and keeps no pointer.
+        unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) }
+    })?;
     let is_told = message.msg_controllen >= (Control::LENGTH as _)
         && control.header.cmsg_level == SOL_TLS
         && control.header.cmsg_type == TLS_GET_RECORD_TYPE;
@@ -277,11 +278,13 @@ pub fn send_record(socket: BorrowedFd<'_>, kind: u8, from: &[u8]) -> io::Result<
     };
     let message = message(&mut bytes, &mut control);
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: `socket` is open for the whole call because it is borrowed; `message` points to one
-    // `iovec` over `from`, which a send only reads, and to `control`, a whole control message; both
-    // are readable for as long as is said there and outlive the call; the kernel keeps no pointer.
-    let result = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
-    count(result)
+    retried(|| {
+        // SAFETY: `socket` is open for the whole call because it is borrowed; `message` points to one
+        // `iovec` over `from`, which a send only reads, and to `control`, a whole control message;
+        // both are readable for as long as is said there and outlive the call; the kernel keeps no
+        // pointer.
+        unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) }
+    })
 }
 
 /// A control message that holds one byte: the type of a record.
@@ -319,6 +322,16 @@ fn message(bytes: &mut libc::iovec, control: &mut Control) -> libc::msghdr {
     message.msg_control = std::ptr::from_mut(control).cast();
     message.msg_controllen = size_of::<Control>() as _;
     message
+}
+
+/// Makes a system call, again if a signal has interrupted it before it did anything.
+fn retried(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+    loop {
+        match count(call()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 /// What a system call returned.

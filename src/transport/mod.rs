@@ -4,6 +4,7 @@
 //! once; nothing is borrowed while it waits. Every operation may be dropped while it waits without
 //! losing a byte.
 
+mod ktls;
 mod rustls;
 mod sealed;
 
@@ -11,15 +12,19 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::rustls::{ClientConnection, ServerConnection};
 
+pub use self::ktls::Keys;
+use self::ktls::Ktls;
 use self::rustls::Rustls;
 pub use self::sealed::Sealed;
 use crate::buffer::Buffer;
+use crate::offload::Offload;
 use crate::outcome::{Carriage, Carrier, Refusal};
-use crate::runtime::{Socket, before};
+use crate::runtime::{self, Socket, before};
 use crate::time::Deadline;
 
 /// What a closing connection may still send before it is dropped: enough for a request whose
@@ -40,6 +45,7 @@ enum Layer {
     Plain,
     Rustls(Box<Rustls>),
     Sealed(Box<Sealed>),
+    Ktls(Box<Ktls>),
 }
 
 impl Transport {
@@ -74,6 +80,16 @@ impl Transport {
     /// TLS with a client or an endpoint, after the handshake; `refusal`: why it stays in this process.
     pub fn sealed(socket: Socket, sealed: Sealed, refusal: Refusal) -> Self {
         Self::new(socket, Layer::Sealed(Box::new(sealed)), Carrier::Process(refusal))
+    }
+
+    /// TLS whose keys the kernel has. `opened`: what was opened before and not yet read.
+    pub fn ktls(socket: Socket, keys: Keys, opened: Buffer, offload: Arc<Offload>) -> Self {
+        let carriage = Rc::new(Carriage::new(Carrier::Kernel));
+        let layer = Layer::Ktls(Box::new(Ktls::new(keys, opened, offload, carriage.clone())));
+        Self {
+            carriage,
+            ..Self::new(socket, layer, Carrier::Kernel)
+        }
     }
 
     fn new(socket: Socket, layer: Layer, carrier: Carrier) -> Self {
@@ -118,7 +134,7 @@ impl Transport {
         self.socket.turn().await;
         loop {
             match self.try_read(into) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket.readable().await?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable().await?,
                 result => return result,
             }
         }
@@ -135,6 +151,7 @@ impl Transport {
             Layer::Plain => self.socket.try_recv(into),
             Layer::Rustls(tls) => tls.try_read(&self.socket, into),
             Layer::Sealed(tls) => tls.try_read(&self.socket, into),
+            Layer::Ktls(tls) => tls.try_read(&self.socket, into),
         };
         if let Ok(count) = result {
             self.bytes_in.set(self.bytes_in.get() + count as u64);
@@ -145,6 +162,13 @@ impl Transport {
     /// Waits until the peer has sent something or has closed. Bytes already taken from the socket
     /// but not yet read are not seen: call it only after a read that found nothing.
     pub async fn readable(&self) -> io::Result<()> {
+        let pause = match &*self.layer.borrow() {
+            Layer::Ktls(tls) => tls.pause(),
+            _ => None,
+        };
+        if let Some(moment) = pause {
+            runtime::sleep_until(moment).await;
+        }
         self.socket.readable().await
     }
 
@@ -175,6 +199,7 @@ impl Transport {
             Layer::Plain => self.socket.try_send(from),
             Layer::Rustls(tls) => tls.try_write(&self.socket, from),
             Layer::Sealed(tls) => tls.try_write(&self.socket, from),
+            Layer::Ktls(tls) => tls.try_write(&self.socket, from),
         }?;
         self.bytes_out.set(self.bytes_out.get() + count as u64);
         Ok(count)
@@ -204,13 +229,18 @@ impl Transport {
             Layer::Plain => Ok(()),
             Layer::Rustls(tls) => tls.try_flush(&self.socket),
             Layer::Sealed(tls) => tls.try_flush(&self.socket),
+            Layer::Ktls(tls) => tls.try_flush(&self.socket),
         }
     }
 
     /// Whether bytes may go in and out without passing through this process: there is no TLS, or
     /// the kernel makes it, and nothing that was read or written waits here.
     pub fn is_kernel_stream(&self) -> bool {
-        matches!(&*self.layer.borrow(), Layer::Plain)
+        match &*self.layer.borrow() {
+            Layer::Plain => true,
+            Layer::Rustls(_) | Layer::Sealed(_) => false,
+            Layer::Ktls(tls) => tls.is_bare(),
+        }
     }
 
     /// Moves at most `max` bytes into a pipe, which has to be empty, without waiting. `Ok(0)` is an
@@ -224,6 +254,7 @@ impl Transport {
         let count = match &mut *self.layer.borrow_mut() {
             Layer::Plain if !self.socket.maybe_readable() => Err(io::ErrorKind::WouldBlock.into()),
             Layer::Plain => self.socket.try_splice_in(pipe, max),
+            Layer::Ktls(tls) => tls.try_splice_in(&self.socket, pipe, max),
             Layer::Rustls(_) | Layer::Sealed(_) => Err(io::ErrorKind::Unsupported.into()),
         }?;
         self.bytes_in.set(self.bytes_in.get() + count as u64);
@@ -239,6 +270,7 @@ impl Transport {
     pub fn try_splice_out(&self, pipe: BorrowedFd<'_>, max: usize, more: bool) -> io::Result<usize> {
         let count = match &mut *self.layer.borrow_mut() {
             Layer::Plain => self.socket.try_splice_out(pipe, max, more),
+            Layer::Ktls(tls) => tls.try_splice_out(&self.socket, pipe, max, more),
             Layer::Rustls(_) | Layer::Sealed(_) => Err(io::ErrorKind::Unsupported.into()),
         }?;
         self.count_out(count, &self.carriage.spliced);
@@ -254,6 +286,7 @@ impl Transport {
     pub fn try_sendfile(&self, file: BorrowedFd<'_>, offset: u64, max: usize) -> io::Result<usize> {
         let count = match &mut *self.layer.borrow_mut() {
             Layer::Plain => self.socket.try_sendfile(file, offset, max),
+            Layer::Ktls(tls) => tls.try_sendfile(&self.socket, file, offset, max),
             Layer::Rustls(_) | Layer::Sealed(_) => Err(io::ErrorKind::Unsupported.into()),
         }?;
         self.count_out(count, &self.carriage.sendfile);
@@ -282,6 +315,7 @@ impl Transport {
             Layer::Plain => {}
             Layer::Rustls(tls) => tls.close_notify()?,
             Layer::Sealed(tls) => tls.close_notify()?,
+            Layer::Ktls(tls) => tls.close_notify(),
         }
         self.flush(timeout).await?;
         self.socket.shutdown_write()
@@ -334,10 +368,13 @@ impl Transport {
             Layer::Plain => 0,
             Layer::Rustls(tls) => tls.held(),
             Layer::Sealed(tls) => tls.held(),
+            Layer::Ktls(tls) => tls.held(),
         }
     }
 }
 
+#[cfg(test)]
+mod kernel_tls;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

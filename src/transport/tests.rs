@@ -19,10 +19,10 @@ use super::*;
 use crate::runtime::{self, Preference};
 use crate::time::now;
 
-type Client = StreamOwned<ClientConnection, TcpStream>;
+pub(super) type Client = StreamOwned<ClientConnection, TcpStream>;
 
-const SECOND: Duration = Duration::from_secs(1);
-const LONG: Duration = Duration::from_secs(20);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const LONG: Duration = Duration::from_secs(20);
 
 /// Buffers of sockets, so small that every large write has to wait many times; much smaller ones
 /// make loopback, whose packets have 64 KiB, wait for timers.
@@ -488,7 +488,7 @@ fn serve_with(
     }
 }
 
-fn run(preference: Preference, test: impl Future<Output = ()>) {
+pub(super) fn run(preference: Preference, test: impl Future<Output = ()>) {
     runtime::start(preference, |_| async {
         before(Deadline::within(LONG), test).await.expect("in time");
         // io_uring closes what was dropped at its next turn, and this is the last one.
@@ -497,7 +497,7 @@ fn run(preference: Preference, test: impl Future<Output = ()>) {
     .expect("a driver");
 }
 
-fn listen() -> (TcpListener, u16) {
+pub(super) fn listen() -> (TcpListener, u16) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     (listener, port)
@@ -507,7 +507,9 @@ fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     configs_of(::rustls::ALL_VERSIONS)
 }
 
-fn configs_of(versions: &[&'static SupportedProtocolVersion]) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+pub(super) fn configs_of(
+    versions: &[&'static SupportedProtocolVersion],
+) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
     let chain = vec![made.cert.der().clone()];
     let mut roots = RootCertStore::empty();
@@ -518,13 +520,15 @@ fn configs_of(versions: &[&'static SupportedProtocolVersion]) -> (Arc<ServerConf
         .with_single_cert(chain, key)
         .unwrap();
     server.ticketer = ::rustls::crypto::aws_lc_rs::Ticketer::new().unwrap();
-    let client = ClientConfig::builder_with_protocol_versions(versions)
+    server.enable_secret_extraction = true;
+    let mut client = ClientConfig::builder_with_protocol_versions(versions)
         .with_root_certificates(roots)
         .with_no_client_auth();
+    client.enable_secret_extraction = true;
     (Arc::new(server), Arc::new(client))
 }
 
-fn connect(port: u16, config: &Arc<ClientConfig>) -> Client {
+pub(super) fn connect(port: u16, config: &Arc<ClientConfig>) -> Client {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let name = ServerName::try_from("a.test").unwrap();
     let mut connection = ClientConnection::new(config.clone(), name).unwrap();
@@ -646,11 +650,11 @@ fn accept_lazily(listener: &TcpListener, config: &Arc<ServerConfig>) -> Transpor
     )
 }
 
-fn into_socket(socket: TcpStream) -> Socket {
+pub(super) fn into_socket(socket: TcpStream) -> Socket {
     Socket::new(OwnedFd::from(socket)).unwrap()
 }
 
-async fn read_count(transport: &Transport, count: usize) -> Vec<u8> {
+pub(super) async fn read_count(transport: &Transport, count: usize) -> Vec<u8> {
     let mut received = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     while received.len() < count {
@@ -689,7 +693,7 @@ fn duplex(mut client: Client, send: &[u8], expect: usize) -> Vec<u8> {
     received
 }
 
-fn read_to_end(client: &mut Client) -> io::Result<Vec<u8>> {
+pub(super) fn read_to_end(client: &mut Client) -> io::Result<Vec<u8>> {
     let mut received = Vec::new();
     client.read_to_end(&mut received)?;
     Ok(received)
@@ -706,24 +710,24 @@ fn finish_quietly(mut client: Client) {
     let _ = read_to_end(&mut client);
 }
 
-fn set_tiny(socket: &TcpStream) {
+pub(super) fn set_tiny(socket: &TcpStream) {
     let socket = SockRef::from(socket);
     socket.set_recv_buffer_size(TINY_SOCKET).unwrap();
     socket.set_send_buffer_size(TINY_SOCKET).unwrap();
 }
 
 #[expect(clippy::disallowed_methods, reason = "a client in its own thread")]
-fn pause(time: Duration) {
+pub(super) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
 /// Bytes that differ by place and by seed.
-fn pattern(count: usize, seed: u64) -> Vec<u8> {
+pub(super) fn pattern(count: usize, seed: u64) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(seed);
     std::iter::repeat_with(|| random.u8(..)).take(count).collect()
 }
 
-fn hash(bytes: &[u8]) -> u64 {
+pub(super) fn hash(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     bytes.hash(&mut hasher);
     hasher.finish()

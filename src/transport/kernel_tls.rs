@@ -1,0 +1,827 @@
+//! Connections whose records the kernel makes, with a peer that may say anything at any time. Need a
+//! kernel with TLS.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use ::rustls::client::UnbufferedClientConnection;
+use ::rustls::pki_types::ServerName;
+use ::rustls::server::UnbufferedServerConnection;
+use ::rustls::unbuffered::ConnectionState;
+use ::rustls::{ClientConfig, ExtractedSecrets, ServerConfig, SupportedProtocolVersion, version};
+use rustix::event::{PollFd, PollFlags, poll};
+use socket2::SockRef;
+
+use super::tests::{
+    Client, LONG, SECOND, configs_of, connect, hash, into_socket, listen, pattern, pause, read_count,
+    read_to_end, run, set_tiny,
+};
+use super::*;
+use crate::offload;
+use crate::outcome::Cause;
+use crate::pipe::Pipe;
+use crate::runtime::Preference;
+use crate::sys::ktls as kernel;
+
+const TLS_1_2: &[&SupportedProtocolVersion] = &[&version::TLS12];
+const TLS_1_3: &[&SupportedProtocolVersion] = &[&version::TLS13];
+const BOTH: [&[&SupportedProtocolVersion]; 2] = [TLS_1_2, TLS_1_3];
+
+const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
+const DATA: u8 = 23;
+const CLOSE_NOTIFY: [u8; 2] = [1, 0];
+
+/// What this kernel can do; `None` says that the test is skipped.
+fn offload() -> Option<Arc<Offload>> {
+    static PROBED: OnceLock<Arc<Offload>> = OnceLock::new();
+    let offload = PROBED.get_or_init(|| Arc::new(Offload::probe())).clone();
+    if let Some(refusal) = offload.refusal() {
+        #[expect(clippy::print_stderr, reason = "who reads the test's output has to know")]
+        {
+            eprintln!("skipped: this kernel has no TLS ({})", refusal.as_str());
+        }
+        return None;
+    }
+    Some(offload)
+}
+
+/// Does a blocking handshake record by record, so that nothing behind it is taken.
+macro_rules! shake {
+    ($connection:expr, $socket:expr) => {{
+        let (mut connection, socket): (_, &mut TcpStream) = ($connection, $socket);
+        let (mut incoming, mut outgoing) = (Vec::new(), Vec::new());
+        loop {
+            let status = connection.process_tls_records(&mut incoming);
+            let discard = status.discard;
+            let (mut is_done, mut is_short) = (false, false);
+            match status.state.unwrap() {
+                ConnectionState::EncodeTlsData(mut said) => {
+                    let at = outgoing.len();
+                    outgoing.resize(at + 20_000, 0);
+                    let count = said.encode(&mut outgoing[at..]).unwrap();
+                    outgoing.truncate(at + count);
+                }
+                ConnectionState::TransmitTlsData(said) => {
+                    socket.write_all(&outgoing).unwrap();
+                    outgoing.clear();
+                    said.done();
+                }
+                ConnectionState::BlockedHandshake => is_short = true,
+                ConnectionState::WriteTraffic(_) => is_done = true,
+                other => panic!("{other:?}"),
+            }
+            incoming.drain(..discard);
+            if is_short {
+                let at = incoming.len();
+                incoming.resize(at + 5, 0);
+                socket.read_exact(&mut incoming[at..]).unwrap();
+                let size = u16::from_be_bytes([incoming[at + 3], incoming[at + 4]]);
+                incoming.resize(at + 5 + usize::from(size), 0);
+                socket.read_exact(&mut incoming[at + 5..]).unwrap();
+            }
+            if is_done {
+                break connection.dangerous_into_kernel_connection().unwrap();
+            }
+        }
+    }};
+}
+
+fn hand_over(socket: &TcpStream, keys: &Keys, secrets: ExtractedSecrets) {
+    let version = match keys {
+        Keys::Server(connection) => connection.protocol_version(),
+        Keys::Client(connection) => connection.protocol_version(),
+    };
+    offload::attach(socket).unwrap();
+    offload::install(socket, version, secrets).unwrap();
+}
+
+fn accept(listener: &TcpListener, config: &Arc<ServerConfig>, offload: &Arc<Offload>) -> Transport {
+    let (mut socket, _) = listener.accept().unwrap();
+    socket.set_nodelay(true).unwrap();
+    let connection = UnbufferedServerConnection::new(config.clone()).unwrap();
+    let (secrets, rest) = shake!(connection, &mut socket);
+    let keys = Keys::Server(rest);
+    hand_over(&socket, &keys, secrets);
+    Transport::ktls(into_socket(socket), keys, Buffer::none(), offload.clone())
+}
+
+/// A client whose records the kernel makes, too, so that it can send any record it likes.
+struct Peer {
+    socket: TcpStream,
+    keys: Keys,
+}
+
+impl Peer {
+    fn connect(port: u16, config: &Arc<ClientConfig>) -> Self {
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        socket.set_nodelay(true).unwrap();
+        let name = ServerName::try_from("a.test").unwrap();
+        let connection = UnbufferedClientConnection::new(config.clone(), name).unwrap();
+        let (secrets, rest) = shake!(connection, &mut socket);
+        let keys = Keys::Client(rest);
+        hand_over(&socket, &keys, secrets);
+        Self { socket, keys }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).unwrap();
+    }
+
+    /// Whether it was taken: not behind the other side's end.
+    fn send_record(&self, kind: u8, bytes: &[u8]) -> bool {
+        self.wait(PollFlags::OUT);
+        kernel::send_record(self.socket.as_fd(), kind, bytes).is_ok()
+    }
+
+    /// The next record that is none of the tickets.
+    fn record(&self) -> (Option<u8>, Vec<u8>) {
+        loop {
+            self.wait(PollFlags::IN);
+            let mut bytes = vec![0; kernel::RECORD_BYTES_MAX];
+            match kernel::receive_record(self.socket.as_fd(), &mut bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(record) if record.kind == Some(HANDSHAKE) && bytes[0] == 4 => {}
+                record => {
+                    let record = record.unwrap();
+                    bytes.truncate(record.count);
+                    return (record.kind, bytes);
+                }
+            }
+        }
+    }
+
+    fn read(&self, count: usize) -> Vec<u8> {
+        let mut received = Vec::new();
+        while received.len() < count {
+            let (kind, bytes) = self.record();
+            assert_eq!(kind, Some(DATA), "{bytes:?} after {} bytes", received.len());
+            received.extend(bytes);
+        }
+        received
+    }
+
+    /// Renews what this side sends under.
+    fn update_keys(&mut self, is_requested: bool) {
+        if !self.send_record(HANDSHAKE, &[24, 0, 0, 1, u8::from(is_requested)]) {
+            return;
+        }
+        let Keys::Client(connection) = &mut self.keys else {
+            unreachable!("a peer is a client");
+        };
+        let (_, secrets) = connection.update_tx_secret().unwrap();
+        offload::renew_tx(&self.socket, secrets).unwrap();
+    }
+
+    /// Follows a key update that was just received.
+    fn follow_key_update(&mut self) {
+        let Keys::Client(connection) = &mut self.keys else {
+            unreachable!("a peer is a client");
+        };
+        let (_, secrets) = connection.update_rx_secret().unwrap();
+        offload::renew_rx(&self.socket, secrets).unwrap();
+    }
+
+    /// Until the end, so that no reset overtakes what was sent.
+    fn drain(mut self) {
+        let _ = self.socket.shutdown(Shutdown::Write);
+        let mut bytes = vec![0; kernel::RECORD_BYTES_MAX];
+        loop {
+            self.wait(PollFlags::IN);
+            match kernel::receive_record(self.socket.as_fd(), &mut bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(record) if record.kind.is_some() => {}
+                // Under keys that were not followed.
+                Err(error) if error.raw_os_error() == Some(libc::EBADMSG) => {
+                    let _ = self.socket.read_to_end(&mut Vec::new());
+                    pause(Duration::from_millis(100));
+                    return;
+                }
+                _ => return,
+            }
+        }
+    }
+
+    fn wait(&self, flags: PollFlags) {
+        poll(&mut [PollFd::new(&self.socket, flags)], None).unwrap();
+    }
+}
+
+/// Runs both ends of a connection, ours on each driver. The peer begins when the kernel has our keys.
+fn with_peer(
+    versions: &[&'static SupportedProtocolVersion],
+    offload: &Arc<Offload>,
+    peer: impl Fn(Peer) + Clone + Send + 'static,
+    ours: impl AsyncFn(Transport),
+) {
+    let connected = |port, config: &Arc<ClientConfig>| Peer::connect(port, config);
+    with(versions, offload, connected, peer, ours);
+}
+
+/// As [`with_peer`], with rustls in this process at the other end.
+fn with_rustls(
+    versions: &[&'static SupportedProtocolVersion],
+    offload: &Arc<Offload>,
+    client: impl Fn(Client) + Clone + Send + 'static,
+    ours: impl AsyncFn(Transport),
+) {
+    with(versions, offload, connect, client, ours);
+}
+
+fn with<P: 'static>(
+    versions: &[&'static SupportedProtocolVersion],
+    offload: &Arc<Offload>,
+    connect: fn(u16, &Arc<ClientConfig>) -> P,
+    peer: impl Fn(P) + Clone + Send + 'static,
+    ours: impl AsyncFn(Transport),
+) {
+    let (config, client_config) = configs_of(versions);
+    for preference in [Preference::Auto, Preference::Epoll] {
+        let (listener, port) = listen();
+        let (peer, client_config) = (peer.clone(), client_config.clone());
+        let (tell, told) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let connected = connect(port, &client_config);
+            told.recv().unwrap();
+            peer(connected);
+        });
+        run(preference, async {
+            let transport = accept(&listener, &config, offload);
+            tell.send(()).unwrap();
+            ours(transport).await;
+        });
+        thread.join().unwrap();
+    }
+}
+
+fn cause_of<T: std::fmt::Debug>(result: io::Result<T>) -> Cause {
+    Cause::of(&result.unwrap_err())
+}
+
+async fn splice_in(from: &Transport, pipe: &mut Pipe) -> io::Result<usize> {
+    loop {
+        match pipe.fill(|fd, max| from.try_splice_in(fd, max)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => from.readable().await?,
+            result => return result,
+        }
+    }
+}
+
+/// Takes out what is in it.
+fn empty(pipe: &mut Pipe) -> Vec<u8> {
+    let mut bytes = vec![0; pipe.len()];
+    let mut count = 0;
+    while !pipe.is_empty() {
+        count += pipe
+            .empty(|fd, _| rustix::io::read(fd, &mut bytes[count..]))
+            .unwrap();
+    }
+    bytes
+}
+
+#[test]
+fn bytes_cross_whole_and_both_sides_end_in_order() {
+    let Some(offload) = offload() else { return };
+    for versions in BOTH {
+        let client = |mut client: Client| {
+            client.write_all(&pattern(300_000, 1)).unwrap();
+            client.conn.send_close_notify();
+            client.flush().unwrap();
+            let answer = read_to_end(&mut client).unwrap();
+            assert_eq!(hash(&answer), hash(&pattern(1_000_000, 2)));
+        };
+        with_rustls(versions, &offload, client, async |ours: Transport| {
+            assert_eq!(ours.carriage().carrier.get(), Carrier::Kernel);
+            assert!(ours.is_kernel_stream());
+            let request = read_count(&ours, 300_000).await;
+            assert_eq!(hash(&request), hash(&pattern(300_000, 1)));
+            assert_eq!(ours.read(&mut [0; 10]).await.unwrap(), 0);
+            ours.write_all(&pattern(1_000_000, 2), LONG).await.unwrap();
+            assert!(ours.close(Deadline::within(SECOND)).await);
+            assert_eq!(ours.read(&mut [0; 10]).await.unwrap(), 0, "the end stays the end");
+        });
+    }
+}
+
+#[test]
+fn what_was_opened_before_is_read_first_and_not_spliced() {
+    let Some(offload) = offload() else { return };
+    let client = |mut client: Client| {
+        client.write_all(b" and late").unwrap();
+        let _ = read_to_end(&mut client);
+    };
+    with_rustls(TLS_1_3, &offload, client, async |ours: Transport| {
+        if let Layer::Ktls(tls) = &mut *ours.layer.borrow_mut() {
+            tls.put_before(b"early");
+        }
+        assert!(!ours.is_kernel_stream());
+        let mut pipe = Pipe::take().unwrap();
+        let refused = pipe.fill(|fd, max| ours.try_splice_in(fd, max)).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
+        assert_eq!(read_count(&ours, 5).await, b"early");
+        assert!(ours.is_kernel_stream());
+        assert_eq!(splice_in(&ours, &mut pipe).await.unwrap(), 9);
+        assert_eq!(empty(&mut pipe), b" and late");
+        assert_eq!(ours.held(), 0);
+        ours.close(Deadline::within(SECOND)).await;
+    });
+}
+
+#[test]
+fn an_alert_while_splicing_ends_it_in_order_or_by_name() {
+    let Some(offload) = offload() else { return };
+    for versions in BOTH {
+        let peer = |mut peer: Peer| {
+            peer.send(b"before");
+            peer.send_record(ALERT, &[1, 90]);
+            peer.send(b"between");
+            peer.send_record(ALERT, &CLOSE_NOTIFY);
+            peer.send(b"ignored");
+            assert_eq!(peer.record(), (Some(ALERT), CLOSE_NOTIFY.to_vec()));
+        };
+        with_peer(versions, &offload, peer, async |ours: Transport| {
+            let mut pipe = Pipe::take().unwrap();
+            let mut received = Vec::new();
+            while splice_in(&ours, &mut pipe).await.unwrap() > 0 {
+                received.extend(empty(&mut pipe));
+            }
+            assert_eq!(received, b"beforebetween");
+            ours.close(Deadline::within(SECOND)).await;
+        });
+        let peer = |mut peer: Peer| {
+            peer.send(b"before");
+            peer.send_record(ALERT, &[2, 80]);
+            let mut rest = [0; 64];
+            assert_eq!(
+                peer.socket.read(&mut rest).unwrap_or(0),
+                0,
+                "alerts are not answered"
+            );
+        };
+        with_peer(versions, &offload, peer, async |ours: Transport| {
+            let mut pipe = Pipe::take().unwrap();
+            assert_eq!(splice_in(&ours, &mut pipe).await.unwrap(), 6);
+            empty(&mut pipe);
+            assert_eq!(cause_of(splice_in(&ours, &mut pipe).await), Cause::Alert);
+            assert_eq!(cause_of(ours.read(&mut [0; 9]).await), Cause::Alert);
+            assert_eq!(cause_of(ours.try_write(b"x")), Cause::Alert);
+        });
+    }
+}
+
+#[test]
+fn close_notify_comes_before_the_fin_also_behind_a_full_send_buffer() {
+    let Some(offload) = offload() else { return };
+    const SIZE: usize = 3_000_000;
+    for versions in BOTH {
+        let client = |mut client: Client| {
+            set_tiny(&client.sock);
+            pause(Duration::from_millis(100));
+            let answer = read_to_end(&mut client).expect("close_notify");
+            assert_eq!(hash(&answer), hash(&pattern(SIZE, 3)));
+            client.conn.send_close_notify();
+            client.flush().unwrap();
+        };
+        with_rustls(versions, &offload, client, async |ours: Transport| {
+            SockRef::from(ours.socket())
+                .set_send_buffer_size(32 * 1024)
+                .unwrap();
+            // Odd pieces, so that the socket fills up inside a record.
+            for piece in pattern(SIZE, 3).chunks(40_001) {
+                ours.write_all(piece, LONG).await.unwrap();
+            }
+            ours.finish(LONG).await.unwrap();
+            let late = ours.try_write(b"x").unwrap_err();
+            assert_eq!(late.kind(), io::ErrorKind::BrokenPipe);
+            assert_eq!(ours.read(&mut [0; 10]).await.unwrap(), 0);
+        });
+    }
+}
+
+#[test]
+fn a_fin_without_close_notify_is_a_truncation_also_inside_a_record() {
+    let Some(offload) = offload() else { return };
+    for versions in BOTH {
+        for half in [&[][..], &[23, 3], &[23, 3, 3, 1, 0, 7, 7, 7]] {
+            let client = move |mut client: Client| {
+                client.write_all(b"half a").unwrap();
+                client.sock.write_all(half).unwrap();
+                client.sock.shutdown(Shutdown::Write).unwrap();
+                let _ = client.sock.read_to_end(&mut Vec::new());
+            };
+            with_rustls(versions, &offload, client, async |ours: Transport| {
+                let mut pipe = Pipe::take().unwrap();
+                assert_eq!(splice_in(&ours, &mut pipe).await.unwrap(), 6);
+                empty(&mut pipe);
+                assert_eq!(cause_of(splice_in(&ours, &mut pipe).await), Cause::Truncated);
+                assert_eq!(cause_of(ours.read(&mut [0; 10]).await), Cause::Truncated);
+            });
+        }
+    }
+}
+
+#[test]
+fn a_reset_is_one() {
+    let Some(offload) = offload() else { return };
+    let peer = |peer: Peer| {
+        assert_eq!(peer.read(1), b"x");
+        SockRef::from(&peer.socket)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+    };
+    with_peer(TLS_1_3, &offload, peer, async |ours: Transport| {
+        ours.write_all(b"x", LONG).await.unwrap();
+        assert_eq!(cause_of(ours.read(&mut [0; 10]).await), Cause::Reset);
+        assert!(!ours.close(Deadline::within(SECOND)).await);
+    });
+}
+
+#[test]
+fn records_that_are_not_good_end_by_name_and_are_answered_with_an_alert() {
+    let Some(offload) = offload() else { return };
+    let damaged = [&[23, 3, 3, 0, 64][..], &[7; 64]].concat();
+    let too_long = [&[23, 3, 3, 0x48, 0][..], &[7; 0x4800]].concat();
+    let plain = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n".to_vec();
+    let cases = [
+        (damaged, Cause::RecordDamaged, 20),
+        (too_long, Cause::Malformed, 22),
+        (plain, Cause::NotTls, 10),
+    ];
+    for versions in BOTH {
+        for (bytes, cause, alert) in &cases {
+            for is_spliced in [false, true] {
+                let (bytes, alert) = (bytes.clone(), *alert);
+                let client = move |mut client: Client| {
+                    // Together: of a record that is none by its header, the kernel tells whoever
+                    // waits by an error alone, which monoio's epoll driver does not tell a reader.
+                    let mut wire = Vec::new();
+                    client.conn.writer().write_all(b"good").unwrap();
+                    client.conn.write_tls(&mut wire).unwrap();
+                    wire.extend(&bytes);
+                    client.sock.write_all(&wire).unwrap();
+                    let error = read_to_end(&mut client).unwrap_err();
+                    let told = error.get_ref().unwrap().downcast_ref::<::rustls::Error>();
+                    let expected = ::rustls::Error::AlertReceived(alert.into());
+                    assert_eq!(told, Some(&expected));
+                };
+                with_rustls(versions, &offload, client, async |ours: Transport| {
+                    assert_eq!(read_count(&ours, 4).await, b"good");
+                    let mut pipe = Pipe::take().unwrap();
+                    let result = match is_spliced {
+                        true => splice_in(&ours, &mut pipe).await,
+                        false => ours.read(&mut [0; 100]).await,
+                    };
+                    assert_eq!(cause_of(result), *cause, "spliced: {is_spliced}");
+                    assert_eq!(cause_of(ours.read(&mut [0; 100]).await), *cause, "it stays");
+                    assert_eq!(cause_of(ours.try_write(b"x")), *cause);
+                    ours.close(Deadline::within(SECOND)).await;
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn a_key_update_in_mid_upload_is_followed_or_ends_it_by_name() {
+    let Some(offload) = offload() else { return };
+    for is_spliced in [false, true] {
+        let client = |mut client: Client| {
+            client.write_all(&pattern(100_000, 4)).unwrap();
+            client.conn.refresh_traffic_keys().unwrap();
+            let _ = client.write_all(&pattern(100_000, 5));
+            let told = client.flush().and_then(|()| read_to_end(&mut client));
+            match told {
+                Ok(answer) => assert_eq!(answer, b"thanks"),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    assert!(error.to_string().contains("InternalError"), "{error}");
+                }
+                Err(_) => {} // it was told while this side was still writing
+            }
+        };
+        with_rustls(TLS_1_3, &offload, client, async |ours: Transport| {
+            let mut received = Vec::new();
+            let mut pipe = Pipe::take().unwrap();
+            let mut buffer = vec![0; 20_000];
+            let end = loop {
+                let result = match is_spliced {
+                    true => splice_in(&ours, &mut pipe)
+                        .await
+                        .map(|_| received.extend(empty(&mut pipe))),
+                    false => ours
+                        .read(&mut buffer)
+                        .await
+                        .map(|count| received.extend_from_slice(&buffer[..count])),
+                };
+                if result.is_err() || received.len() == 200_000 {
+                    break result;
+                }
+            };
+            assert_eq!(ours.carriage().key_updates_received.get(), 1);
+            assert_eq!(hash(&received[..100_000]), hash(&pattern(100_000, 4)));
+            if offload.can_rekey() {
+                end.unwrap();
+                assert_eq!(hash(&received[100_000..]), hash(&pattern(100_000, 5)));
+                ours.write_all(b"thanks", LONG).await.unwrap();
+            } else {
+                assert_eq!(cause_of(end), Cause::KeyUpdate);
+            }
+            ours.close(Deadline::within(SECOND)).await;
+        });
+    }
+}
+
+#[test]
+fn a_key_update_in_mid_download_is_answered_before_more_data() {
+    let Some(offload) = offload().filter(|offload| offload.can_rekey()) else {
+        return;
+    };
+    let peer = |mut peer: Peer| {
+        set_tiny(&peer.socket);
+        let mut count = peer.read(100_000).len();
+        peer.update_keys(true);
+        peer.send(b"go on");
+        // Data that was on its way, then the answer, then data under the next key.
+        loop {
+            let (kind, bytes) = peer.record();
+            if kind == Some(HANDSHAKE) {
+                assert_eq!(bytes, [24, 0, 0, 1, 0]);
+                break;
+            }
+            count += bytes.len();
+        }
+        peer.follow_key_update();
+        while count < 2_000_000 {
+            count += peer.read(1).len();
+        }
+        peer.send(b"enough");
+    };
+    with_peer(TLS_1_3, &offload, peer, async |ours: Transport| {
+        SockRef::from(ours.socket())
+            .set_send_buffer_size(32 * 1024)
+            .unwrap();
+        let body = vec![7; 2_000_000];
+        let (sent, received) =
+            futures_util::future::join(ours.write_all(&body, LONG), read_count(&ours, 11)).await;
+        sent.unwrap();
+        assert_eq!(received, b"go onenough");
+        let carriage = ours.carriage();
+        assert_eq!(carriage.key_updates_received.get(), 1);
+        assert_eq!(carriage.key_updates_sent.get(), 1);
+    });
+}
+
+#[test]
+fn a_storm_of_key_updates_ends_by_name() {
+    let Some(offload) = offload().filter(|offload| offload.can_rekey()) else {
+        return;
+    };
+    for is_requested in [false, true] {
+        let peer = move |mut peer: Peer| {
+            for _ in 0..40 {
+                peer.update_keys(is_requested);
+            }
+            peer.drain();
+        };
+        with_peer(TLS_1_3, &offload, peer, async |ours: Transport| {
+            assert_eq!(cause_of(ours.read(&mut [0; 10]).await), Cause::KeyUpdateStorm);
+            assert_eq!(ours.carriage().key_updates_received.get(), 33);
+        });
+    }
+}
+
+#[test]
+fn a_storm_of_warnings_ends_by_name() {
+    let Some(offload) = offload() else { return };
+    let peer = |mut peer: Peer| {
+        peer.send(b"a");
+        for _ in 0..40 {
+            peer.send_record(ALERT, &[1, 90]);
+        }
+        peer.drain();
+    };
+    with_peer(TLS_1_3, &offload, peer, async |ours: Transport| {
+        assert_eq!(read_count(&ours, 1).await, b"a");
+        assert_eq!(cause_of(ours.read(&mut [0; 10]).await), Cause::LimitReached);
+    });
+}
+
+#[test]
+fn many_key_updates_with_data_between_are_followed() {
+    let Some(offload) = offload().filter(|offload| offload.can_rekey()) else {
+        return;
+    };
+    const ROUNDS: u32 = 40;
+    const PIECE: usize = 64 * 1024;
+    let peer = |mut peer: Peer| {
+        for round in 0..u64::from(ROUNDS) {
+            peer.update_keys(false);
+            peer.send(&pattern(PIECE, round));
+        }
+        peer.send_record(ALERT, &CLOSE_NOTIFY);
+        peer.drain();
+    };
+    with_peer(TLS_1_3, &offload, peer, async |ours: Transport| {
+        for round in 0..u64::from(ROUNDS) {
+            let received = read_count(&ours, PIECE).await;
+            assert_eq!(hash(&received), hash(&pattern(PIECE, round)));
+        }
+        assert_eq!(ours.read(&mut [0; 10]).await.unwrap(), 0);
+        assert_eq!(ours.carriage().key_updates_received.get(), ROUNDS);
+        ours.close(Deadline::within(SECOND)).await;
+    });
+}
+
+#[test]
+fn a_worn_key_is_renewed_or_ends_the_connection_by_name() {
+    let Some(offload) = offload() else { return };
+    for versions in BOTH {
+        let client = |mut client: Client| {
+            let answer = read_to_end(&mut client);
+            if let Ok(answer) = answer {
+                assert_eq!(answer.len(), 100_000);
+            }
+        };
+        let can_renew = offload.can_rekey() && versions == TLS_1_3;
+        with_rustls(versions, &offload, client, async |ours: Transport| {
+            if let Layer::Ktls(tls) = &mut *ours.layer.borrow_mut() {
+                tls.wear_out_after(50);
+            }
+            let mut sent = Ok(());
+            for _ in 0..100 {
+                sent = ours.write_all(&[7; 1000], LONG).await;
+                if sent.is_err() {
+                    break;
+                }
+            }
+            if can_renew {
+                sent.unwrap();
+                assert!(ours.carriage().key_updates_sent.get() >= 3);
+            } else {
+                assert_eq!(cause_of(sent), Cause::KeyWornOut);
+                assert!(
+                    (40_000..=50_000).contains(&ours.bytes_out()),
+                    "{}",
+                    ours.bytes_out()
+                );
+            }
+            ours.close(Deadline::within(SECOND)).await;
+        });
+    }
+}
+
+#[test]
+fn records_without_data_are_no_end() {
+    let Some(offload) = offload() else { return };
+    for is_spliced in [false, true] {
+        let client = |client: Client| {
+            // By hand, for nobody sends such records.
+            let mut socket = client.sock;
+            let mut sealer = Sealer::new(client.conn.dangerous_extract_secrets().unwrap());
+            let mut bytes = sealer.seal(DATA, b"");
+            bytes.extend(sealer.seal(DATA, b"one"));
+            bytes.extend(sealer.seal(DATA, b""));
+            bytes.extend(sealer.seal(DATA, b""));
+            socket.write_all(&bytes).unwrap();
+            pause(Duration::from_millis(30));
+            bytes = sealer.seal(DATA, b"two");
+            bytes.extend(sealer.seal(DATA, b""));
+            bytes.extend(sealer.seal(ALERT, &CLOSE_NOTIFY));
+            socket.write_all(&bytes).unwrap();
+            let _ = socket.read_to_end(&mut Vec::new());
+        };
+        with_rustls(TLS_1_3, &offload, client, async |ours: Transport| {
+            let mut received = Vec::new();
+            let mut pipe = Pipe::take().unwrap();
+            let mut buffer = [0; 100];
+            loop {
+                let count = match is_spliced {
+                    true => splice_in(&ours, &mut pipe).await.unwrap(),
+                    false => ours.read(&mut buffer).await.unwrap(),
+                };
+                match is_spliced {
+                    _ if count == 0 => break,
+                    true => received.extend(empty(&mut pipe)),
+                    false => received.extend_from_slice(&buffer[..count]),
+                }
+            }
+            assert_eq!(received, b"onetwo", "spliced: {is_spliced}");
+        });
+    }
+}
+
+/// Makes records of TLS 1.3 with AES-256-GCM by hand.
+struct Sealer {
+    key: aws_lc_rs::aead::LessSafeKey,
+    iv: [u8; 12],
+    sequence: u64,
+}
+
+impl Sealer {
+    fn new(secrets: ExtractedSecrets) -> Self {
+        use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
+        let (sequence, ::rustls::ConnectionTrafficSecrets::Aes256Gcm { key, iv }) = secrets.tx else {
+            panic!("another cipher is preferred now");
+        };
+        let key = UnboundKey::new(&AES_256_GCM, key.as_ref()).unwrap();
+        Self {
+            key: LessSafeKey::new(key),
+            iv: iv.as_ref().try_into().unwrap(),
+            sequence,
+        }
+    }
+
+    fn seal(&mut self, kind: u8, plain: &[u8]) -> Vec<u8> {
+        use aws_lc_rs::aead::{Aad, Nonce};
+        let mut nonce = self.iv;
+        for (byte, number) in nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()) {
+            *byte ^= number;
+        }
+        self.sequence += 1;
+        let mut inner = [plain, &[kind]].concat();
+        let size = u16::try_from(inner.len() + 16).unwrap().to_be_bytes();
+        let header = [23, 3, 3, size[0], size[1]];
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        self.key
+            .seal_in_place_append_tag(nonce, Aad::from(header), &mut inner)
+            .unwrap();
+        [&header[..], &inner].concat()
+    }
+}
+
+#[test]
+fn messages_that_must_not_come_end_by_name() {
+    let Some(offload) = offload() else { return };
+    let cases: [(u8, &[u8]); 4] = [
+        (HANDSHAKE, &[1, 0, 0, 0]),
+        (HANDSHAKE, &[4, 0, 0, 1, 0]),
+        (HANDSHAKE, &[24, 0, 0, 1, 7]),
+        (99, b"what is this?"),
+    ];
+    for (kind, bytes) in cases {
+        let peer = move |mut peer: Peer| {
+            peer.send(b"good");
+            peer.send_record(kind, bytes);
+            let (answer, alert) = peer.record();
+            assert_eq!((answer, alert[0]), (Some(ALERT), 2));
+        };
+        with_peer(TLS_1_3, &offload, peer, async |ours: Transport| {
+            assert_eq!(read_count(&ours, 4).await, b"good");
+            assert_eq!(cause_of(ours.read(&mut [0; 10]).await), Cause::Malformed);
+        });
+    }
+}
+
+#[test]
+fn renegotiation_is_declined_and_the_connection_goes_on() {
+    let Some(offload) = offload() else { return };
+    let peer = |mut peer: Peer| {
+        peer.send_record(HANDSHAKE, &[1, 0, 0, 0]);
+        peer.send(b"as before");
+        assert_eq!(peer.record(), (Some(ALERT), vec![1, 100]));
+        assert_eq!(peer.read(4), b"fine");
+    };
+    with_peer(TLS_1_2, &offload, peer, async |ours: Transport| {
+        assert_eq!(read_count(&ours, 9).await, b"as before");
+        ours.write_all(b"fine", LONG).await.unwrap();
+    });
+}
+
+#[test]
+fn tickets_that_reach_the_kernel_resume_the_next_connection() {
+    let Some(offload) = offload() else { return };
+    let (config, client_config) = configs_of(TLS_1_3);
+    for preference in [Preference::Auto, Preference::Epoll] {
+        let (listener, port) = listen();
+        let config = config.clone();
+        let server = std::thread::spawn(move || {
+            let mut resumed = Vec::new();
+            for _ in 0..2 {
+                let (socket, _) = listener.accept().unwrap();
+                let connection = ::rustls::ServerConnection::new(config.clone()).unwrap();
+                let mut server = ::rustls::StreamOwned::new(connection, socket);
+                server.write_all(b"hello").unwrap();
+                resumed.push(server.conn.handshake_kind().unwrap());
+                server.conn.send_close_notify();
+                let _ = server.flush();
+                let _ = server.read_to_end(&mut Vec::new());
+            }
+            resumed
+        });
+        run(preference, async {
+            for _ in 0..2 {
+                let peer = Peer::connect(port, &client_config);
+                let socket = into_socket(peer.socket);
+                let ours = Transport::ktls(socket, peer.keys, Buffer::none(), offload.clone());
+                assert_eq!(read_count(&ours, 5).await, b"hello");
+                assert_eq!(ours.read(&mut [0; 10]).await.unwrap(), 0);
+                assert_eq!(ours.held(), 0);
+                ours.close(Deadline::within(SECOND)).await;
+            }
+        });
+        let kinds = server.join().unwrap();
+        assert_eq!(kinds[1], ::rustls::HandshakeKind::Resumed);
+    }
+}

@@ -1,0 +1,215 @@
+//! How much is too much: records under one key, records that are no data, wake-ups for nothing.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::control::Fault;
+use crate::outcome::Cause;
+use crate::time::Deadline;
+
+/// Records under one key of AES-GCM, whatever rustls may say: RFC 8446 §5.5 allows some 2^24.5 of
+/// full size.
+const RECORDS_MAX: u64 = 1 << 24;
+
+/// Bytes a record has at the least, so that those of a write are not counted as too few: a pipe may
+/// hold the packets of a slow sender.
+const RECORD_BYTES_MIN: u64 = 256;
+
+/// How worn a key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Worn {
+    /// It is good for more.
+    Not,
+    /// Half of what it is good for is over: it should be renewed.
+    Soon,
+    /// It must not be used any longer.
+    Out,
+}
+
+/// Counts records sent under one key. The kernel counts them exactly, and is asked when a guess from
+/// above comes to the limit.
+pub(super) struct Wear {
+    /// `None`: there is no limit.
+    max: Option<u64>,
+    guess: u64,
+}
+
+impl Wear {
+    pub(super) fn new(max: u64) -> Self {
+        let max = (max < u64::MAX).then(|| max.min(RECORDS_MAX));
+        Self {
+            max,
+            // Some went out before the kernel was there.
+            guess: u64::MAX,
+        }
+    }
+
+    pub(super) fn wrote(&mut self, count: usize) {
+        let records = 1 + count as u64 / RECORD_BYTES_MIN;
+        self.guess = self.guess.saturating_add(records);
+    }
+
+    pub(super) fn renewed(&mut self) {
+        self.guess = 0;
+    }
+
+    pub(super) fn look(&mut self, ask: impl FnOnce() -> io::Result<u64>) -> Worn {
+        let Some(max) = self.max else {
+            return Worn::Not;
+        };
+        let soon = max / 2;
+        if self.guess < soon {
+            return Worn::Not;
+        }
+        // If it cannot be asked, what was guessed has to do.
+        let sent = ask().unwrap_or(self.guess);
+        self.guess = sent;
+        match sent {
+            sent if sent >= max => Worn::Out,
+            sent if sent >= soon => Worn::Soon,
+            _ => Worn::Not,
+        }
+    }
+}
+
+/// Counts records that are no data.
+#[derive(Default)]
+pub(super) struct Storm {
+    records: u32,
+    bytes: usize,
+}
+
+impl Storm {
+    /// So many may come before so many bytes were moved.
+    const RECORDS_MAX: u32 = 32;
+    const BYTES: usize = 1024 * 1024;
+
+    /// Bytes of data went in or out.
+    pub(super) fn moved(&mut self, count: usize) {
+        self.bytes += count;
+        if self.bytes >= Self::BYTES {
+            *self = Self::default();
+        }
+    }
+
+    /// A record came that is no data.
+    ///
+    /// # Errors
+    ///
+    /// `cause`, if there were too many.
+    pub(super) fn control(&mut self, cause: Cause) -> Result<(), Fault> {
+        self.records += 1;
+        if self.records > Self::RECORDS_MAX {
+            return Err(Fault::storm(cause));
+        }
+        Ok(())
+    }
+}
+
+/// Keeps a kernel that wakes the reader for half a record from keeping it awake.
+pub(super) struct Pause {
+    is_needed: bool,
+    in_vain: u32,
+    until: Option<Deadline>,
+}
+
+impl Pause {
+    /// The first is so short that the rest of a record which is on its way is not kept waiting.
+    const FIRST: Duration = Duration::from_millis(1);
+    const MAX: Duration = Duration::from_secs(1);
+
+    pub(super) fn new(is_needed: bool) -> Self {
+        Self {
+            is_needed,
+            in_vain: 0,
+            until: None,
+        }
+    }
+
+    /// A read found data.
+    pub(super) fn found(&mut self) {
+        self.in_vain = 0;
+        self.until = None;
+    }
+
+    /// The driver had told of something, and there was nothing.
+    pub(super) fn found_nothing(&mut self, now: Instant) {
+        if self.is_needed {
+            let length = Self::FIRST
+                .saturating_mul(1 << self.in_vain.min(10))
+                .min(Self::MAX);
+            self.in_vain += 1;
+            self.until = Some(Deadline::after(now, length));
+        }
+    }
+
+    /// When the driver may be asked again.
+    pub(super) fn until(&self) -> Option<Deadline> {
+        self.until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::now;
+
+    #[test]
+    fn a_key_is_renewed_at_half_of_its_limit_and_never_used_beyond() {
+        let mut wear = Wear::new(100);
+        assert_eq!(wear.look(|| Ok(3)), Worn::Not, "asked at first");
+        wear.wrote(1);
+        assert_eq!(wear.look(|| panic!("the guess is far away")), Worn::Not);
+        wear.wrote(50 * 256);
+        assert_eq!(wear.look(|| Ok(49)), Worn::Not);
+        wear.wrote(1);
+        assert_eq!(wear.look(|| Ok(50)), Worn::Soon);
+        assert_eq!(wear.look(|| Ok(99)), Worn::Soon);
+        assert_eq!(wear.look(|| Ok(100)), Worn::Out);
+        wear.renewed();
+        assert_eq!(wear.look(|| panic!("it is new")), Worn::Not);
+    }
+
+    #[test]
+    fn a_key_without_a_limit_is_never_worn() {
+        let mut wear = Wear::new(u64::MAX);
+        wear.wrote(usize::MAX);
+        assert_eq!(wear.look(|| panic!("there is nothing to ask")), Worn::Not);
+    }
+
+    #[test]
+    fn records_that_are_no_data_are_allowed_as_long_as_data_moves() {
+        let mut storm = Storm::default();
+        for _ in 0..100 {
+            storm.moved(Storm::BYTES);
+            for _ in 0..Storm::RECORDS_MAX {
+                storm.control(Cause::KeyUpdateStorm).unwrap();
+            }
+        }
+        storm.moved(Storm::BYTES - 1);
+        let fault = storm.control(Cause::KeyUpdateStorm).unwrap_err();
+        assert_eq!(Cause::of(&fault.into_error()), Cause::KeyUpdateStorm);
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_second_and_end_with_data() {
+        let start = now();
+        let mut pause = Pause::new(true);
+        assert_eq!(pause.until(), None);
+        let mut lengths = Vec::new();
+        for _ in 0..20 {
+            pause.found_nothing(start);
+            lengths.push(pause.until().unwrap().left(start).as_millis());
+        }
+        assert_eq!(lengths[..4], [1, 2, 4, 8]);
+        assert_eq!(
+            lengths[9..],
+            [512, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000]
+        );
+        pause.found();
+        assert_eq!(pause.until(), None);
+        let mut never = Pause::new(false);
+        never.found_nothing(start);
+        assert_eq!(never.until(), None);
+    }
+}
