@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 
-use crate::access_log::{self, ConnectionFacts, ConnectionRecord, Log};
+use crate::access_log::{self, ConnectionFacts, ConnectionRecord, Log, Moved};
 use crate::drain::Drain;
 use crate::generation::{Generation, Listener, Mode};
 use crate::http::h1;
 use crate::listener::{Slot, proxy_protocol};
-use crate::metrics::{Counters, Direction};
-use crate::outcome::{Carriage, Carrier, Cause, End, Phase, Side};
+use crate::metrics::{Counters, Direction, Peer};
+use crate::outcome::{Carriage, Carrier, Cause, End, Phase, Side, Tally};
 use crate::proxy::Proxy;
 use crate::runtime::{Address, Socket};
 use crate::time::Deadline;
@@ -73,6 +73,12 @@ pub async fn serve(accepted: Accepted, serving: &Serving) {
     if !matches!(end.phase, Phase::Accept | Phase::Handshake) {
         serving.counters.carried(facts.carriage.carrier.get());
     }
+    serving.counters.carried_since(
+        Peer::Downstream,
+        Tally::default(),
+        facts.carriage.tally(),
+        Some(end),
+    );
     record.finish(end, &facts, &serving.log);
 }
 
@@ -128,6 +134,9 @@ async fn run(
     };
     record.bytes_in = transport.bytes_in();
     record.bytes_out = transport.bytes_out();
+    if listener.mode == Mode::Http {
+        record.moved = sent(&transport);
+    }
     serving
         .counters
         .bytes_moved(Direction::FromDownstream, transport.bytes_in());
@@ -139,6 +148,18 @@ async fn run(
     }
     drop(slot); // held to here: a connection that is closing still is one
     Ok(end)
+}
+
+/// How the client's bytes went to it; where they came from the exchanges tell.
+fn sent(transport: &Transport) -> Moved {
+    let Tally {
+        spliced, sendfile, ..
+    } = transport.carriage().tally();
+    Moved {
+        spliced,
+        sendfile,
+        copied: transport.bytes_out().saturating_sub(spliced + sendfile),
+    }
 }
 
 /// TLS, where the listener speaks it.

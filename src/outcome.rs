@@ -303,6 +303,21 @@ pub struct Carriage {
     pub key_updates_sent: Cell<u32>,
 }
 
+/// What a [`Carriage`] had come to at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// The kernel makes the records, or had just refused to.
+    pub in_kernel: bool,
+    /// As [`Carriage::spliced`].
+    pub spliced: u64,
+    /// As [`Carriage::sendfile`].
+    pub sendfile: u64,
+    /// As [`Carriage::key_updates_received`].
+    pub key_updates_received: u32,
+    /// As [`Carriage::key_updates_sent`].
+    pub key_updates_sent: u32,
+}
+
 impl Carriage {
     /// Nothing was moved yet.
     pub const fn new(carrier: Carrier) -> Self {
@@ -312,6 +327,17 @@ impl Carriage {
             sendfile: Cell::new(0),
             key_updates_received: Cell::new(0),
             key_updates_sent: Cell::new(0),
+        }
+    }
+
+    /// What it has come to.
+    pub fn tally(&self) -> Tally {
+        Tally {
+            in_kernel: self.carrier.get() == Carrier::Kernel,
+            spliced: self.spliced.get(),
+            sendfile: self.sendfile.get(),
+            key_updates_received: self.key_updates_received.get(),
+            key_updates_sent: self.key_updates_sent.get(),
         }
     }
 }

@@ -15,8 +15,8 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("sys", &["buffer"]),
     ("runtime", &["sys", "time"]),
     // Bytes.
-    ("metrics", &["outcome", "time"]),
     ("offload", &["outcome", "runtime", "sys", "time"]),
+    ("metrics", &["offload", "outcome", "time"]),
     (
         "transport",
         &["buffer", "offload", "outcome", "pipe", "runtime", "sys", "time"], // the pipe in tests

@@ -202,6 +202,9 @@ impl<'b> Object<'b> {
         let carrier = facts.carriage.carrier.get();
         self.text("carrier", carrier.as_str().as_bytes());
         self.text_if("refusal", carrier.refusal().map(|refusal| refusal.as_str()));
+        let tally = facts.carriage.tally();
+        self.number_if("key_updates_received", tally.key_updates_received.into());
+        self.number_if("key_updates_sent", tally.key_updates_sent.into());
     }
 
     fn request(&mut self, request: &RequestFacts<'_>) {

@@ -131,14 +131,7 @@ impl Bench {
 }
 
 fn dropped_of(counters: &Arc<Counters>, process: &Process) -> u64 {
-    let facts = Facts {
-        started: wall(),
-        generation: 1,
-        reloads_finished: 0,
-        reloads_failed: 0,
-        drivers: Vec::new(),
-        certificates: Vec::new(),
-    };
+    let facts = Facts::of_nothing();
     let text = crate::metrics::text(std::slice::from_ref(counters), process, &facts, wall());
     let line = text
         .lines()
@@ -431,5 +424,28 @@ fn every_key_of_a_record_is_documented() {
                 "no `{key}` in docs/operation.md"
             );
         }
+    }
+}
+
+#[test]
+fn key_updates_are_told_where_there_were_any() {
+    let bench = bench(Format::Json);
+    let facts = facts();
+    facts.carriage.carrier.set(Carrier::Kernel);
+    facts.carriage.key_updates_received.set(2);
+    let mut record = ConnectionRecord::start(now());
+    record.moved = Moved {
+        spliced: 7,
+        sendfile: 8,
+        copied: 9,
+    };
+    record.finish(GOOD, &facts, &bench.log);
+    let record: Value = serde_json::from_str(&bench.written()).unwrap();
+    assert_eq!(record["carrier"], "kernel");
+    assert_eq!(record["refusal"], Value::Null);
+    assert_eq!(record["key_updates_received"], 2);
+    assert_eq!(record["key_updates_sent"], Value::Null);
+    for (key, count) in [("bytes_spliced", 7), ("bytes_sendfile", 8), ("bytes_copied", 9)] {
+        assert_eq!(record[key], count, "{key}");
     }
 }

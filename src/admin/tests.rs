@@ -2,19 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::UNIX_EPOCH;
 
 use super::*;
 
 fn admin() -> Admin {
-    let facts = metrics::Facts {
-        started: UNIX_EPOCH,
-        generation: 1,
-        reloads_finished: 0,
-        reloads_failed: 0,
-        drivers: Vec::new(),
-        certificates: Vec::new(),
-    };
+    let facts = metrics::Facts::of_nothing();
     Admin::new(vec![Arc::new(Counters::new())], Arc::default(), facts)
 }
 

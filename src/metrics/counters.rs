@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::outcome::{Carrier, Cause, End, Phase, Refusal, Side};
+use crate::outcome::{Carrier, Cause, End, Phase, Refusal, Side, Tally};
 
 /// A number that only one thread changes and any thread reads.
 #[derive(Debug, Default)]
@@ -61,6 +61,52 @@ impl Direction {
     }
 }
 
+/// Who a connection goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A client.
+    Downstream,
+    /// An endpoint.
+    Upstream,
+}
+
+impl Peer {
+    pub(super) const ALL: [Self; 2] = [Self::Downstream, Self::Upstream];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Downstream => Side::Downstream.as_str(),
+            Self::Upstream => Side::Upstream.as_str(),
+        }
+    }
+
+    /// The way to it.
+    pub(super) const fn direction(self) -> Direction {
+        match self {
+            Self::Downstream => Direction::ToDownstream,
+            Self::Upstream => Direction::ToUpstream,
+        }
+    }
+
+    const fn side(self) -> Side {
+        match self {
+            Self::Downstream => Side::Downstream,
+            Self::Upstream => Side::Upstream,
+        }
+    }
+}
+
+/// What became of the connections to one kind of peer.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    pub(super) spliced: Counter,
+    pub(super) sendfile: Counter,
+    pub(super) key_updates_received: Counter,
+    pub(super) key_updates_sent: Counter,
+    pub(super) promotions_done: Counter,
+    pub(super) promotions_failed: Counter,
+}
+
 /// The TLS versions handshakes are told apart by; the last is for those that agreed on none.
 pub(super) const TLS_VERSIONS: [&str; 3] = ["TLSv1.2", "TLSv1.3", "none"];
 
@@ -88,6 +134,7 @@ pub struct Counters {
     exchanges: Ends,
     responses: [Counter; STATUS_CLASSES.len()],
     bytes: [Counter; Direction::ALL.len()],
+    moved: [Carried; Peer::ALL.len()],
     records_dropped: Counter,
 }
 
@@ -110,6 +157,7 @@ impl Counters {
             exchanges: Ends::new(),
             responses: Default::default(),
             bytes: Default::default(),
+            moved: Default::default(),
             records_dropped: Counter::default(),
         }
     }
@@ -173,6 +221,26 @@ impl Counters {
         self.bytes[direction as usize].add(count);
     }
 
+    /// How a connection was carried between two moments, and how it ended if it did at the second:
+    /// what is told of [`Self::bytes_moved`] besides.
+    pub fn carried_since(&self, peer: Peer, before: Tally, now: Tally, end: Option<End>) {
+        let carried = &self.moved[peer as usize];
+        carried.spliced.add(now.spliced - before.spliced);
+        carried.sendfile.add(now.sendfile - before.sendfile);
+        let received = now.key_updates_received - before.key_updates_received;
+        carried.key_updates_received.add(received.into());
+        let sent = now.key_updates_sent - before.key_updates_sent;
+        carried.key_updates_sent.add(sent.into());
+        if now.in_kernel && !before.in_kernel {
+            let is_refused =
+                end.is_some_and(|end| end.cause == Cause::KernelRefusedKeys && end.side == peer.side());
+            match is_refused {
+                true => carried.promotions_failed.add(1),
+                false => carried.promotions_done.add(1),
+            }
+        }
+    }
+
     /// Access log records were thrown away because the writer does not keep up.
     pub fn records_dropped(&self, count: u64) {
         self.records_dropped.add(count);
@@ -215,6 +283,10 @@ impl Counters {
 
     pub(super) fn bytes_by_direction(&self) -> &[Counter] {
         &self.bytes
+    }
+
+    pub(super) fn carried_to(&self, peer: Peer) -> &Carried {
+        &self.moved[peer as usize]
     }
 
     pub(super) fn dropped_records(&self) -> u64 {

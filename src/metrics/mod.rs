@@ -3,7 +3,7 @@
 mod counters;
 mod text;
 
-pub use counters::{Counters, Direction, ListenerCounters, Process, UpstreamCounters};
+pub use counters::{Counters, Direction, ListenerCounters, Peer, Process, UpstreamCounters};
 pub use text::{Certificate, Facts, text};
 
 #[cfg(test)]

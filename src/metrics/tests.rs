@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
-use crate::outcome::{Carrier, Cause, End, Phase, Refusal, Side};
+use crate::offload::Offload;
+use crate::outcome::{Carrier, Cause, End, Phase, Refusal, Side, Tally};
 
 fn facts() -> Facts {
     Facts {
@@ -15,6 +16,7 @@ fn facts() -> Facts {
         reloads_finished: 2,
         reloads_failed: 1,
         drivers: vec![("io_uring", "io_uring (cooperative)".to_owned())],
+        offload: Offload::absent(Refusal::NoUlp).into(),
         certificates: vec![Certificate {
             listener: Arc::from("we\"b\\\n"),
             names: "a.test,*.b.test".to_owned(),
@@ -77,6 +79,23 @@ fn what_the_workers_counted_is_summed_and_told() {
         );
         worker.exchange_ended(End::finished(Side::Downstream), None);
         worker.bytes_moved(Direction::ToDownstream, 100);
+        let tally = |spliced, sendfile, received, sent| Tally {
+            in_kernel: true,
+            spliced,
+            sendfile,
+            key_updates_received: received,
+            key_updates_sent: sent,
+        };
+        let lost = End::new(Side::Downstream, Phase::ResponseBody, Cause::KernelRefusedKeys);
+        worker.carried_since(Peer::Downstream, Tally::default(), tally(30, 20, 2, 1), None);
+        worker.carried_since(
+            Peer::Downstream,
+            tally(30, 20, 2, 1),
+            tally(40, 20, 2, 1),
+            Some(lost),
+        );
+        worker.carried_since(Peer::Downstream, Tally::default(), tally(0, 0, 0, 0), Some(lost));
+        worker.carried_since(Peer::Upstream, Tally::default(), tally(0, 0, 0, 0), Some(lost));
         worker.records_dropped(1);
         let upstream = worker.upstream(&Arc::from("app"));
         upstream.connection_reused();
@@ -129,6 +148,34 @@ fn what_the_workers_counted_is_summed_and_told() {
         (r#"atlas_responses_total{class="5xx"}"#, 2.0),
         (r#"atlas_responses_total{class="none"}"#, 2.0),
         (r#"atlas_bytes_total{direction="to_downstream"}"#, 200.0),
+        (r#"atlas_bytes_sent_total{peer="downstream",way="copied"}"#, 80.0),
+        (r#"atlas_bytes_sent_total{peer="downstream",way="spliced"}"#, 80.0),
+        (
+            r#"atlas_bytes_sent_total{peer="downstream",way="sendfile"}"#,
+            40.0,
+        ),
+        (
+            r#"atlas_tls_key_updates_total{peer="downstream",direction="received"}"#,
+            4.0,
+        ),
+        (
+            r#"atlas_tls_key_updates_total{peer="downstream",direction="sent"}"#,
+            2.0,
+        ),
+        (
+            r#"atlas_kernel_tls_promotions_total{peer="downstream",result="finished"}"#,
+            2.0,
+        ),
+        (
+            r#"atlas_kernel_tls_promotions_total{peer="downstream",result="failed"}"#,
+            2.0,
+        ),
+        (
+            r#"atlas_kernel_tls_promotions_total{peer="upstream",result="finished"}"#,
+            2.0,
+        ),
+        (r#"atlas_kernel_tls_info{usable="no",refusal="no_ulp"}"#, 1.0),
+        ("atlas_kernel_tls_breaker_open", 0.0),
         (r#"atlas_log_lines_dropped_total{log="access"}"#, 7.0),
         (r#"atlas_log_lines_dropped_total{log="error"}"#, 3.0),
         ("atlas_panics_total", 1.0),

@@ -11,9 +11,10 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::counters::{
-    ACCEPT_ERRORS, CONNECT_BOUNDS_US, Counter, Counters, Direction, Process, STATUS_CLASSES, TLS_VERSIONS,
-    UpstreamCounters, carriers, ends,
+    ACCEPT_ERRORS, CONNECT_BOUNDS_US, Counter, Counters, Direction, Peer, Process, STATUS_CLASSES,
+    TLS_VERSIONS, UpstreamCounters, carriers, ends,
 };
+use crate::offload::Offload;
 use crate::outcome::Cause;
 
 /// What the supervisor knows and no worker counts.
@@ -29,8 +30,26 @@ pub struct Facts {
     pub reloads_failed: u64,
     /// The driver of each worker, in their order, as `io_uring`, and the whole sentence about it.
     pub drivers: Vec<(&'static str, String)>,
+    /// What the kernel's TLS can do, for the running generation.
+    pub offload: Arc<Offload>,
     /// The certificates of the running generation.
     pub certificates: Vec<Certificate>,
+}
+
+#[cfg(test)]
+impl Facts {
+    /// Of a process that does nothing, for tests of others.
+    pub fn of_nothing() -> Self {
+        Self {
+            started: UNIX_EPOCH,
+            generation: 1,
+            reloads_finished: 0,
+            reloads_failed: 0,
+            drivers: Vec::new(),
+            offload: Offload::absent(crate::outcome::Refusal::NotPreferred).into(),
+            certificates: Vec::new(),
+        }
+    }
 }
 
 /// A certificate that is served.
@@ -52,9 +71,11 @@ pub fn text(workers: &[Arc<Counters>], process: &Process, facts: &Facts, now: Sy
     connections(&mut families, workers);
     handshakes(&mut families, workers);
     exchanges(&mut families, workers);
+    carriage(&mut families, workers);
     upstreams(&mut families, workers);
     logs(&mut families, workers, process);
     control_plane(&mut families, facts);
+    kernel_tls(&mut families, &facts.offload);
     certificates(&mut families, &facts.certificates, now);
     let mut registry = Registry::default();
     registry.register_collector(Box::new(families));
@@ -168,6 +189,77 @@ fn exchanges(families: &mut Families, workers: &[Arc<Counters>]) {
             );
         }
     }
+}
+
+fn carriage(families: &mut Families, workers: &[Arc<Counters>]) {
+    for (worker, peer) in workers
+        .iter()
+        .flat_map(|worker| Peer::ALL.map(|peer| (worker, peer)))
+    {
+        let carried = worker.carried_to(peer);
+        let (spliced, sendfile) = (carried.spliced.value(), carried.sendfile.value());
+        let all = worker.bytes_by_direction()[peer.direction() as usize].value();
+        for (way, count) in [
+            ("copied", all.saturating_sub(spliced).saturating_sub(sendfile)),
+            ("spliced", spliced),
+            ("sendfile", sendfile),
+        ] {
+            families.counter(
+                "atlas_bytes_sent",
+                "Bytes written, inside TLS, by how they came there: through memory, or inside the kernel",
+                vec![("peer", peer.as_str().to_owned()), ("way", way.to_owned())],
+                count,
+            );
+        }
+        for (direction, count) in [
+            ("received", &carried.key_updates_received),
+            ("sent", &carried.key_updates_sent),
+        ] {
+            families.counter(
+                "atlas_tls_key_updates",
+                "Key updates on connections",
+                vec![
+                    ("peer", peer.as_str().to_owned()),
+                    ("direction", direction.to_owned()),
+                ],
+                count.value(),
+            );
+        }
+        for (result, count) in [
+            ("finished", &carried.promotions_done),
+            ("failed", &carried.promotions_failed),
+        ] {
+            families.counter(
+                "atlas_kernel_tls_promotions",
+                "Connections whose TLS was handed to the kernel, and those that were lost by it",
+                vec![("peer", peer.as_str().to_owned()), ("result", result.to_owned())],
+                count.value(),
+            );
+        }
+    }
+}
+
+fn kernel_tls(families: &mut Families, offload: &Offload) {
+    let refusal = offload.refusal();
+    let labels = vec![
+        ("usable", if refusal.is_none() { "yes" } else { "no" }.to_owned()),
+        (
+            "refusal",
+            refusal.map_or_else(String::new, |refusal| refusal.as_str().to_owned()),
+        ),
+    ];
+    families.gauge(
+        "atlas_kernel_tls_info",
+        "Always 1; whether the kernel makes TLS records here, and why not, is in the labels",
+        labels,
+        1,
+    );
+    families.gauge(
+        "atlas_kernel_tls_breaker_open",
+        "1 while no connection goes to the kernel because it has refused keys of others",
+        Vec::new(),
+        u64::from(offload.allows().is_err()),
+    );
 }
 
 fn by_end(families: &mut Families, name: &'static str, help: &'static str, counters: &[Counter]) {

@@ -23,7 +23,16 @@ pub(super) fn page(facts: &ConnectionFacts, request: &RequestHead, id: &RequestI
     let address = |address: Option<std::net::SocketAddr>| address.map(|address| address.to_string());
     let worker = facts.worker.to_string();
     let carrier = facts.carriage.carrier.get();
-    let refusal = carrier.refusal().map(|refusal| refusal.as_str());
+    let refusal = carrier
+        .refusal()
+        .map(|refusal| format!("{}: {}", refusal.as_str(), refusal.meaning()));
+    let tally = facts.carriage.tally();
+    let uncopied = format!("{} spliced, {} by sendfile", tally.spliced, tally.sendfile);
+    let key_updates = format!(
+        "{} received, {} sent",
+        tally.key_updates_received, tally.key_updates_sent
+    );
+    let is_secure = facts.tls_version.is_some();
     for (name, value) in [
         ("Client", address(facts.client).as_deref()),
         ("Connected to", address(facts.local).as_deref()),
@@ -41,7 +50,9 @@ pub(super) fn page(facts: &ConnectionFacts, request: &RequestHead, id: &RequestI
                 .map(|_| if facts.resumed { "yes" } else { "no" }),
         ),
         ("Who makes the TLS records", Some(carrier.as_str())),
-        ("Why not the kernel", refusal),
+        ("Why not the kernel", refusal.as_deref()),
+        ("Bytes sent inside the kernel so far", Some(&uncopied)),
+        ("Key updates so far", is_secure.then_some(&key_updates)),
         ("Worker", Some(&worker)),
         ("Driver", Some(&facts.driver)),
     ] {

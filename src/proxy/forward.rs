@@ -15,8 +15,8 @@ use super::http::path_below;
 use crate::buffer;
 use crate::http::h1::client::{Outgoing, RequestWriter, ResponseReader};
 use crate::http::{BodyLength, RequestBody, RequestHead, Responder, ResponseHead, Version};
-use crate::metrics::Direction;
-use crate::outcome::{Cause, End, Side};
+use crate::metrics::{Direction, Peer};
+use crate::outcome::{Cause, End, Side, Tally};
 use crate::pipe::Pipe;
 use crate::route::Route;
 use crate::time::Deadline;
@@ -131,13 +131,16 @@ impl<F> Visit<'_, F> {
         let counters = &self.proxy.counters;
         counters.bytes_moved(Direction::FromUpstream, after.0 - before.0);
         counters.bytes_moved(Direction::ToUpstream, after.1 - before.1);
+        counters.carried_since(Peer::Upstream, before.2, after.2, result.err());
         result.map_err(|end| Broken { end, has_begun })
     }
 }
 
-fn moved(lease: &mut Lease<'_>) -> (u64, u64) {
+/// Bytes read and written so far, and how.
+fn moved(lease: &mut Lease<'_>) -> (u64, u64, Tally) {
     let transport = lease.connection().transport();
-    (transport.bytes_in(), transport.bytes_out())
+    let carried = transport.carriage().tally();
+    (transport.bytes_in(), transport.bytes_out(), carried)
 }
 
 /// The target sent to the endpoint, if it is not the client's.

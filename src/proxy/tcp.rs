@@ -7,8 +7,8 @@ use futures_util::future::{Either, select};
 use super::Proxy;
 use crate::access_log::ConnectionRecord;
 use crate::drain::Drain;
-use crate::metrics::Direction;
-use crate::outcome::{Cause, End, Phase, Side};
+use crate::metrics::{Direction, Peer};
+use crate::outcome::{Cause, End, Phase, Side, Tally};
 use crate::relay;
 use crate::transport::Transport;
 
@@ -49,6 +49,9 @@ impl Proxy {
         let (from, to) = (transport.bytes_in(), transport.bytes_out());
         self.counters.bytes_moved(Direction::FromUpstream, from);
         self.counters.bytes_moved(Direction::ToUpstream, to);
+        let carried = transport.carriage().tally();
+        self.counters
+            .carried_since(Peer::Upstream, Tally::default(), carried, Some(end));
         let spliced = |transport: &Transport| transport.carriage().spliced.get();
         record.moved.spliced = spliced(downstream) + spliced(&transport);
         record.moved.copied = (from + to).saturating_sub(record.moved.spliced);

@@ -341,7 +341,9 @@ impl<S: Source> Supervisor<S> {
         self.adopting -= 1;
         if self.adopting == 0 {
             let certificates = certificates(&self.generation);
+            let offload = self.generation.offload.clone();
             self.admin.change_facts(|facts| {
+                facts.offload = offload;
                 facts.reloads_finished += 1;
                 facts.generation = number;
                 facts.certificates = certificates;
@@ -452,6 +454,7 @@ fn facts(generation: &Generation) -> metrics::Facts {
         reloads_finished: 0,
         reloads_failed: 0,
         drivers: Vec::new(),
+        offload: generation.offload.clone(),
         certificates: certificates(generation),
     }
 }

@@ -1,6 +1,6 @@
 //! What `/metrics` says, and health.
 
-use crate::support::{Connection, atlas, origin};
+use crate::support::{Connection, atlas, noise, origin, wait_until};
 
 #[test]
 fn what_happens_is_counted() {
@@ -67,4 +67,41 @@ fn health_is_told_and_nothing_else() {
     ] {
         assert_eq!(atlas.admin(path).unwrap().status, status, "{path}");
     }
+}
+
+#[test]
+fn how_bytes_went_is_counted_and_recorded() {
+    const SIZE: usize = 8 * 1024 * 1024;
+    let body = noise(SIZE);
+    let app = origin().answers("/app", body.clone()).start();
+    let atlas = atlas()
+        .listens_plain()
+        .file("site/file", &body)
+        .text("[[route]]\npath = \"/file\"\nfiles = \"{folder}/site\"\n[[route]]\nupstream = \"app\"")
+        .upstream("app", &[app.address()], "")
+        .start();
+    let mut client = atlas.connect();
+    assert!(client.get("/app").body == body);
+    assert!(client.get("/file").body == body);
+    client.finish();
+    let spliced = atlas.exchange("/app")["bytes_spliced"].as_u64().unwrap_or(0);
+    let from_file = atlas.exchange("/file")["bytes_sendfile"].as_u64().unwrap_or(0);
+    let record = atlas.record("the connection", |record| record["kind"] == "connection");
+    let told = |key: &str| record[key].as_u64().unwrap_or(0);
+    assert_eq!(told("bytes_spliced"), spliced);
+    assert_eq!(told("bytes_sendfile"), from_file);
+    let ways = ["bytes_spliced", "bytes_sendfile", "bytes_copied"].map(told);
+    assert_eq!(ways.iter().sum::<u64>(), told("bytes_out"));
+    // What came with a head is copied with it.
+    assert!(
+        spliced + from_file > SIZE as u64,
+        "{spliced} spliced, {from_file} by sendfile"
+    );
+    for (way, count) in [("spliced", ways[0]), ("sendfile", ways[1]), ("copied", ways[2])] {
+        let labels = ["peer=\"downstream\"", &format!("way=\"{way}\"")];
+        wait_until("the connection is counted", || {
+            (atlas.metric("atlas_bytes_sent_total", &labels) == count as f64).then_some(())
+        });
+    }
+    assert!(atlas.metric("atlas_kernel_tls_info", &[]) == 1.0);
 }
