@@ -273,7 +273,8 @@ fn verbose_tells_who_made_the_records_and_how_the_bytes_went() {
         "< HTTP/1.1 200 OK",
         "< X-Mark: 42",
         "* TLS was made by this process: ",
-        "0 spliced, 0 by sendfile",
+        "copied, 0 spliced",
+        "copied, 0 by sendfile",
         "* key updates: 0 sent, 0 received",
     ] {
         assert!(told.contains(part), "no `{part}` in\n{told}");
@@ -617,5 +618,55 @@ fn a_hundred_mebibytes_come_and_go_unchanged() {
         let up = format!("{base}/up");
         let output = fetch_in_little_memory(&["--cacert", &ca, "-X", "PUT", "-d", &sent, &up]);
         assert_eq!(body(&output), digest.as_bytes());
+    }
+}
+
+/// The number before a word of a line that begins so.
+fn told(output: &Output, line: &str, word: &str) -> usize {
+    let said = said(output);
+    let line = said
+        .lines()
+        .find(|known| known.starts_with(line))
+        .unwrap_or_else(|| panic!("no {line}:\n{said}"));
+    let before = line.split(word).next().unwrap().trim_end();
+    before.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn long_bodies_in_clear_stay_in_the_kernel() {
+    let data = noise(8 * MIB);
+    let place = Place::new();
+    let sent = format!("@{}", place.file("sent", &data));
+    let app = origin()
+        .answers("/data", data.clone())
+        .sends(
+            "/all",
+            [b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), data.clone()].concat(),
+            Then::Close,
+        )
+        .handles_all(|exchange| {
+            let digest = exchange.read_body()?.sha256;
+            exchange.answer(200, &[], digest.as_bytes())
+        })
+        .start();
+    let output = fetch(&["-v", "-X", "PUT", "-d", &sent, &plain(&app, "/up")]);
+    assert_eq!(body(&output), Digest::of(&data).as_bytes());
+    assert_eq!(told(&output, "* sent", "by sendfile"), data.len());
+    for path in ["/data", "/all"] {
+        // To a pipe, to a file, and to one that is only added to.
+        let output = fetch(&["-v", &plain(&app, path)]);
+        assert!(body(&output) == data);
+        let spliced = told(&output, "* received", "spliced");
+        assert!(spliced > data.len() / 2, "{spliced}");
+        let file = place.path("received");
+        let output = fetch(&["-v", "-o", &file, &plain(&app, path)]);
+        assert!(body(&output).is_empty() && std::fs::read(&file).unwrap() == data);
+        assert!(told(&output, "* received", "spliced") > data.len() / 2);
+        let added = place.path("added");
+        let line = format!("\"$1\" fetch \"$2\" >> \"{added}\"");
+        let words = ["-c", &line, "sh", env!("CARGO_BIN_EXE_atlas"), &plain(&app, path)];
+        assert!(command("sh", &words, b"").status.success());
+        assert!(std::fs::read(&added).unwrap() == data);
+        std::fs::remove_file(&added).unwrap();
     }
 }

@@ -12,6 +12,7 @@ use super::{Arguments, Trouble, Url};
 use crate::http::h1::client::ResponseReader;
 use crate::http::{BodyLength, ResponseHead};
 use crate::outcome::{Cause, End};
+use crate::pipe::Pipe;
 
 /// What comes after an answer.
 pub(super) enum Next {
@@ -123,16 +124,24 @@ impl<'a> Answer<'a> {
         let mut progress = Progress::new("received", total, wanted);
         let mut count = 0_u64;
         loop {
-            match reader.read().await {
-                Ok(Some(piece)) => {
-                    count += piece.len() as u64;
-                    progress.add(piece.len());
-                    if !self.output.write(piece)? {
-                        return Ok(Next::Done); // nobody reads on
-                    }
-                }
+            let wants_pipe = self.output.takes_pipes() && is_bulk(reader.ahead(), count);
+            let piece = match next(reader, wants_pipe).await {
+                Ok(Some(piece)) => piece,
                 Ok(None) => return Ok(Next::Done),
                 Err(end) => return Err(self.cut(end, count, total)),
+            };
+            let (length, is_wanted) = match piece {
+                Piece::Copied(bytes) => (bytes.len() as u64, self.output.write(bytes)?),
+                Piece::Spliced(pipe) => {
+                    let length = pipe.len() as u64;
+                    self.voice.received_spliced(length);
+                    (length, self.output.write_piped(pipe)?)
+                }
+            };
+            count += length;
+            progress.add(length);
+            if !is_wanted {
+                return Ok(Next::Done); // nobody reads on
             }
         }
     }
@@ -146,4 +155,31 @@ impl<'a> Answer<'a> {
         }
         trouble
     }
+}
+
+/// So much is worth a pipe.
+const BULK_MIN: u64 = 64 * 1024;
+
+/// Where nobody knows how much is ahead, as much has to have passed.
+fn is_bulk(ahead: u64, passed: u64) -> bool {
+    match ahead {
+        u64::MAX => passed >= BULK_MIN,
+        known => known >= BULK_MIN,
+    }
+}
+
+/// Some of a body.
+enum Piece<'a> {
+    Copied(&'a [u8]),
+    Spliced(Pipe),
+}
+
+async fn next<'r>(reader: &'r mut ResponseReader<'_>, wants_pipe: bool) -> Result<Option<Piece<'r>>, End> {
+    if wants_pipe
+        && let Some(pipe) = reader.read_piped().await?
+        && !pipe.is_empty()
+    {
+        return Ok(Some(Piece::Spliced(pipe)));
+    }
+    Ok(reader.read().await?.map(Piece::Copied))
 }

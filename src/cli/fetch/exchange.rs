@@ -1,5 +1,6 @@
 //! One request and its answer, both at once: a server may answer while it is still told.
 
+use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
 
 use futures_util::future::{Either, select};
@@ -142,6 +143,14 @@ async fn upload(
     writer.start(outgoing).await?;
     if !source.is_none() {
         loop {
+            if writer.takes_pipes()
+                && let Some((file, part)) = source.uncopied()
+            {
+                let count = writer.write_file(file.as_fd(), part).await?;
+                source.sent(count).map_err(Stopped::Here)?;
+                progress.add(count);
+                continue;
+            }
             let piece = source.read().await.map_err(Stopped::Here)?;
             if piece.is_empty() {
                 break;
@@ -150,7 +159,7 @@ async fn upload(
             if outgoing.body == BodyLength::Chunked {
                 writer.flush().await?; // nobody knows when more will come
             }
-            progress.add(piece.len());
+            progress.add(piece.len() as u64);
         }
     }
     Ok(writer.finish(None).await?)

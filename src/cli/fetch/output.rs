@@ -1,11 +1,16 @@
 //! Where the answer goes: standard output or a file, which is opened before anything is asked.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::pipe::{SpliceFlags, splice};
+
 use super::Trouble;
+use crate::pipe::Pipe;
 
 /// Where the answer goes.
 pub(super) struct Output {
@@ -15,6 +20,9 @@ pub(super) struct Output {
     /// The file was not there before; nothing shall be there if nothing comes.
     is_new: bool,
     has_begun: bool,
+    /// What is in a pipe may be moved there. A terminal does not take it, nor does a file that is
+    /// only added to; the first try tells.
+    takes_pipes: bool,
 }
 
 impl Output {
@@ -25,6 +33,7 @@ impl Output {
             path: path.map(Path::to_owned),
             is_new,
             has_begun: false,
+            takes_pipes: true,
         };
         let Some(path) = path else {
             // Not std's own handle, which looks for the ends of lines in all that it is given.
@@ -63,12 +72,68 @@ impl Output {
         Ok(())
     }
 
+    pub(super) fn takes_pipes(&self) -> bool {
+        self.takes_pipes
+    }
+
+    /// Writes all that is in a pipe. Whether more is wanted.
+    pub(super) fn write_piped(&mut self, mut pipe: Pipe) -> Result<bool, Trouble> {
+        while !pipe.is_empty() {
+            let moved = pipe.empty(|fd, len| splice(fd, None, &self.file, None, len, SpliceFlags::MOVE));
+            match moved {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => self.wait_for_space()?,
+                Err(Errno::INVAL) if self.takes_pipes => {
+                    self.takes_pipes = false;
+                    return self.write_read(pipe);
+                }
+                Err(error) => return self.refused(&error.into()),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes what is in a pipe by way of memory.
+    fn write_read(&mut self, mut pipe: Pipe) -> Result<bool, Trouble> {
+        let mut piece = vec![0; pipe.len()];
+        while !pipe.is_empty() {
+            let count = pipe.empty(|fd, _| rustix::io::read(fd, &mut piece));
+            let count = count.map_err(|error| self.trouble(&error.into()))?;
+            if !self.write(&piece[..count])? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Writes all of a piece. Whether more is wanted: not when nobody reads it.
-    pub(super) fn write(&mut self, piece: &[u8]) -> Result<bool, Trouble> {
-        match self.file.write_all(piece) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe && self.path.is_none() => Ok(false),
-            Err(error) => Err(self.trouble(&error)),
+    pub(super) fn write(&mut self, mut piece: &[u8]) -> Result<bool, Trouble> {
+        while !piece.is_empty() {
+            match rustix::io::write(&self.file, piece) {
+                Ok(count) => piece = &piece[count..],
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => self.wait_for_space()?,
+                Err(error) => return self.refused(&error.into()),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whoever reads standard output may take his time: the pipe is full, and one that was handed
+    /// down may be set not to wait.
+    fn wait_for_space(&self) -> Result<(), Trouble> {
+        let mut output = [PollFd::new(&self.file, PollFlags::OUT)];
+        match poll(&mut output, None) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(self.trouble(&error.into())),
+        }
+    }
+
+    /// Nobody reads standard output any more, or it is a failure.
+    fn refused(&self, error: &io::Error) -> Result<bool, Trouble> {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe if self.path.is_none() => Ok(false),
+            _ => Err(self.trouble(error)),
         }
     }
 

@@ -39,8 +39,8 @@ impl Progress {
     }
 
     /// So many more bytes are through.
-    pub(super) fn add(&mut self, count: usize) {
-        self.done += count as u64;
+    pub(super) fn add(&mut self, count: u64) {
+        self.done += count;
         if !self.is_wanted {
             return;
         }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,9 @@ use crate::runtime::blocking;
 
 /// Bytes that are read at once.
 const PIECE: usize = 256 * 1024;
+
+/// Less of a file than this goes with the head, copied.
+const UNCOPIED_MIN: u64 = 64 * 1024;
 
 /// What is sent.
 pub(super) enum Source {
@@ -114,6 +118,26 @@ impl Source {
         Ok(())
     }
 
+    /// What is left of a file, where it is worth sending without reading it.
+    pub(super) fn uncopied(&self) -> Option<(Arc<File>, Range<u64>)> {
+        match self {
+            Self::File { file, at, to, .. } if to - at >= UNCOPIED_MIN => Some((file.clone(), *at..*to)),
+            _ => None,
+        }
+    }
+
+    /// So much of it was sent.
+    pub(super) fn sent(&mut self, count: u64) -> Result<(), Trouble> {
+        match self {
+            Self::File { path, .. } if count == 0 => Err(shorter(path)),
+            Self::File { at, .. } => {
+                *at += count;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The next piece; an empty one at the end. Reads beside this thread, so that an answer which
     /// comes meanwhile is seen.
     pub(super) async fn read(&mut self) -> Result<Vec<u8>, Trouble> {
@@ -131,10 +155,7 @@ impl Source {
                 let (file, offset) = (file.clone(), *at);
                 let piece = piece(path, wanted, move |into| file.read_at(into, offset)).await?;
                 if piece.is_empty() && wanted > 0 {
-                    return Err(Trouble::failed(format!(
-                        "{} has become shorter while it was sent",
-                        path.display()
-                    )));
+                    return Err(shorter(path));
                 }
                 *at += piece.len() as u64;
                 Ok(piece)
@@ -150,6 +171,10 @@ impl Source {
             }
         }
     }
+}
+
+fn shorter(path: &Path) -> Trouble {
+    Trouble::failed(format!("{} has become shorter while it was sent", path.display()))
 }
 
 async fn piece(

@@ -1,5 +1,6 @@
 //! What `-v` tells on standard error: `*` what happens, `>` what is asked, `<` what is answered.
 
+use std::cell::Cell;
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
 
@@ -17,11 +18,16 @@ use crate::transport::Transport;
 /// Tells, if it was asked for.
 pub(super) struct Voice {
     is_wanted: bool,
+    /// Bytes that were received without passing through memory.
+    received_spliced: Cell<u64>,
 }
 
 impl Voice {
     pub(super) fn new(is_wanted: bool) -> Self {
-        Self { is_wanted }
+        Self {
+            is_wanted,
+            received_spliced: Cell::new(0),
+        }
     }
 
     fn say(&self, mark: char, text: impl fmt::Display) {
@@ -86,6 +92,11 @@ impl Voice {
         }
     }
 
+    /// So many bytes of the answer did not pass through memory.
+    pub(super) fn received_spliced(&self, count: u64) {
+        self.received_spliced.set(self.received_spliced.get() + count);
+    }
+
     /// Who made the TLS records, and how the bytes went.
     pub(super) fn moved(&self, transport: &Transport) {
         let carriage = transport.carriage();
@@ -101,14 +112,22 @@ impl Voice {
                 ),
             ),
         }
-        let (spliced, sendfile) = (carriage.spliced.get(), carriage.sendfile.get());
         let sent = transport.bytes_out();
-        let copied = sent.saturating_sub(spliced).saturating_sub(sendfile);
+        let sendfile = carriage.sendfile.get();
         self.say(
             '*',
             format_args!(
-                "sent {sent} bytes: {copied} copied, {spliced} spliced, {sendfile} by sendfile; received {} bytes",
-                transport.bytes_in()
+                "sent {sent} bytes: {} copied, {sendfile} by sendfile",
+                sent.saturating_sub(sendfile)
+            ),
+        );
+        let received = transport.bytes_in();
+        let spliced = self.received_spliced.take();
+        self.say(
+            '*',
+            format_args!(
+                "received {received} bytes: {} copied, {spliced} spliced",
+                received.saturating_sub(spliced)
             ),
         );
         if carriage.carrier.get() != Carrier::None {

@@ -1,6 +1,8 @@
 //! One upstream HTTP/1 connection: writes requests, reads responses.
 
 use std::cell::Cell;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -163,6 +165,12 @@ impl RequestWriter<'_> {
     /// As [`Self::write`], what is in a pipe, where it [`Self::takes_pipes`].
     pub async fn write_piped(&mut self, pipe: Pipe) -> Result<(), End> {
         self.sender.write_piped(pipe).await
+    }
+
+    /// Writes some of a part of a file, where it [`Self::takes_pipes`]: at least a byte, unless the
+    /// file ends there; how much. Waits for the disk where bytes are not in memory.
+    pub async fn write_file(&mut self, file: BorrowedFd<'_>, part: Range<u64>) -> Result<u64, End> {
+        self.sender.write_file(file, part).await
     }
 
     /// Sends what has been written so far.
