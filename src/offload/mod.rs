@@ -69,6 +69,17 @@ impl Offload {
         Self::new(Ok(Findings::assumed()))
     }
 
+    /// As [`Self::assumed`], without one version.
+    #[cfg(test)]
+    pub(crate) fn assumed_without(version: ProtocolVersion) -> Self {
+        let mut findings = Findings::assumed();
+        if let Some(version) = version_of(version) {
+            let refused = || [Err("as the test wants".to_owned()), Ok(())];
+            findings.carried[version as usize] = std::array::from_fn(|_| refused());
+        }
+        Self::new(Ok(findings))
+    }
+
     fn new(findings: Result<Findings, (Refusal, String)>) -> Self {
         Self {
             findings,

@@ -17,7 +17,7 @@ use crate::offload::Offload;
 use crate::outcome::{Cause, End, Phase, Refusal, Side};
 use crate::runtime::{Socket, before};
 use crate::time::Deadline;
-use crate::transport::{Sealed, Transport};
+use crate::transport::{Promotion, Sealed, Transport};
 
 /// Does a server's handshake with a client, its ClientHello included. `offload`: what the kernel can
 /// do, so that a connection which may go there later begins in the right way.
@@ -61,7 +61,7 @@ pub async fn accept_hello(
         None => {
             // The same bytes once more, for one who hides none; only they were parsed twice.
             drop((accepted, unread));
-            accept_sealed(socket, offered.records(), settings, deadline).await
+            accept_sealed(socket, offered.records(), settings, offload, deadline).await
         }
     };
     match done {
@@ -101,14 +101,21 @@ async fn accept_sealed(
     socket: Socket,
     records: &[u8],
     settings: &Settings,
+    offload: &Arc<Offload>,
     deadline: Deadline,
 ) -> Result<Secured, Stop> {
     let mut sealed = Sealed::server(settings.server.clone(), records).map_err(Stop::ours)?;
     drive_sealed(&mut sealed, &socket, deadline).await?;
-    Ok(Secured {
-        facts: facts(sealed.agreed()),
-        transport: Transport::sealed(socket, sealed, Refusal::BelowThreshold),
-    })
+    secured(socket, sealed, offload, settings.ktls_threshold)
+}
+
+/// A connection on our own stream; where everything is to be in the kernel, it moves there now.
+fn secured(socket: Socket, sealed: Sealed, offload: &Arc<Offload>, threshold: u64) -> Result<Secured, Stop> {
+    let facts = facts(sealed.agreed());
+    let offload = offload.clone();
+    let transport = Transport::sealed(socket, sealed, Promotion { offload, threshold });
+    transport.promote(0)?;
+    Ok(Secured { transport, facts })
 }
 
 /// Does a client's handshake with an endpoint. `host` is the endpoint's name or address; it is
@@ -132,7 +139,7 @@ pub async fn connect(
         };
         match offload.refusal() {
             Some(refusal) => connect_rustls(socket, settings, name, refusal, deadline).await,
-            None => connect_sealed(socket, settings, name, deadline).await,
+            None => connect_sealed(socket, settings, name, offload, deadline).await,
         }
     };
     done.await.map_err(|stop: Stop| stop.into_failed(Peer::Endpoint))
@@ -158,14 +165,12 @@ async fn connect_sealed(
     socket: Socket,
     settings: &ClientSettings,
     name: ServerName<'static>,
+    offload: &Arc<Offload>,
     deadline: Deadline,
 ) -> Result<Secured, Stop> {
     let mut sealed = Sealed::client(settings.client.clone(), name).map_err(Stop::ours)?;
     drive_sealed(&mut sealed, &socket, deadline).await?;
-    Ok(Secured {
-        facts: facts(sealed.agreed()),
-        transport: Transport::sealed(socket, sealed, Refusal::BelowThreshold),
-    })
+    secured(socket, sealed, offload, settings.ktls_threshold)
 }
 
 /// As [`drive`], on our own stream.
@@ -409,7 +414,10 @@ impl Stop {
             Self::Refused { error, alert } => (cause_of(&error), alert, Some(error)),
             Self::Cause(cause) => (cause, None, None),
         };
-        let side = if cause == Cause::System { Side::Atlas } else { side };
+        let side = match cause {
+            Cause::System | Cause::KernelRefusedKeys => Side::Atlas,
+            _ => side,
+        };
         Failed {
             alert,
             reason,
@@ -445,6 +453,7 @@ fn alert_for(error: &Error) -> Option<AlertDescription> {
 fn cause_of_io(error: &io::Error) -> Cause {
     use io::ErrorKind;
     match error.kind() {
+        _ if Cause::of(error) == Cause::KernelRefusedKeys => Cause::KernelRefusedKeys,
         ErrorKind::UnexpectedEof => Cause::Closed,
         ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => Cause::Reset,
         ErrorKind::TimedOut => Cause::TimedOut,

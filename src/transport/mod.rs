@@ -5,6 +5,7 @@
 //! losing a byte.
 
 mod ktls;
+mod promote;
 mod rustls;
 mod sealed;
 
@@ -19,11 +20,12 @@ use ::rustls::{ClientConnection, ServerConnection};
 
 pub use self::ktls::Keys;
 use self::ktls::Ktls;
+pub use self::promote::Promotion;
 use self::rustls::Rustls;
 pub use self::sealed::Sealed;
 use crate::buffer::Buffer;
 use crate::offload::Offload;
-use crate::outcome::{Carriage, Carrier, Refusal};
+use crate::outcome::{Carriage, Carrier, Cause, Refusal};
 use crate::runtime::{self, Socket, before};
 use crate::time::Deadline;
 
@@ -44,8 +46,10 @@ pub struct Transport {
 enum Layer {
     Plain,
     Rustls(Box<Rustls>),
-    Sealed(Box<Sealed>),
+    Sealed(Box<Sealed>, Option<Promotion>),
     Ktls(Box<Ktls>),
+    /// It was lost on its way into the kernel.
+    Lost(Cause),
 }
 
 impl Transport {
@@ -75,11 +79,6 @@ impl Transport {
     ) -> Self {
         let layer = Layer::Rustls(Box::new(Rustls::client(connection, unread)));
         Self::new(socket, layer, Carrier::Process(refusal))
-    }
-
-    /// TLS with a client or an endpoint, after the handshake; `refusal`: why it stays in this process.
-    pub fn sealed(socket: Socket, sealed: Sealed, refusal: Refusal) -> Self {
-        Self::new(socket, Layer::Sealed(Box::new(sealed)), Carrier::Process(refusal))
     }
 
     /// TLS whose keys the kernel has. `opened`: what was opened before and not yet read.
@@ -150,8 +149,9 @@ impl Transport {
             Layer::Plain if !self.socket.maybe_readable() => Err(io::ErrorKind::WouldBlock.into()),
             Layer::Plain => self.socket.try_recv(into),
             Layer::Rustls(tls) => tls.try_read(&self.socket, into),
-            Layer::Sealed(tls) => tls.try_read(&self.socket, into),
+            Layer::Sealed(tls, _) => tls.try_read(&self.socket, into),
             Layer::Ktls(tls) => tls.try_read(&self.socket, into),
+            Layer::Lost(cause) => Err(lost(*cause)),
         };
         if let Ok(count) = result {
             self.bytes_in.set(self.bytes_in.get() + count as u64);
@@ -198,8 +198,9 @@ impl Transport {
         let count = match &mut *self.layer.borrow_mut() {
             Layer::Plain => self.socket.try_send(from),
             Layer::Rustls(tls) => tls.try_write(&self.socket, from),
-            Layer::Sealed(tls) => tls.try_write(&self.socket, from),
+            Layer::Sealed(tls, _) => tls.try_write(&self.socket, from),
             Layer::Ktls(tls) => tls.try_write(&self.socket, from),
+            Layer::Lost(cause) => Err(lost(*cause)),
         }?;
         self.bytes_out.set(self.bytes_out.get() + count as u64);
         Ok(count)
@@ -228,8 +229,9 @@ impl Transport {
         match &mut *self.layer.borrow_mut() {
             Layer::Plain => Ok(()),
             Layer::Rustls(tls) => tls.try_flush(&self.socket),
-            Layer::Sealed(tls) => tls.try_flush(&self.socket),
+            Layer::Sealed(tls, _) => tls.try_flush(&self.socket),
             Layer::Ktls(tls) => tls.try_flush(&self.socket),
+            Layer::Lost(cause) => Err(lost(*cause)),
         }
     }
 
@@ -238,7 +240,7 @@ impl Transport {
     pub fn is_kernel_stream(&self) -> bool {
         match &*self.layer.borrow() {
             Layer::Plain => true,
-            Layer::Rustls(_) | Layer::Sealed(_) => false,
+            Layer::Rustls(_) | Layer::Sealed(..) | Layer::Lost(_) => false,
             Layer::Ktls(tls) => tls.is_bare(),
         }
     }
@@ -255,7 +257,8 @@ impl Transport {
             Layer::Plain if !self.socket.maybe_readable() => Err(io::ErrorKind::WouldBlock.into()),
             Layer::Plain => self.socket.try_splice_in(pipe, max),
             Layer::Ktls(tls) => tls.try_splice_in(&self.socket, pipe, max),
-            Layer::Rustls(_) | Layer::Sealed(_) => Err(io::ErrorKind::Unsupported.into()),
+            Layer::Lost(cause) => Err(lost(*cause)),
+            Layer::Rustls(_) | Layer::Sealed(..) => Err(io::ErrorKind::Unsupported.into()),
         }?;
         self.bytes_in.set(self.bytes_in.get() + count as u64);
         Ok(count)
@@ -271,7 +274,8 @@ impl Transport {
         let count = match &mut *self.layer.borrow_mut() {
             Layer::Plain => self.socket.try_splice_out(pipe, max, more),
             Layer::Ktls(tls) => tls.try_splice_out(&self.socket, pipe, max, more),
-            Layer::Rustls(_) | Layer::Sealed(_) => Err(io::ErrorKind::Unsupported.into()),
+            Layer::Lost(cause) => Err(lost(*cause)),
+            Layer::Rustls(_) | Layer::Sealed(..) => Err(io::ErrorKind::Unsupported.into()),
         }?;
         self.count_out(count, &self.carriage.spliced);
         Ok(count)
@@ -287,7 +291,8 @@ impl Transport {
         let count = match &mut *self.layer.borrow_mut() {
             Layer::Plain => self.socket.try_sendfile(file, offset, max),
             Layer::Ktls(tls) => tls.try_sendfile(&self.socket, file, offset, max),
-            Layer::Rustls(_) | Layer::Sealed(_) => Err(io::ErrorKind::Unsupported.into()),
+            Layer::Lost(cause) => Err(lost(*cause)),
+            Layer::Rustls(_) | Layer::Sealed(..) => Err(io::ErrorKind::Unsupported.into()),
         }?;
         self.count_out(count, &self.carriage.sendfile);
         Ok(count)
@@ -314,8 +319,9 @@ impl Transport {
         match &mut *self.layer.borrow_mut() {
             Layer::Plain => {}
             Layer::Rustls(tls) => tls.close_notify()?,
-            Layer::Sealed(tls) => tls.close_notify()?,
+            Layer::Sealed(tls, _) => tls.close_notify()?,
             Layer::Ktls(tls) => tls.close_notify(),
+            Layer::Lost(cause) => return Err(lost(*cause)),
         }
         self.flush(timeout).await?;
         self.socket.shutdown_write()
@@ -367,10 +373,15 @@ impl Transport {
         match &mut *self.layer.borrow_mut() {
             Layer::Plain => 0,
             Layer::Rustls(tls) => tls.held(),
-            Layer::Sealed(tls) => tls.held(),
+            Layer::Sealed(tls, _) => tls.held(),
             Layer::Ktls(tls) => tls.held(),
+            Layer::Lost(_) => 0,
         }
     }
+}
+
+fn lost(cause: Cause) -> io::Error {
+    cause.into_error(io::ErrorKind::ConnectionAborted)
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{ClientConfig, CommonState, Error, InvalidMessage, ServerConfig};
+use rustls::{ClientConfig, CommonState, Error, ExtractedSecrets, InvalidMessage, ServerConfig};
 
+use super::ktls::Keys;
 use crate::buffer::{Buffer, LARGE, RECORDS, SMALL};
 use crate::outcome::Cause;
 use crate::runtime::Socket;
@@ -48,6 +49,20 @@ pub struct Sealed {
     closed: bool,
     /// What rustls does not go on after.
     failed: Option<Error>,
+    /// Our close_notify was made.
+    said_goodbye: bool,
+    /// Somebody wants to go on from the end of a record: the one that has begun is read to its end
+    /// and no further.
+    stop_at_end: bool,
+}
+
+/// What keeps a connection from being handed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    /// It will pass: a record that has only half come, a socket that is full.
+    Passing,
+    /// The peer has ended it, or we have.
+    Ended,
 }
 
 impl Sealed {
@@ -85,6 +100,8 @@ impl Sealed {
             ended: false,
             closed: false,
             failed: None,
+            said_goodbye: false,
+            stop_at_end: false,
         }
     }
 
@@ -126,15 +143,23 @@ impl Sealed {
     /// `WouldBlock` when nothing is there; `UnexpectedEof` when nothing will come; `InvalidData` when
     /// a handshake message is too long; else the socket's error.
     pub fn fetch(&mut self, socket: &Socket) -> io::Result<()> {
-        if self.ended {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if !socket.maybe_readable() {
+        if !self.ended && !socket.maybe_readable() {
             self.incoming.rest();
             return Err(io::ErrorKind::WouldBlock.into());
         }
+        self.receive(socket)
+    }
+
+    /// As [`Self::fetch`], whether or not the driver has told of anything.
+    fn receive(&mut self, socket: &Socket) -> io::Result<()> {
+        if self.ended {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         self.make_room()?;
-        match socket.try_recv(self.incoming.space()) {
+        let missing = self.missing();
+        let space = self.incoming.space();
+        let limit = missing.unwrap_or(space.len());
+        match socket.try_recv(&mut space[..limit]) {
             Ok(0) => {
                 self.ended = true;
                 self.incoming.rest();
@@ -142,7 +167,7 @@ impl Sealed {
             }
             Ok(count) => {
                 self.incoming.fill(count);
-                self.bulk = self.incoming.space().is_empty();
+                self.bulk = missing.is_none() && self.incoming.space().is_empty();
                 self.glance().map_err(refused)
             }
             Err(error) => {
@@ -169,6 +194,14 @@ impl Sealed {
             ));
         }
         Ok(())
+    }
+
+    /// How much is missing of a record that has begun, or of its header, if it shall be read to its
+    /// end and no further.
+    fn missing(&self) -> Option<usize> {
+        let begun = self.incoming.len() - self.seen;
+        let is_wanted = self.stop_at_end && begun > 0;
+        is_wanted.then(|| self.record_size().unwrap_or(HEADER) - begun)
     }
 
     /// Shows rustls the header of a record that has only begun, lest what is no record be waited for.
@@ -370,10 +403,64 @@ impl Sealed {
     }
 
     pub(super) fn close_notify(&mut self) -> io::Result<()> {
+        self.said_goodbye = true;
         if self.failed.is_none() {
             self.ask(Wish::CloseNotify).map_err(refused)?;
         }
         self.say().map_err(refused)
+    }
+
+    /// Gets ready to be handed on, as far as that goes without waiting: what came is opened, what was
+    /// written is sent. If half a record stands in the way, reading stops at its end from now on, so
+    /// that the next time may do better.
+    pub(super) fn settle(&mut self, socket: &Socket) -> Result<(), Obstacle> {
+        self.settle_incoming(socket)?;
+        self.ask(Wish::Answer).map_err(|_| Obstacle::Ended)?;
+        match self.try_flush(socket) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Obstacle::Passing),
+            Err(_) => Err(Obstacle::Ended), // the next write tells why
+        }
+    }
+
+    fn settle_incoming(&mut self, socket: &Socket) -> Result<(), Obstacle> {
+        loop {
+            while self.has_record() && self.plain.len() < LARGE {
+                let _ = self.open(&mut []); // an error stays and is told to the reader
+            }
+            if self.failed.is_some() || self.closed || self.ended || self.said_goodbye {
+                return Err(Obstacle::Ended);
+            }
+            if self.incoming.is_empty() {
+                self.incoming.rest();
+                self.stop_at_end = false;
+                return Ok(());
+            }
+            self.stop_at_end = true;
+            if self.has_record() || self.seen == self.incoming.len() {
+                return Err(Obstacle::Passing); // a handshake message goes on, or nobody reads
+            }
+            match self.receive(socket) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Obstacle::Passing),
+                Err(_) => return Err(Obstacle::Ended), // the next read tells why
+            }
+        }
+    }
+
+    /// Hands the keys out, and what was opened and not yet read. Only after [`Self::settle`].
+    pub(super) fn hand_on(self) -> Result<(ExtractedSecrets, Keys, Buffer), Error> {
+        let (secrets, keys) = match self.connection {
+            Connection::Server(connection) => {
+                let (secrets, rest) = connection.dangerous_into_kernel_connection()?;
+                (secrets, Keys::Server(rest))
+            }
+            Connection::Client(connection) => {
+                let (secrets, rest) = connection.dangerous_into_kernel_connection()?;
+                (secrets, Keys::Client(rest))
+            }
+        };
+        Ok((secrets, keys, self.plain))
     }
 
     /// Bytes of the buffers it holds, for tests.
@@ -434,6 +521,9 @@ enum Wish<'a> {
     Nothing,
     /// To make records of this.
     Write(&'a [u8]),
+    /// To answer a key update: rustls puts that off until it has something to write, where nothing
+    /// shows it, and the answer would be lost when the connection is handed on.
+    Answer,
     /// To say goodbye.
     CloseNotify,
 }
@@ -506,6 +596,9 @@ impl Desk<'_> {
                 }
                 self.outgoing.fill(written.map_err(|_| Error::EncryptError)?);
             }
+            // Without space for it a byte is not written, but the answer before it becomes one of the
+            // things rustls has to say.
+            Wish::Answer => _ = traffic.encrypt(&[0], &mut []),
             // Without space for it the alert stays with the rest of what rustls has to say.
             Wish::CloseNotify => _ = traffic.queue_close_notify(&mut []),
         }

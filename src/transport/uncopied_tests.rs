@@ -104,10 +104,10 @@ fn what_stands_in_a_sockets_way_is_an_error_as_when_it_is_copied() {
         drop((sender, receiver));
         to.readable().await.unwrap();
         let refused = splice_out(&to, &mut pipe).await.unwrap_err();
-        assert_eq!(crate::outcome::Cause::of(&refused), crate::outcome::Cause::Reset);
+        assert_eq!(Cause::of(&refused), Cause::Reset);
         drop(pipe);
         let reset = splice_in(&from, &mut Pipe::take().unwrap()).await.unwrap_err();
-        assert_eq!(crate::outcome::Cause::of(&reset), crate::outcome::Cause::Reset);
+        assert_eq!(Cause::of(&reset), Cause::Reset);
     });
 }
 

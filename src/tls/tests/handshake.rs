@@ -23,31 +23,34 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// On whose stream both ends stand.
 #[derive(Clone, Copy, PartialEq)]
-enum Layer {
+pub(super) enum Layer {
     /// monoio-rustls, since the kernel has no TLS.
     Rustls,
     /// Our own, since the kernel might take the connection on.
     Sealed,
+    /// Our own, and then in the kernel if that is what is asked for.
+    Kernel,
 }
 
 impl Layer {
-    fn offload(self) -> Offload {
+    pub(super) fn offload(self) -> Offload {
         match self {
             Self::Rustls => Offload::absent(Refusal::NoUlp),
             Self::Sealed => Offload::assumed(),
+            Self::Kernel => Offload::probe(),
         }
     }
 
     fn refusal(self) -> Refusal {
         match self {
             Self::Rustls => Refusal::NoUlp,
-            Self::Sealed => Refusal::BelowThreshold,
+            Self::Sealed | Self::Kernel => Refusal::BelowThreshold,
         }
     }
 }
 
 const LAYERS: [Layer; 2] = [Layer::Rustls, Layer::Sealed];
-const BOTH: [Preference; 2] = [Preference::Auto, Preference::Epoll];
+pub(super) const BOTH: [Preference; 2] = [Preference::Auto, Preference::Epoll];
 
 #[test]
 fn both_ends_agree_and_the_second_time_they_resume() {
@@ -366,14 +369,14 @@ fn an_endpoint_that_speaks_no_tls_or_nothing_is_given_up() {
 }
 
 /// A server's settings, the authority behind them, and a place to meet.
-struct Bench {
+pub(super) struct Bench {
     authority: Authority,
     settings: Settings,
     offload: Arc<Offload>,
 }
 
 impl Bench {
-    fn new(layer: Layer) -> Self {
+    pub(super) fn new(layer: Layer) -> Self {
         let authority = Authority::new();
         let certificates = vec![authority.certificate(&["a.test"])];
         let settings = Settings::build(Build {
@@ -388,7 +391,7 @@ impl Bench {
         }
     }
 
-    fn rebuild(&mut self, change: impl FnOnce(&mut Build<'_>)) {
+    pub(super) fn rebuild(&mut self, change: impl FnOnce(&mut Build<'_>)) {
         let mut build = Build {
             certificates: self.settings.certificates().to_vec(),
             ..build()
@@ -397,7 +400,7 @@ impl Bench {
         self.settings = Settings::build(build).unwrap();
     }
 
-    fn client(&self, verify: bool, name: Option<&str>) -> ClientSettings {
+    pub(super) fn client(&self, verify: bool, name: Option<&str>) -> ClientSettings {
         let folder = tempfile::tempdir().unwrap();
         let ca = folder.path().join("ca.pem");
         std::fs::write(&ca, self.authority.pem()).unwrap();
@@ -411,7 +414,7 @@ impl Bench {
     }
 
     /// Atlas at both ends: what the listener's side got, and what the upstream's side got.
-    async fn shake(
+    pub(super) async fn shake(
         &self,
         client: &ClientSettings,
         host: &str,
@@ -450,7 +453,7 @@ impl Bench {
 }
 
 /// The client has asked "?"; both ends say more and close.
-async fn talk(server: &Secured, endpoint: &Secured) {
+pub(super) async fn talk(server: &Secured, endpoint: &Secured) {
     let mut byte = [0; 3];
     assert_eq!(server.transport.read(&mut byte).await.unwrap(), 1);
     server.transport.write_all(b"!", SECOND).await.unwrap();
@@ -501,7 +504,7 @@ fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-fn run(preference: Preference, test: impl Future<Output = ()>) {
+pub(super) fn run(preference: Preference, test: impl Future<Output = ()>) {
     runtime::start(preference, |_| async {
         before(Deadline::within(SECOND * 20), test)
             .await

@@ -3,6 +3,7 @@
 mod certificates;
 mod choice;
 mod handshake;
+mod kernel_tls;
 
 use std::path::Path;
 

@@ -15,7 +15,10 @@ use ::rustls::{
 };
 use socket2::SockRef;
 
+mod promotion;
+
 use super::*;
+use crate::offload::Offload;
 use crate::runtime::{self, Preference};
 use crate::time::now;
 
@@ -543,7 +546,7 @@ async fn connect_as(maker: Maker, port: u16, config: &Arc<ClientConfig>) -> Tran
         let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let name = ServerName::try_from("a.test").unwrap();
         let sealed = Sealed::client(config.clone(), name).unwrap();
-        return shake_sealed(into_socket(socket), sealed).await;
+        return shake_sealed(into_socket(socket), sealed, never()).await.0;
     }
     let client = connect(port, config);
     Transport::rustls_client(
@@ -558,7 +561,7 @@ async fn accept(maker: Maker, listener: &TcpListener, config: &Arc<ServerConfig>
     let (mut socket, _) = listener.accept().unwrap();
     if maker == Maker::Sealed {
         let sealed = Sealed::server(config.clone(), &[]).unwrap();
-        return shake_sealed(into_socket(socket), sealed).await;
+        return shake_sealed(into_socket(socket), sealed, never()).await.0;
     }
     let connection = shake_hands(&mut socket, config);
     Transport::rustls_server(
@@ -570,7 +573,11 @@ async fn accept(maker: Maker, listener: &TcpListener, config: &Arc<ServerConfig>
 }
 
 /// As `tls` does it: the last flight of TLS 1.3 is left to go with the first data.
-async fn shake_sealed(socket: Socket, mut sealed: Sealed) -> Transport {
+async fn shake_sealed(
+    socket: Socket,
+    mut sealed: Sealed,
+    promotion: Promotion,
+) -> (Transport, Option<HandshakeKind>) {
     while !sealed.shake().unwrap() {
         sealed.try_flush(&socket).unwrap();
         match sealed.fetch(&socket) {
@@ -581,7 +588,15 @@ async fn shake_sealed(socket: Socket, mut sealed: Sealed) -> Transport {
     if sealed.agreed().protocol_version() == Some(ProtocolVersion::TLSv1_2) {
         sealed.try_flush(&socket).unwrap();
     }
-    Transport::sealed(socket, sealed, Refusal::BelowThreshold)
+    let kind = sealed.agreed().handshake_kind();
+    (Transport::sealed(socket, sealed, promotion), kind)
+}
+
+fn never() -> Promotion {
+    Promotion {
+        offload: Offload::assumed().into(),
+        threshold: u64::MAX,
+    }
 }
 
 /// The handshake and nothing after it, however soon the client goes on.
