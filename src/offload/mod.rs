@@ -43,7 +43,8 @@ pub struct Row {
 pub enum Consequence {
     /// No connection goes to the kernel.
     Refused(Refusal),
-    /// After a wake-up that found nothing, the next wait is a pause.
+    /// Sockets are asked to wake their reader only for more of the record, and where they do not
+    /// heed it, the reader pauses.
     Pauses,
     /// A connection whose peer renews its keys ends there.
     EndsAtKeyUpdate,
@@ -117,7 +118,7 @@ impl Offload {
             .is_ok_and(|findings| findings.rekey.is_ok())
     }
 
-    /// Whether half a record wakes the reader again and again, so that it has to pause.
+    /// Whether half a record wakes the reader again and again unless that is seen to.
     pub fn must_pause(&self) -> bool {
         self.findings
             .as_ref()

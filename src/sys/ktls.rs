@@ -190,6 +190,17 @@ pub fn set_key(socket: BorrowedFd<'_>, direction: Direction, key: &Key) -> io::R
     )
 }
 
+/// Sets how many bytes have to wait in a socket's queue before it wakes its reader
+/// (`SO_RCVLOWAT`). Of records they are bytes as they came; a FIN or an error wakes it anyway.
+///
+/// # Errors
+///
+/// As the kernel has them.
+pub fn set_low_water(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    set(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, &bytes.to_ne_bytes())
+}
+
 fn set(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: &[u8]) -> io::Result<()> {
     let length = libc::socklen_t::try_from(value.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: `socket` is open for the whole call because it is borrowed; `value` is readable for

@@ -107,8 +107,13 @@ impl Storm {
 }
 
 /// Keeps a kernel that wakes the reader for half a record from keeping it awake.
+///
+/// The socket is asked to wake its reader only when there is more than the half that is known. Where
+/// it does so all the same, because its buffer is too small for that, the reader pauses.
 pub(super) struct Pause {
     is_needed: bool,
+    /// Bytes of a record that has only begun.
+    half: u32,
     in_vain: u32,
     until: Option<Deadline>,
 }
@@ -121,26 +126,43 @@ impl Pause {
     pub(super) fn new(is_needed: bool) -> Self {
         Self {
             is_needed,
+            half: 0,
             in_vain: 0,
             until: None,
         }
     }
 
-    /// A read found data.
-    pub(super) fn found(&mut self) {
+    /// A read found data. Says from how many bytes on the socket has to wake its reader now, if
+    /// that has changed.
+    pub(super) fn found(&mut self) -> Option<u32> {
         self.in_vain = 0;
         self.until = None;
+        (std::mem::take(&mut self.half) > 0).then_some(1)
     }
 
-    /// The driver had told of something, and there was nothing.
-    pub(super) fn found_nothing(&mut self, now: Instant) {
-        if self.is_needed {
-            let length = Self::FIRST
-                .saturating_mul(1 << self.in_vain.min(10))
-                .min(Self::MAX);
-            self.in_vain += 1;
-            self.until = Some(Deadline::after(now, length));
+    /// A read found no whole record. `queued`: how many bytes wait all the same; `is_woken`: the
+    /// driver had told of something. Says what [`Self::found`] says.
+    pub(super) fn found_nothing(
+        &mut self,
+        now: Instant,
+        is_woken: bool,
+        queued: impl FnOnce() -> u32,
+    ) -> Option<u32> {
+        if !self.is_needed {
+            return None;
         }
+        let known = std::mem::replace(&mut self.half, queued());
+        if self.half != known {
+            self.in_vain = 0;
+            self.until = None;
+            return Some(self.half.saturating_add(1));
+        }
+        if is_woken && self.half > 0 {
+            let length = Self::FIRST.saturating_mul(1 << self.in_vain.min(10));
+            self.in_vain += 1;
+            self.until = Some(Deadline::after(now, length.min(Self::MAX)));
+        }
+        None
     }
 
     /// When the driver may be asked again.
@@ -192,13 +214,27 @@ mod tests {
     }
 
     #[test]
+    fn half_a_record_wakes_again_only_when_there_is_more_of_it() {
+        let mut pause = Pause::new(true);
+        assert_eq!(pause.found_nothing(now(), false, || 0), None);
+        assert_eq!(pause.found_nothing(now(), true, || 100), Some(101));
+        assert_eq!(pause.until(), None);
+        assert_eq!(pause.found_nothing(now(), true, || 250), Some(251));
+        assert_eq!(pause.until(), None);
+        assert_eq!(pause.found(), Some(1));
+        assert_eq!(pause.found(), None);
+        let mut never = Pause::new(false);
+        assert_eq!(never.found_nothing(now(), true, || panic!("not asked")), None);
+    }
+
+    #[test]
     fn pauses_double_up_to_a_second_and_end_with_data() {
         let start = now();
         let mut pause = Pause::new(true);
-        assert_eq!(pause.until(), None);
+        pause.found_nothing(start, true, || 100);
         let mut lengths = Vec::new();
         for _ in 0..20 {
-            pause.found_nothing(start);
+            assert_eq!(pause.found_nothing(start, true, || 100), None);
             lengths.push(pause.until().unwrap().left(start).as_millis());
         }
         assert_eq!(lengths[..4], [1, 2, 4, 8]);
@@ -208,8 +244,5 @@ mod tests {
         );
         pause.found();
         assert_eq!(pause.until(), None);
-        let mut never = Pause::new(false);
-        never.found_nothing(start);
-        assert_eq!(never.until(), None);
     }
 }

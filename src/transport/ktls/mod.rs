@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionread};
 use rustix::net::sockopt;
 
 use self::control::{ALERT, Alert, Fault, HANDSHAKE, Inbox, Message, NO_RENEGOTIATION, Stop, WARNING};
@@ -157,7 +157,8 @@ impl Ktls {
                 Ok(0) => self.look_behind_nothing(socket)?,
                 Ok(count) => {
                     self.look = true;
-                    self.pause.found();
+                    let wake_at = self.pause.found();
+                    set_wake_at(socket, wake_at);
                     self.storm.moved(count);
                     return Ok(count);
                 }
@@ -171,9 +172,9 @@ impl Ktls {
         match Errno::from_io_error(&error) {
             Some(Errno::AGAIN) => {
                 let is_woken = !std::mem::take(&mut self.look);
-                if is_woken {
-                    self.pause.found_nothing(now());
-                }
+                let queued = || ioctl_fionread(socket).map_or(0, |count| u32::try_from(count).unwrap_or(0));
+                let wake_at = self.pause.found_nothing(now(), is_woken, queued);
+                set_wake_at(socket, wake_at);
                 Err(Stop::Socket(error))
             }
             // The next record is no data. It stays until it is taken as what it is. A splice says
@@ -428,5 +429,11 @@ impl Ktls {
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.prefix.capacity() + self.inbox.capacity()
+    }
+}
+
+fn set_wake_at(socket: &Socket, bytes: Option<u32>) {
+    if let Some(bytes) = bytes {
+        let _ = ktls::set_low_water(socket.as_fd(), bytes); // if it cannot be set, the reader pauses
     }
 }
