@@ -309,6 +309,21 @@ impl Transport {
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
+    /// Renews the keys of what is sent from now on, by a KeyUpdate of TLS 1.3 that goes out with the
+    /// next bytes or flush; whether that can be done. Where a key is used as often as it may, it is
+    /// done without being asked for.
+    ///
+    /// # Errors
+    ///
+    /// What ended the connection before.
+    pub fn renew_keys(&self) -> io::Result<bool> {
+        match &mut *self.layer.borrow_mut() {
+            Layer::Sealed(tls, _) => tls.renew_keys(),
+            Layer::Ktls(tls) => Ok(tls.renew_keys()),
+            _ => Ok(false),
+        }
+    }
+
     /// Says that nothing more will be written: close_notify where there is TLS, then FIN. The
     /// other direction stays open.
     ///

@@ -10,7 +10,9 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{ClientConfig, CommonState, Error, ExtractedSecrets, InvalidMessage, ServerConfig};
+use rustls::{
+    ClientConfig, CommonState, Error, ExtractedSecrets, InvalidMessage, ProtocolVersion, ServerConfig,
+};
 
 use super::ktls::Keys;
 use crate::buffer::{Buffer, LARGE, RECORDS, SMALL};
@@ -402,6 +404,15 @@ impl Sealed {
         Ok(())
     }
 
+    pub(super) fn renew_keys(&mut self) -> io::Result<bool> {
+        if self.agreed().protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+            return Ok(false);
+        }
+        let is_granted = self.ask(Wish::Renew).map_err(refused)?;
+        self.say().map_err(refused)?;
+        Ok(is_granted)
+    }
+
     pub(super) fn close_notify(&mut self) -> io::Result<()> {
         self.said_goodbye = true;
         if self.failed.is_none() {
@@ -524,6 +535,8 @@ enum Wish<'a> {
     /// To answer a key update: rustls puts that off until it has something to write, where nothing
     /// shows it, and the answer would be lost when the connection is handed on.
     Answer,
+    /// To renew the keys of what is sent, and to ask the peer to do so, too.
+    Renew,
     /// To say goodbye.
     CloseNotify,
 }
@@ -599,6 +612,7 @@ impl Desk<'_> {
             // Without space for it a byte is not written, but the answer before it becomes one of the
             // things rustls has to say.
             Wish::Answer => _ = traffic.encrypt(&[0], &mut []),
+            Wish::Renew => traffic.refresh_traffic_keys()?,
             // Without space for it the alert stays with the rest of what rustls has to say.
             Wish::CloseNotify => _ = traffic.queue_close_notify(&mut []),
         }

@@ -3,10 +3,11 @@
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use atlas::offload::Offload;
 use atlas::outcome::Refusal;
-use atlas::runtime::Socket;
+use atlas::runtime::{self, Socket};
 use atlas::time::Deadline;
 use atlas::tls::certificates::Certificate;
 use atlas::tls::{self, Build, ClientBuild, ClientSettings, Settings, Version};
@@ -23,9 +24,19 @@ pub(crate) enum Carrier {
     Plain,
     /// monoio-rustls.
     Rustls,
-    /// Our own stream over rustls.
+    /// Our own stream over rustls, which could go to the kernel and does not.
     Sealed,
+    /// The same, going to the kernel in the middle of its bytes.
+    Midway,
+    /// The kernel, from the handshake on.
+    Kernel,
 }
+
+/// Bytes after which [`Carrier::Midway`] goes to the kernel.
+const MIDWAY: u64 = 20_000;
+
+/// Bytes after which each goes to the kernel, if at all.
+const THRESHOLDS: [Option<u64>; 4] = [None, Some(u64::MAX), Some(MIDWAY), Some(0)];
 
 impl Carrier {
     /// What the other end of a connection is made of where only one of them matters.
@@ -36,61 +47,94 @@ impl Carrier {
         }
     }
 
-    /// What the kernel is said to do, so that an end becomes this.
-    fn offload(self) -> Arc<Offload> {
+    /// In [`THRESHOLDS`].
+    fn place(self) -> usize {
         match self {
-            Self::Plain | Self::Rustls => Offload::absent(Refusal::NoUlp).into(),
-            Self::Sealed => Offload::assumed().into(),
+            Self::Plain | Self::Rustls => 0,
+            Self::Sealed => 1,
+            Self::Midway => 2,
+            Self::Kernel => 3,
         }
     }
 }
 
-/// The carriers of two ends that understand each other.
-pub(crate) fn pairs() -> Vec<(Carrier, Carrier)> {
-    vec![
-        (Carrier::Plain, Carrier::Plain),
-        (Carrier::Rustls, Carrier::Rustls),
-        (Carrier::Sealed, Carrier::Rustls),
-        (Carrier::Rustls, Carrier::Sealed),
-        (Carrier::Sealed, Carrier::Sealed),
-    ]
-}
-
-/// Settings of both sides.
+/// Settings of both sides, of every carrier this machine has.
 pub(crate) struct Bench {
-    server: Settings,
-    client: ClientSettings,
+    offload: Arc<Offload>,
+    server: [Settings; 4],
+    client: [ClientSettings; 4],
 }
 
 impl Bench {
     pub(crate) fn new() -> Self {
         let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
-        let mut roots = RootCertStore::empty();
-        roots.add(made.cert.der().clone()).unwrap();
-        let certificate = Certificate::from_pem(
-            made.cert.pem().as_bytes(),
-            "cert.pem".as_ref(),
-            made.signing_key.serialize_pem().as_bytes(),
-            "key.pem".as_ref(),
-        )
-        .unwrap();
-        let server = Settings::build(Build {
-            certificates: vec![certificate],
-            min_version: Version::Tls12,
-            alpn: Vec::new(),
-            prefer_ktls: true,
-            ktls_threshold: 0,
-            earlier: &[],
-        })
-        .unwrap();
-        let client = ClientSettings::build(ClientBuild {
-            roots: Some(roots),
-            certificate: None,
-            server_name: None,
-            alpn: Vec::new(),
-        })
-        .unwrap();
-        Self { server, client }
+        let server = |threshold: Option<u64>| {
+            let certificate = Certificate::from_pem(
+                made.cert.pem().as_bytes(),
+                "cert.pem".as_ref(),
+                made.signing_key.serialize_pem().as_bytes(),
+                "key.pem".as_ref(),
+            );
+            Settings::build(Build {
+                certificates: vec![certificate.unwrap()],
+                min_version: Version::Tls12,
+                alpn: Vec::new(),
+                prefer_ktls: threshold.is_some(),
+                ktls_threshold: threshold.unwrap_or(0),
+                earlier: &[],
+            })
+            .unwrap()
+        };
+        let client = |threshold: Option<u64>| {
+            let mut roots = RootCertStore::empty();
+            roots.add(made.cert.der().clone()).unwrap();
+            let mut settings = ClientSettings::build(ClientBuild {
+                roots: Some(roots),
+                certificate: None,
+                server_name: None,
+                alpn: Vec::new(),
+            })
+            .unwrap();
+            settings.ktls_threshold = threshold.unwrap_or(0);
+            settings
+        };
+        Self {
+            offload: Offload::probe().into(),
+            server: THRESHOLDS.map(server),
+            client: THRESHOLDS.map(client),
+        }
+    }
+
+    /// The carriers of two ends that understand each other, as far as this machine has them.
+    pub(crate) fn pairs(&self) -> Vec<(Carrier, Carrier)> {
+        let carriers: &[Carrier] = match self.offload.refusal() {
+            Some(refusal) => {
+                eprintln!("skipped: this kernel has no TLS ({})", refusal.as_str());
+                &[Carrier::Rustls, Carrier::Sealed]
+            }
+            None => &[Carrier::Rustls, Carrier::Sealed, Carrier::Midway, Carrier::Kernel],
+        };
+        let secure = carriers
+            .iter()
+            .flat_map(|one| carriers.iter().map(|other| (*one, *other)));
+        std::iter::once((Carrier::Plain, Carrier::Plain))
+            .chain(secure)
+            .collect()
+    }
+
+    /// Whether no kernel is involved that cannot follow a key update.
+    pub(crate) fn may_renew(&self, carriers: &[Carrier]) -> bool {
+        let is_kernels = |carrier: &Carrier| matches!(carrier, Carrier::Midway | Carrier::Kernel);
+        self.offload.can_rekey() || !carriers.iter().any(is_kernels)
+    }
+
+    fn offload(&self, carrier: Carrier) -> Arc<Offload> {
+        match carrier {
+            Carrier::Plain | Carrier::Rustls => Offload::absent(Refusal::NotPreferred).into(),
+            // Whatever this kernel does, it is not asked.
+            Carrier::Sealed => Offload::assumed().into(),
+            Carrier::Midway | Carrier::Kernel => self.offload.clone(),
+        }
     }
 
     /// A connection: the end that accepted, and the one that connected.
@@ -108,16 +152,35 @@ impl Bench {
         }
         let deadline = Deadline::within(LONG);
         let connecting = async {
-            let secured = tls::connect(near, &self.client, "a.test", &connected.offload(), deadline).await;
+            let settings = &self.client[connected.place()];
+            let secured = tls::connect(near, settings, "a.test", &self.offload(connected), deadline).await;
             // The last flight goes with the first bytes; here nobody may have any.
             if let Ok(secured) = &secured {
                 secured.transport.flush(LONG).await.unwrap();
             }
             secured
         };
-        let offload = accepted.offload();
-        let accepting = tls::accept(far, &self.server, &offload, deadline);
+        let offload = self.offload(accepted);
+        let accepting = tls::accept(far, &self.server[accepted.place()], &offload, deadline);
         let (server, client) = join(accepting, connecting).await;
-        (server.unwrap().transport, client.unwrap().transport)
+        let (server, client) = (server.unwrap().transport, client.unwrap().transport);
+        for (carrier, transport) in [(accepted, &server), (connected, &client)] {
+            if carrier == Carrier::Kernel {
+                await_kernel(transport).await;
+            }
+        }
+        (server, client)
     }
+}
+
+/// A ticket of which only a half has come keeps a client back for a moment.
+async fn await_kernel(transport: &Transport) {
+    for _ in 0..100 {
+        transport.promote(u64::MAX).unwrap();
+        if transport.carriage().carrier.get() == atlas::outcome::Carrier::Kernel {
+            return;
+        }
+        runtime::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("not in the kernel: {:?}", transport.carriage().carrier.get());
 }

@@ -48,11 +48,12 @@ impl Fared {
     }
 }
 
-/// Does all that `own` says, while what comes must be what `other` writes.
-pub(crate) async fn run(transport: Transport, own: &Half, other: &Half) -> Fared {
+/// Does all that `own` says, while what comes must be what `other` writes. `may_renew`: no kernel
+/// is on the way that cannot follow a key update.
+pub(crate) async fn run(transport: Transport, own: &Half, other: &Half, may_renew: bool) -> Fared {
     let received = Cell::new(0);
     let reading = read(&transport, own, other.seed, &received);
-    let writing = write(&transport, own);
+    let writing = write(&transport, own, may_renew);
     match own.goodbye {
         Goodbye::Finish => {
             let finishing = async {
@@ -85,14 +86,17 @@ pub(crate) async fn run(transport: Transport, own: &Half, other: &Half) -> Fared
     }
 }
 
-async fn write(transport: &Transport, plan: &Half) -> io::Result<()> {
+async fn write(transport: &Transport, plan: &Half, may_renew: bool) -> io::Result<()> {
     let mut offset = 0;
     for act in &plan.writes {
+        transport.promote(offset)?;
         match *act {
             Act::Copy(count) => copy_out(transport, plan.seed, offset, count).await?,
             Act::Splice(count) => splice_out(transport, plan.seed, offset, count).await?,
             Act::File(count) => send_file(transport, plan.seed, offset, count).await?,
             Act::Flush => transport.flush(LONG).await?,
+            Act::Renew if may_renew => _ = transport.renew_keys()?,
+            Act::Renew => {}
             Act::Turn => runtime::turn().await,
             Act::Stall(millis) => runtime::sleep(Duration::from_millis(millis)).await,
         }
@@ -183,6 +187,7 @@ async fn read(transport: &Transport, plan: &Half, seed: u64, received: &Cell<u64
         if count == 0 {
             return Ok(());
         }
+        transport.promote(received.get())?;
         let mut expected = vec![0; count];
         fill(seed, received.get(), &mut expected);
         assert!(bytes[..count] == expected, "wrong bytes after {}", received.get());

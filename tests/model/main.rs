@@ -15,6 +15,8 @@
 
 mod carriers;
 mod end;
+#[path = "../vm/guest.rs"]
+mod guest;
 mod plan;
 
 use std::ops::Range;
@@ -30,6 +32,7 @@ use futures_util::FutureExt;
 use futures_util::future::{join, join3};
 
 use self::carriers::Bench;
+use self::guest::Guest;
 use self::plan::Plan;
 
 /// Longer than any run takes, on the slowest machine.
@@ -39,10 +42,11 @@ const LONG: Duration = Duration::from_secs(60);
 #[test]
 fn what_one_end_writes_the_other_reads() {
     let bench = Bench::new();
-    for (server, client) in carriers::pairs() {
+    for (server, client) in bench.pairs() {
+        let may_renew = bench.may_renew(&[server, client]);
         run(&format!("{server:?} to {client:?}"), async |plan| {
             let (left, right) = bench.connect(server, client).await;
-            converse(left, right, plan).await;
+            converse(left, right, plan, may_renew).await;
         });
     }
 }
@@ -51,7 +55,8 @@ fn what_one_end_writes_the_other_reads() {
 #[test]
 fn a_relay_changes_nothing() {
     let bench = Bench::new();
-    for (downstream, upstream) in carriers::pairs() {
+    for (downstream, upstream) in bench.pairs() {
+        let may_renew = bench.may_renew(&[downstream, upstream]);
         run(
             &format!("relay from {downstream:?} to {upstream:?}"),
             async |plan| {
@@ -63,8 +68,8 @@ fn a_relay_changes_nothing() {
                     end
                 };
                 let (one, other, end) = join3(
-                    end::run(left, &plan.left, &plan.right),
-                    end::run(right, &plan.right, &plan.left),
+                    end::run(left, &plan.left, &plan.right, may_renew),
+                    end::run(right, &plan.right, &plan.left, may_renew),
                     relayed,
                 )
                 .await;
@@ -75,6 +80,15 @@ fn a_relay_changes_nothing() {
                 }
             },
         );
+    }
+}
+
+/// Linux 6.12 ends a connection whose peer renews its keys; there, nobody does.
+#[test]
+fn the_same_where_the_kernel_has_tls() {
+    let limit = Duration::from_secs(120 + 2 * (seeds().end - seeds().start));
+    for guest in [Guest::linux_6_12(), Guest::newest_linux()] {
+        guest.limit(limit).run();
     }
 }
 
@@ -89,10 +103,10 @@ async fn finish_relay(near: Transport, far: Transport, end: End) {
     }
 }
 
-async fn converse(left: Transport, right: Transport, plan: &Plan) {
+async fn converse(left: Transport, right: Transport, plan: &Plan, may_renew: bool) {
     let (one, other) = join(
-        end::run(left, &plan.left, &plan.right),
-        end::run(right, &plan.right, &plan.left),
+        end::run(left, &plan.left, &plan.right, may_renew),
+        end::run(right, &plan.right, &plan.left, may_renew),
     )
     .await;
     one.check(&plan.left, &plan.right);

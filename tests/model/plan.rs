@@ -37,6 +37,8 @@ pub(crate) enum Act {
     File(usize),
     /// Everything written shall be on its way.
     Flush,
+    /// The keys shall be renewed, where the carrier can.
+    Renew,
     /// The others go first.
     Turn,
     /// Milliseconds.
@@ -82,6 +84,9 @@ impl Half {
                 _ => Act::Copy(count),
             });
             left -= count;
+            if random.u8(..16) == 0 {
+                writes.push(Act::Renew);
+            }
             interlude(random, &mut writes);
         }
         let mut reads = Vec::new();

@@ -332,6 +332,12 @@ impl Ktls {
         self.settle(socket, said)
     }
 
+    pub(super) fn renew_keys(&mut self) -> bool {
+        let can = self.keys.is_tls13() && self.offload.can_rekey() && self.goodbye == Goodbye::Unsaid;
+        self.owed.key_update |= can;
+        can
+    }
+
     /// Nothing more will be written; [`Self::try_flush`] says so.
     pub(super) fn close_notify(&mut self) {
         if self.failed.is_none() && self.goodbye == Goodbye::Unsaid {
