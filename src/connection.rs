@@ -190,6 +190,9 @@ async fn secure(
         }
         Err(failed) => {
             serving.counters.handshake_failed(failed.end.cause);
+            if failed.end.cause == Cause::KernelRefusedKeys {
+                serving.counters.promotion_failed(Peer::Downstream);
+            }
             // Scanners and health checks connect and go: that is no news.
             if failed.offered.is_some() || failed.end.cause != Cause::Closed {
                 tracing::info!(client = who(facts.client), listener = %facts.listener, "TLS handshake failed: {failed}");

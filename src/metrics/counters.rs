@@ -235,10 +235,15 @@ impl Counters {
             let is_refused =
                 end.is_some_and(|end| end.cause == Cause::KernelRefusedKeys && end.side == peer.side());
             match is_refused {
-                true => carried.promotions_failed.add(1),
+                true => self.promotion_failed(peer),
                 false => carried.promotions_done.add(1),
             }
         }
+    }
+
+    /// A connection was lost because the kernel refused its keys.
+    pub fn promotion_failed(&self, peer: Peer) {
+        self.moved[peer as usize].promotions_failed.add(1);
     }
 
     /// Access log records were thrown away because the writer does not keep up.

@@ -50,6 +50,8 @@ fn the_demo_serves_its_page_its_echo_and_its_files() {
     assert!(file.contains("<h1>Static files</h1>"), "{file}");
     let part = curl(&["-r", "0-14"], "/files/index.html");
     assert_eq!(part, "<!doctype html>");
+    let large = curl(&["-o", "/dev/null", "-w", "%{size_download}"], "/files/64MiB");
+    assert_eq!(large, (64 << 20).to_string());
     atlas::signal(&demo.0, Signal::INT);
     let status = wait_until("the demo ends", || demo.0.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));

@@ -621,6 +621,42 @@ fn a_hundred_mebibytes_come_and_go_unchanged() {
     }
 }
 
+/// Whether this kernel makes TLS records, as `atlas doctor` says.
+fn kernel_makes_records() -> bool {
+    let doctor = command(env!("CARGO_BIN_EXE_atlas"), &["doctor"], b"");
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    said.contains("connections go to the kernel")
+}
+
+#[test]
+fn the_kernel_makes_the_records_where_it_can_and_is_let() {
+    let data = noise(8 * MIB);
+    let place = Place::new();
+    let ca = place.ca();
+    let sent = format!("@{}", place.file("sent", &data));
+    let app = origin()
+        .tls(cert(&["localhost"]))
+        .answers("/data", data.clone())
+        .handles_all(|exchange| {
+            let digest = exchange.read_body()?.sha256;
+            exchange.answer(200, &[], digest.as_bytes())
+        })
+        .start();
+    let url = |path: &str| secure(app.port(), path);
+    let in_kernel = kernel_makes_records();
+    for (flag, in_kernel) in [("--http1.1", in_kernel), ("--no-ktls", false)] {
+        let down = fetch(&["-v", flag, "--cacert", &ca, &url("/data")]);
+        assert!(body(&down) == data);
+        let up = fetch(&["-v", flag, "--cacert", &ca, "-X", "PUT", "-d", &sent, &url("/up")]);
+        assert_eq!(body(&up), Digest::of(&data).as_bytes());
+        let carried = said(&down).contains("* TLS was made by the kernel");
+        assert_eq!(carried, in_kernel, "{}", said(&down));
+        assert_eq!(told(&down, "* received", "spliced") > data.len() / 2, in_kernel);
+        assert_eq!(told(&up, "* sent", "by sendfile") == data.len(), in_kernel);
+    }
+    assert!(said(&fetch(&["-v", "--no-ktls", "--cacert", &ca, &url("/data")])).contains("(not_preferred)"));
+}
+
 /// The number before a word of a line that begins so.
 fn told(output: &Output, line: &str, word: &str) -> usize {
     let said = said(output);

@@ -100,6 +100,7 @@ fn welcome(port: u16, folder: &Path) -> String {
          \x20 /echo    forwarded to an origin that says back what it received\n\
          \x20 /files   static files\n\n\
          Try:   curl --cacert {certificate} https://localhost:{port}/echo -d hello\n\
+         \x20      atlas fetch -v -o /dev/null --cacert {certificate} https://localhost:{port}/files/64MiB\n\
          Stop:  Ctrl-C\n"
     )
 }
@@ -128,6 +129,8 @@ impl Folder {
         std::fs::write(folder.path.join("localhost.crt"), certificate)?;
         std::fs::write(folder.path.join("localhost.key"), key)?;
         std::fs::create_dir(folder.path.join("site"))?;
+        // Without any bytes on the disk: large enough for the kernel to make its TLS records.
+        std::fs::File::create(folder.path.join("site/64MiB"))?.set_len(64 << 20)?;
         std::fs::write(
             folder.path.join("site/index.html"),
             include_str!("site/index.html").replace("8443", &port.to_string()),

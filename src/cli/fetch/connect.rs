@@ -46,13 +46,16 @@ fn settings(arguments: &Arguments) -> Result<ClientSettings, Trouble> {
             Some(system_roots().map_err(|error| Trouble::wrong(error).help(help))?)
         }
     };
-    ClientSettings::build(ClientBuild {
+    let mut settings = ClientSettings::build(ClientBuild {
         roots,
         certificate: None,
         server_name: None,
         alpn: vec!["http/1.1".to_owned()],
     })
-    .map_err(Trouble::wrong)
+    .map_err(Trouble::wrong)?;
+    // To show it is what it is for: also where it is not worth it.
+    settings.ktls_threshold = 0;
+    Ok(settings)
 }
 
 fn given_roots(path: &Path) -> Result<rustls::RootCertStore, Trouble> {
