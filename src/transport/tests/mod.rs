@@ -8,10 +8,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::rustls::crypto::CryptoProvider;
+use ::rustls::crypto::aws_lc_rs::default_provider;
 use ::rustls::pki_types::{PrivateKeyDer, ServerName};
 use ::rustls::{
     ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig,
-    ServerConnection, StreamOwned, SupportedProtocolVersion,
+    ServerConnection, StreamOwned, SupportedCipherSuite, SupportedProtocolVersion,
 };
 use socket2::SockRef;
 
@@ -513,18 +515,36 @@ fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
 pub(super) fn configs_of(
     versions: &[&'static SupportedProtocolVersion],
 ) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    configs_with(default_provider(), versions)
+}
+
+pub(super) fn configs_of_suite(suite: SupportedCipherSuite) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    let mut provider = default_provider();
+    provider.cipher_suites = vec![suite];
+    configs_with(provider, &[suite.version()])
+}
+
+fn configs_with(
+    provider: CryptoProvider,
+    versions: &[&'static SupportedProtocolVersion],
+) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    let provider = Arc::new(provider);
     let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
     let chain = vec![made.cert.der().clone()];
     let mut roots = RootCertStore::empty();
     roots.add(chain[0].clone()).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let mut server = ServerConfig::builder()
+    let mut server = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .unwrap()
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .unwrap();
     server.ticketer = ::rustls::crypto::aws_lc_rs::Ticketer::new().unwrap();
     server.enable_secret_extraction = true;
-    let mut client = ClientConfig::builder_with_protocol_versions(versions)
+    let mut client = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
     client.enable_secret_extraction = true;
