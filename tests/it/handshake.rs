@@ -382,23 +382,6 @@ fn an_expired_certificate_is_a_warning_and_a_metric() {
 }
 
 #[test]
-fn prefer_ktls_is_taken_and_the_refusal_said() {
-    for (line, refusal) in [
-        ("prefer_ktls = true", "no_ulp"),
-        ("prefer_ktls = false", "not_preferred"),
-    ] {
-        let atlas = atlas().listens_tls("a.test").tls_lines(line).text(HELLO).start();
-        atlas.get("/x");
-        let record = atlas.exchange("/x");
-        assert_eq!(
-            (&record["carrier"], &record["refusal"]),
-            (&"process".into(), &refusal.into()),
-            "{record}"
-        );
-    }
-}
-
-#[test]
 fn curl_is_served() {
     if !has("curl") {
         return;

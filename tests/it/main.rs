@@ -14,6 +14,7 @@
 )]
 
 mod access_log;
+mod carriers;
 mod cli;
 mod demo;
 mod doctor;
@@ -21,6 +22,8 @@ mod drain;
 mod fairness;
 mod fetch;
 mod forwarding;
+#[path = "../vm/guest.rs"]
+mod guest;
 mod handshake;
 mod http1;
 mod limits;

@@ -21,8 +21,15 @@ use std::time::Duration;
 /// What a test prints that found no kernel TLS.
 const NO_TLS: &str = "skipped: this kernel has no TLS";
 
+/// In the environment of a guest: what Atlas has to say of its kernel.
+const REFUSAL: &str = "ATLAS_TEST_REFUSAL";
+
 /// Some at once, since most of what tests do is wait; a guest has one CPU.
-const THREADS: &str = "--test-threads=4";
+const THREADS: &str = "--test-threads=3";
+
+/// A guest's memory. User-mode-linux maps pages one by one, of which the machine allows 65,530 to a
+/// process (`vm.max_map_count`): with room to spare they lie side by side and are mapped as one.
+const MEMORY_MIB: &str = "4096";
 
 /// More that fail are no bad moment.
 const FAILED_MAX: usize = 8;
@@ -54,6 +61,7 @@ impl Guest {
         Self {
             has_tls: false,
             load: Some(""),
+            environment: vec![(REFUSAL, "no_ulp")],
             ..Self::new("a Linux without TLS", "uml-6.12")
         }
     }
@@ -64,6 +72,7 @@ impl Guest {
         Self {
             has_tls: false,
             load: Some("tls"),
+            environment: vec![(REFUSAL, "cipher")],
             arguments: vec!["--skip", "kernel_tls::"],
             ..Self::new("a Linux that refuses keys", "uml-6.12")
         }
@@ -164,7 +173,8 @@ impl Guest {
     fn run_tests(&self, arguments: &[&str], threads: &str) -> (bool, String) {
         let seconds = self.limit.as_secs().to_string();
         let mut command = Command::new(program());
-        command.args(["-K", self.kernel, "-t", &seconds]);
+        command.args(["-K", self.kernel, "-t", &seconds, "-m", MEMORY_MIB]);
+        command.args(["-e", "MALLOC_ARENA_MAX=1"]); // what is freed is used again
         for (name, value) in &self.environment {
             command.args(["-e", &format!("{name}={value}")]);
         }
@@ -214,6 +224,15 @@ fn failed(output: &str) -> Vec<String> {
 /// Whether this is a guest of `tests/vm`.
 pub fn is_guest() -> bool {
     std::env::var_os("KTLS_VM").is_some()
+}
+
+/// Why the kernel this program runs on cannot carry TLS, in Atlas's word for it.
+pub fn refusal_of_this_kernel() -> Option<&'static str> {
+    match std::env::var(REFUSAL).as_deref() {
+        Ok("cipher") => Some("cipher"),
+        Ok(_) => Some("no_ulp"),
+        Err(_) => (!kernel_has_tls()).then_some("no_ulp"),
+    }
 }
 
 /// Whether this machine's own kernel has TLS. Root's first use would load the module; here it is

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::certs::{Leaf, ca, cert};
 use super::client::{Answer, Connection, Tls};
 use super::origin::Origin;
-use super::{Share, free_port, wait_until};
+use super::{Share, carrier, free_port, wait_until};
 
 /// The drivers a worker can run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,6 +214,9 @@ impl Builder {
             text.push_str(&format!("{table}cert = {cert:?}\nkey = {key:?}\n"));
             if at == 0 {
                 text.push_str(&self.tls_lines);
+                if !self.tls_lines.contains("ktls") {
+                    text.push_str(carrier::lines());
+                }
             }
         }
         text.push_str(&format!(

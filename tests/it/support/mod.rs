@@ -1,6 +1,7 @@
 //! The words the tests speak: `atlas()`, `origin()`, `cert()`, a client, and the tools of the machine.
 
 pub mod atlas;
+pub mod carrier;
 pub mod certs;
 pub mod client;
 pub mod origin;
