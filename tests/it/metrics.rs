@@ -1,6 +1,6 @@
 //! What `/metrics` says, and health.
 
-use crate::support::{Connection, atlas, noise, origin, wait_until};
+use crate::support::{Connection, atlas, command, noise, origin, wait_until};
 
 #[test]
 fn what_happens_is_counted() {
@@ -104,4 +104,50 @@ fn how_bytes_went_is_counted_and_recorded() {
         });
     }
     assert!(atlas.metric("atlas_kernel_tls_info", &[]) == 1.0);
+}
+
+/// Whether this kernel makes TLS records, as `atlas doctor` says.
+fn kernel_makes_records() -> bool {
+    let doctor = command(env!("CARGO_BIN_EXE_atlas"), &["doctor"], b"");
+    String::from_utf8_lossy(&doctor.stdout).contains("connections go to the kernel")
+}
+
+#[test]
+fn who_makes_the_records_is_recorded_and_counted() {
+    let body = noise(3 * 1024 * 1024);
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .tls_lines("ktls_threshold = \"0B\"")
+        .file("site/file", &body)
+        .text("[[route]]\nfiles = \"{folder}/site\"")
+        .start();
+    let mut client = atlas.connect();
+    assert!(client.get("/file").body == body);
+    client.finish();
+    let record = atlas.record("the connection", |record| record["kind"] == "connection");
+    let told = |key: &str| record[key].as_u64().unwrap_or(0);
+    let promoted = ["peer=\"downstream\"", "result=\"finished\""];
+    if kernel_makes_records() {
+        assert_eq!(record["carrier"], "kernel");
+        assert!(told("bytes_sendfile") > 2 * 1024 * 1024, "{record}");
+        wait_until("the connection is counted", || {
+            (atlas.metric("atlas_kernel_tls_promotions_total", &promoted) == 1.0).then_some(())
+        });
+        assert_eq!(atlas.metric("atlas_kernel_tls_info", &["usable=\"yes\""]), 1.0);
+        assert_eq!(atlas.metric("atlas_downstream_carriers_total", &["kernel"]), 1.0);
+    } else {
+        assert_eq!(record["carrier"], "process");
+        let refusal = record["refusal"].as_str().unwrap();
+        assert_eq!(told("bytes_copied"), told("bytes_out"));
+        assert_eq!(atlas.metric("atlas_kernel_tls_promotions_total", &promoted), 0.0);
+        assert_eq!(
+            atlas.metric("atlas_kernel_tls_info", &["usable=\"no\"", refusal]),
+            1.0
+        );
+        assert_eq!(
+            atlas.metric("atlas_downstream_carriers_total", &["process", refusal]),
+            1.0
+        );
+    }
+    assert_eq!(atlas.metric("atlas_kernel_tls_breaker_open", &[]), 0.0);
 }
