@@ -1180,3 +1180,52 @@ fn resident_kib() -> usize {
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
+
+/// OpenSSL's client says "K" as a key update that asks for one.
+#[test]
+fn key_updates_of_openssl_are_followed_or_end_it_by_name() {
+    use std::process::{Command, Stdio};
+    let Some(offload) = offload() else { return };
+    if Command::new("openssl").arg("version").output().is_err() {
+        #[expect(clippy::print_stderr, reason = "who reads the test's output has to know")]
+        {
+            eprintln!("skipped: this machine has no openssl");
+        }
+        return;
+    }
+    let (config, _) = configs_of(TLS_1_3);
+    let (listener, port) = listen();
+    let mut openssl = Command::new("openssl")
+        .args(["s_client", "-tls1_3", "-connect", &format!("127.0.0.1:{port}")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = openssl.stdin.take().unwrap();
+    // Each line by itself: what is not at the beginning of a read is no command.
+    let mut say = move |line: &str| input.write_all(line.as_bytes()).unwrap();
+    let keys = accept_keys(&listener, &config);
+    run(Preference::Auto, async {
+        let ours = into_transport(keys, &offload);
+        say("hello\n");
+        assert_eq!(read_count(&ours, 6).await, b"hello\n");
+        for round in 1..=3 {
+            say("K\n");
+            runtime::sleep(Duration::from_millis(100)).await;
+            say("again\n");
+            if !offload.can_rekey() {
+                assert_eq!(cause_of(ours.read(&mut [0; 10]).await), Cause::KeyUpdate);
+                return;
+            }
+            assert_eq!(read_count(&ours, 6).await, b"again\n");
+            ours.write_all(b"and back\n", LONG).await.unwrap();
+            assert_eq!(ours.carriage().key_updates_received.get(), round);
+            assert_eq!(ours.carriage().key_updates_sent.get(), round);
+        }
+        say("Q\n");
+        assert_eq!(ours.read(&mut [0; 10]).await.unwrap(), 0, "close_notify");
+    });
+    let _ = openssl.kill();
+    openssl.wait().unwrap();
+}
