@@ -29,7 +29,7 @@ use atlas::runtime::{self, Preference, before};
 use atlas::time::Deadline;
 use atlas::transport::Transport;
 use futures_util::FutureExt;
-use futures_util::future::{join, join3};
+use futures_util::future::{join, join_all, join3};
 
 use self::carriers::Bench;
 use self::guest::Guest;
@@ -113,21 +113,30 @@ async fn converse(left: Transport, right: Transport, plan: &Plan, may_renew: boo
     other.check(&plan.right, &plan.left);
 }
 
+/// Runs that share a runtime at a time: much of what they do is wait.
+const AT_ONCE: usize = 8;
+
 /// Runs all seeds, three of four on io_uring.
 fn run(name: &str, test: impl AsyncFn(&Plan)) {
     for preference in [Preference::Auto, Preference::Epoll] {
         let is_epoll = preference == Preference::Epoll;
-        let seeds = seeds().filter(|seed| seed.is_multiple_of(4) == is_epoll);
+        let seeds: Vec<u64> = seeds()
+            .filter(|seed| seed.is_multiple_of(4) == is_epoll)
+            .collect();
         runtime::start(preference, |_| async {
-            for seed in seeds {
-                let plan = Plan::new(seed);
-                let run = AssertUnwindSafe(before(Deadline::within(LONG), test(&plan)));
-                if !matches!(run.catch_unwind().await, Ok(Ok(()))) {
-                    panic!("{name}, seed {seed} failed (or took too long): {plan:?}");
-                }
+            for together in seeds.chunks(AT_ONCE) {
+                join_all(together.iter().map(|seed| run_one(name, *seed, &test))).await;
             }
         })
         .expect("a driver");
+    }
+}
+
+async fn run_one(name: &str, seed: u64, test: &impl AsyncFn(&Plan)) {
+    let plan = Plan::new(seed);
+    let run = AssertUnwindSafe(before(Deadline::within(LONG), test(&plan)));
+    if !matches!(run.catch_unwind().await, Ok(Ok(()))) {
+        panic!("{name}, seed {seed} failed (or took too long): {plan:?}");
     }
 }
 
