@@ -27,8 +27,10 @@ pub(super) struct Body {
     goes_straight: bool,
 }
 
-/// A part of a file that is worth sendfile.
-const STRAIGHT_MIN: u64 = 512 * 1024;
+/// A part of a file that is worth sendfile. Against copies, over loopback and without TLS: half of
+/// their CPU at 10 MiB and 0.6 at 1 MiB, where the bytes are known to be in memory; 0.6 to 1.0 at 10
+/// MiB and as much as them at 1 MiB, where a thread has to bring them in first.
+const STRAIGHT_MIN: u64 = 1024 * 1024;
 
 /// What is read of such a part all the same: its head goes out together with it, in one segment or
 /// one record.

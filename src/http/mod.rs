@@ -95,6 +95,22 @@ impl RequestBody<'_> {
         }
     }
 
+    /// Content that is still to come and whose framing is done with: as [`Self::ahead`], whether or
+    /// not some of it has been read.
+    pub fn to_come(&self) -> u64 {
+        match self {
+            Self::H1(body) => body.to_come(),
+        }
+    }
+
+    /// So much content is about to be moved: lets the connection move into the kernel, if it is
+    /// worth that.
+    pub fn promote(&self, bytes: u64) {
+        match self {
+            Self::H1(body) => body.promote(bytes),
+        }
+    }
+
     /// As [`Self::read`], in a pipe, where there is something [`Self::ahead`]. `None`: no pipe can
     /// be had now.
     ///
@@ -176,6 +192,21 @@ impl Responder<'_> {
     pub async fn write(&mut self, piece: &[u8]) -> Result<(), End> {
         match self {
             Self::H1(responder) => responder.write(piece).await,
+        }
+    }
+
+    /// Whether content goes out as it is, without framing, once the response has been started.
+    pub fn is_bare(&self) -> bool {
+        match self {
+            Self::H1(responder) => responder.is_bare(),
+        }
+    }
+
+    /// So much content is about to be moved: lets the connection move into the kernel, if it is
+    /// worth that.
+    pub fn promote(&self, bytes: u64) {
+        match self {
+            Self::H1(responder) => responder.promote(bytes),
         }
     }
 

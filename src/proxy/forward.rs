@@ -404,7 +404,12 @@ impl Passage<'_, '_, '_> {
     async fn pass_body(&mut self) -> Result<(), End> {
         let mut passed = 0;
         loop {
-            let is_bulk = self.response.takes_pipes() && is_bulk(self.reader.ahead(), passed);
+            if self.response.is_bare() {
+                let worth = worth(self.reader.to_come(), passed);
+                self.reader.promote(worth);
+                self.response.promote(worth);
+            }
+            let is_bulk = self.response.takes_pipes() && worth(self.reader.ahead(), passed) >= BULK_MIN;
             let piece = {
                 let mut next = pin!(next_of_response(&mut self.reader, is_bulk));
                 // What is there goes with the head; only a wait is a reason to send.
@@ -432,12 +437,12 @@ impl Passage<'_, '_, '_> {
 /// are copied anyway, together with the head.
 const BULK_MIN: u64 = 64 * 1024;
 
-/// Whether what is `ahead` of a reader is worth a pipe. Where nobody knows how much will come, it
-/// is when as much has `passed`.
-fn is_bulk(ahead: u64, passed: u64) -> bool {
-    match ahead {
-        u64::MAX => passed >= BULK_MIN,
-        known => known >= BULK_MIN,
+/// How long a body is taken for: as long as what is to come; where nobody knows how much that is,
+/// as long as what has passed.
+fn worth(to_come: u64, passed: u64) -> u64 {
+    match to_come {
+        u64::MAX => passed,
+        known => known,
     }
 }
 
@@ -502,7 +507,11 @@ async fn upload(
     writer.start(head).await?;
     writer.write(&taken.kept.bytes).await?;
     loop {
-        let is_bulk = writer.takes_pipes() && is_bulk(body.ahead(), 0);
+        if writer.is_bare() {
+            body.promote(body.to_come());
+            writer.promote(body.to_come());
+        }
+        let is_bulk = writer.takes_pipes() && body.ahead() >= BULK_MIN;
         let piece = {
             let mut next = pin!(next_of_request(body, is_bulk));
             match at_once(next.as_mut()).await {

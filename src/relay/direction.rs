@@ -9,8 +9,8 @@ use crate::outcome::{End, Side};
 use crate::pipe::Pipe;
 use crate::transport::Transport;
 
-/// A piece this long is one of a bulk flow.
-const BULK_MIN: usize = SMALL;
+/// A piece this long is one of a bulk flow: splicing one costs as much as copying it.
+const BULK_MIN: usize = SMALL / 2;
 
 /// A spliced piece shorter than this is one of a conversation again.
 const TALK_MAX: usize = 4 * 1024;
@@ -110,16 +110,23 @@ impl<'r> Direction<'r> {
     }
 
     fn try_read(&self) -> io::Result<Piece> {
-        match self.pipe() {
+        match self.pipe()? {
             Some(pipe) => splice::try_read(self.from, pipe).map(Piece::Spliced),
             None => copy::try_read(self.from, self.flow.size.get()).map(Piece::Copied),
         }
     }
 
     /// A pipe, if the next piece is to be spliced and can be.
-    fn pipe(&self) -> Option<Pipe> {
-        let can_be = || self.from.is_kernel_stream() && self.to.is_kernel_stream();
-        (self.flow.is_bulk() && can_be()).then(Pipe::take).flatten()
+    fn pipe(&self) -> io::Result<Option<Pipe>> {
+        if !self.flow.is_bulk() {
+            return Ok(None);
+        }
+        let moved = self.from.bytes_in() + self.to.bytes_in();
+        self.from.promote(moved)?;
+        // Where that loses the receiver, it says so when it is written to.
+        let _ = self.to.promote(moved);
+        let can_be = self.from.is_kernel_stream() && self.to.is_kernel_stream();
+        Ok(can_be.then(Pipe::take).flatten())
     }
 
     async fn send(&self, mut piece: Piece) -> io::Result<()> {

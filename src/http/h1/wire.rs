@@ -45,6 +45,12 @@ impl Pace {
     }
 }
 
+/// Lets a transport move into the kernel, if so many bytes are worth it.
+pub(super) fn promote(transport: &Transport, bytes: u64) {
+    // A connection that is lost by it says so, and why, to whoever uses it next.
+    let _ = transport.promote(bytes);
+}
+
 /// What came of trying to read.
 pub(super) enum Filled {
     /// Bytes are in the buffer.
@@ -228,6 +234,10 @@ impl<'c> Output<'c> {
         &mut self.buffer
     }
 
+    pub(super) fn promote(&self, bytes: u64) {
+        promote(self.transport, bytes);
+    }
+
     /// Adds bytes; waits only if they are more than the buffer holds.
     pub(super) async fn add(&mut self, mut bytes: &[u8]) -> Result<(), End> {
         while !bytes.is_empty() {
@@ -385,11 +395,15 @@ impl<'c> Sender<'c> {
         }
     }
 
+    /// Whether nothing is added to the content.
+    pub(super) fn is_bare(&self) -> bool {
+        matches!(self.framing, Framing::Exact(_) | Framing::UntilClose)
+    }
+
     /// Whether what is in a pipe may be written: nothing is added to the content, and the kernel
     /// takes it on.
     pub(super) fn takes_pipes(&self) -> bool {
-        let is_bare = matches!(self.framing, Framing::Exact(_) | Framing::UntilClose);
-        is_bare && self.output.transport.is_kernel_stream()
+        self.is_bare() && self.output.transport.is_kernel_stream()
     }
 
     /// As [`Self::write`]. To be called only if it [`Self::takes_pipes`].

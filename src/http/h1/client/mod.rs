@@ -11,7 +11,7 @@ use super::super::{BodyLength, Fields, ResponseHead};
 use super::body::{Decoder, Step};
 use super::encode;
 use super::parse::{self, Asked, Persists, Scan};
-use super::wire::{self, BodyFill, Filled, Output, Sender};
+use super::wire::{self, BodyFill, Filled, Output, Sender, promote};
 use crate::buffer::Buffer;
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::pipe::Pipe;
@@ -157,6 +157,16 @@ impl RequestWriter<'_> {
         self.sender.write(piece).await
     }
 
+    /// Whether content goes out as it is, without framing.
+    pub fn is_bare(&self) -> bool {
+        self.sender.is_bare()
+    }
+
+    /// So much content is about to be moved: [`Transport::promote`].
+    pub fn promote(&self, bytes: u64) {
+        self.sender.output.promote(bytes);
+    }
+
     /// Whether what is in a pipe may be written now.
     pub fn takes_pipes(&self) -> bool {
         self.sender.takes_pipes()
@@ -298,6 +308,17 @@ impl ResponseReader<'_> {
             Some(decoder) if is_next && self.transport.is_kernel_stream() => decoder.ahead(),
             _ => 0,
         }
+    }
+
+    /// Content that is still to come and whose framing is done with: as [`Self::ahead`], whether or
+    /// not some of it has been read.
+    pub fn to_come(&self) -> u64 {
+        self.decoder.as_ref().map_or(0, Decoder::ahead)
+    }
+
+    /// So much content is about to be moved: [`Transport::promote`].
+    pub fn promote(&self, bytes: u64) {
+        promote(self.transport, bytes);
     }
 
     /// As [`Self::read`], in a pipe, where there is something [`Self::ahead`]; an empty one at the

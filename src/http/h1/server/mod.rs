@@ -15,7 +15,7 @@ use super::super::{BodyLength, Exchange, Fields, RequestHead, ResponseHead, Serv
 use super::body::{Decoder, Step};
 use super::encode::{self, Framing, Recipient};
 use super::parse::{self, Refused, Scan};
-use super::wire::{self, BodyFill, Filled, Output, Sender};
+use super::wire::{self, BodyFill, Filled, Output, Sender, promote};
 use crate::buffer::{Buffer, SMALL};
 use crate::drain::Drain;
 use crate::outcome::{Cause, End, Phase, Side};
@@ -374,6 +374,17 @@ impl<'c> RequestBody<'c> {
         }
     }
 
+    /// Content that is still to come and whose framing is done with: as [`Self::ahead`], whether or
+    /// not some of it has been read.
+    pub fn to_come(&self) -> u64 {
+        self.decoder.as_ref().map_or(0, Decoder::ahead)
+    }
+
+    /// So much content is about to be moved: [`Transport::promote`].
+    pub fn promote(&self, bytes: u64) {
+        promote(self.transport, bytes);
+    }
+
     /// As [`Self::read`], in a pipe, where there is something [`Self::ahead`]. `None`: no pipe can
     /// be had now.
     ///
@@ -584,6 +595,16 @@ impl<'c> Responder<'c> {
             Progress::Started(_) => self.sender.write(piece).await,
             Progress::Nothing | Progress::Finished => Err(out_of_order()),
         }
+    }
+
+    /// Whether content goes out as it is, without framing, once the response has been started.
+    pub fn is_bare(&self) -> bool {
+        self.sender.is_bare()
+    }
+
+    /// So much content is about to be moved: [`Transport::promote`].
+    pub fn promote(&self, bytes: u64) {
+        promote(self.transport, bytes);
     }
 
     /// Whether the kernel takes on what it is given: pipes and files, once the response has been
