@@ -214,6 +214,8 @@ impl Drop for Goodbye {
     fn drop(&mut self) {
         self.0.conn.send_close_notify();
         let _ = self.0.flush();
+        // What is closed with tickets unread is reset.
+        let _ = self.0.read_to_end(&mut Vec::new());
     }
 }
 

@@ -188,6 +188,12 @@ impl Cause {
         if let Some(named) = error.get_ref().and_then(|inner| inner.downcast_ref::<Named>()) {
             return named.0;
         }
+        if let Some(refused) = error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        {
+            return Self::of_records(refused);
+        }
         match error.kind() {
             io::ErrorKind::UnexpectedEof => Self::Truncated,
             io::ErrorKind::InvalidData => Self::Malformed,
@@ -198,6 +204,17 @@ impl Cause {
             io::ErrorKind::TimedOut => Self::TimedOut,
             io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unreachable,
             _ => Self::System,
+        }
+    }
+
+    /// Why rustls does not open records any more: in the words the kernel's errors have, too.
+    fn of_records(refused: &rustls::Error) -> Self {
+        use rustls::InvalidMessage::{InvalidContentType, UnknownProtocolVersion};
+        match refused {
+            rustls::Error::AlertReceived(_) => Self::Alert,
+            rustls::Error::DecryptError => Self::RecordDamaged,
+            rustls::Error::InvalidMessage(InvalidContentType | UnknownProtocolVersion) => Self::NotTls,
+            _ => Self::Malformed,
         }
     }
 

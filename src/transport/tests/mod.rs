@@ -234,6 +234,7 @@ fn a_record_that_is_not_good_is_answered_with_its_alert() {
             .get_ref()
             .and_then(|inner| inner.downcast_ref::<::rustls::Error>());
         assert_eq!(inner, Some(&::rustls::Error::DecryptError));
+        assert_eq!(Cause::of(&error), Cause::RecordDamaged);
         let again = transport.read(&mut [0; 10]).await.unwrap_err();
         assert_eq!(again.kind(), io::ErrorKind::InvalidData);
         assert!(transport.write_all(b"x", LONG).await.is_err());
@@ -249,6 +250,7 @@ fn bytes_that_are_not_records_are_answered_with_an_alert() {
     serve(client, async |transport: Transport| {
         let error = transport.read(&mut [0; 10]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert_eq!(Cause::of(&error), Cause::NotTls);
     });
 }
 
