@@ -67,13 +67,13 @@ impl Guest {
     }
 
     /// A kernel that takes a socket for TLS, and then no key. Tests that need one that does are in
-    /// modules named `kernel_tls`.
+    /// modules named `kernel_tls` or `promotion`.
     pub fn refusing_keys() -> Self {
         Self {
             has_tls: false,
             load: Some("tls"),
             environment: vec![(REFUSAL, "cipher")],
-            arguments: vec!["--skip", "kernel_tls::"],
+            arguments: vec!["--skip", "kernel_tls::", "--skip", "promotion::"],
             ..Self::new("a Linux that refuses keys", "uml-6.12")
         }
     }
