@@ -2,12 +2,19 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use rustix::event::{PollFd, PollFlags, poll};
+
 use super::*;
+use crate::buffer::Buffer;
+use crate::outcome::Carrier;
 use crate::pipe;
 use crate::runtime::{self, Preference, Socket};
+use crate::sys::ktls;
+use crate::transport::{Keys, kernel_tls};
 
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -17,6 +24,174 @@ fn pair() -> (OwnedFd, TcpStream) {
     let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (ours, _) = listener.accept().unwrap();
     (OwnedFd::from(ours), theirs)
+}
+
+/// What carries the two connections of a relay: the client's, the origin's.
+type Carriers = [Carrier; 2];
+
+const PLAIN: Carriers = [Carrier::None; 2];
+
+/// Makes a test of each of these for plain connections, and one for all mixtures with such whose
+/// records the kernel makes.
+macro_rules! over_all_carriers {
+    ($($name:ident)*) => {
+        $(#[test]
+        fn $name() {
+            super::$name(super::PLAIN);
+        })*
+
+        mod kernel_tls {
+            use crate::outcome::Carrier::{Kernel, None};
+
+            $(#[test]
+            fn $name() {
+                if crate::transport::kernel_tls::offload().is_some() {
+                    for carriers in [[Kernel, Kernel], [Kernel, None], [None, Kernel]] {
+                        super::super::$name(carriers);
+                    }
+                }
+            })*
+        }
+    };
+}
+
+mod each {
+    over_all_carriers! {
+        each_side_may_close_its_half_first
+        what_is_sent_in_bulk_both_ways_arrives_whole
+        a_side_that_never_reads_holds_back_the_other_and_ends_in_time
+        nothing_from_either_side_ends_idle
+        a_reset_of_one_side_resets_the_other
+        a_conversation_is_copied_and_a_flow_spliced_and_they_take_turns
+        pieces_of_any_size_and_pauses_give_the_same_bytes_on_every_way
+        a_reset_in_the_middle_of_a_flow_ends_it_by_name
+    }
+}
+
+/// Our end of a connection.
+struct Ours {
+    socket: OwnedFd,
+    keys: Option<Keys>,
+}
+
+impl Ours {
+    fn transport(self) -> Transport {
+        let socket = Socket::new(self.socket).unwrap();
+        match (self.keys, kernel_tls::offload()) {
+            (Some(keys), Some(offload)) => Transport::ktls(socket, keys, Buffer::none(), offload),
+            _ => Transport::plain(socket),
+        }
+    }
+}
+
+/// The far end of a connection; its records are the kernel's, if there are any.
+struct Far {
+    socket: TcpStream,
+    is_tls: bool,
+    ends_in_order: AtomicBool,
+}
+
+impl Far {
+    fn shutdown(&self, how: Shutdown) {
+        if self.is_tls && self.ends_in_order.load(Ordering::SeqCst) {
+            let mut wait = [PollFd::new(&self.socket, PollFlags::OUT)];
+            poll(&mut wait, None).unwrap();
+            let _ = ktls::send_record(self.socket.as_fd(), 21, &[1, 0]);
+        }
+        let _ = self.socket.shutdown(how);
+        self.ends_in_order.store(false, Ordering::SeqCst);
+    }
+
+    /// The connection shall end with a reset.
+    fn reset(&self) {
+        let socket = socket2::SockRef::from(&self.socket);
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
+        self.ends_in_order.store(false, Ordering::SeqCst);
+    }
+
+    /// What stands before the data: a ticket, or the end.
+    fn control(&self) -> io::Result<Option<usize>> {
+        let mut record = [0; ktls::RECORD_BYTES_MAX];
+        let got = ktls::receive_record(self.socket.as_fd(), &mut record)?;
+        match (got.kind, &record[..got.count]) {
+            (Some(22), _) => Ok(None),
+            (Some(21), [_, 0]) => Ok(Some(0)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Read for &Far {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match (&self.socket).read(into) {
+                Err(error) if self.is_tls && error.raw_os_error() == Some(libc::EIO) => {
+                    if let Some(count) = self.control()? {
+                        return Ok(count);
+                    }
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Write for &Far {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        (&self.socket).write(from)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Far {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(into)
+    }
+}
+
+impl Write for Far {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        (&*self).write(from)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        if self.ends_in_order.load(Ordering::SeqCst) {
+            self.shutdown(Shutdown::Write);
+        }
+    }
+}
+
+/// A connection as its carrier makes it: our end, and the peer's.
+fn connection(carrier: Carrier, side: Side) -> (Ours, Far) {
+    let (ours, theirs) = match carrier {
+        Carrier::Kernel => {
+            let [(server, server_keys), (client, client_keys)] = kernel_tls::ends();
+            match side {
+                Side::Downstream => ((server.into(), Some(server_keys)), client),
+                _ => ((client.into(), Some(client_keys)), server),
+            }
+        }
+        _ => {
+            let (ours, theirs) = pair();
+            ((ours, None), theirs)
+        }
+    };
+    let far = Far {
+        socket: theirs,
+        is_tls: carrier == Carrier::Kernel,
+        ends_in_order: AtomicBool::new(true),
+    };
+    let (socket, keys) = ours;
+    (Ours { socket, keys }, far)
 }
 
 /// What a relay has done.
@@ -31,37 +206,49 @@ struct Relayed {
 /// Ways a relay may go, by the number of long pieces after which it splices.
 const COPY: u32 = u32::MAX;
 const SPLICE: u32 = 0;
-const WAYS: [u32; 3] = [COPY, BULK_AFTER, SPLICE];
 
 /// Relays between a client and an origin, on all ways and both drivers.
 fn relay(
+    carriers: Carriers,
     idle: Duration,
-    client: impl Fn(TcpStream) + Send + Copy + 'static,
-    origin: impl Fn(TcpStream) + Send + Copy + 'static,
+    client: impl Fn(Far) + Send + Copy + 'static,
+    origin: impl Fn(Far) + Send + Copy + 'static,
 ) -> Vec<Relayed> {
     let mut ends = Vec::new();
-    for way in WAYS {
-        for preference in [Preference::Auto, Preference::Epoll] {
-            ends.push(relay_by(way, preference, idle, client, origin));
-        }
+    for (way, preference) in runs(carriers) {
+        ends.push(relay_by(carriers, way, preference, idle, client, origin));
     }
     ends
 }
 
+/// The ways and drivers a relay is tried on. A guest with kernel TLS is slow: fewer there.
+fn runs(carriers: Carriers) -> Vec<(u32, Preference)> {
+    let ways = [COPY, BULK_AFTER, SPLICE].into_iter();
+    match carriers {
+        PLAIN => ways
+            .flat_map(|way| [(way, Preference::Auto), (way, Preference::Epoll)])
+            .collect(),
+        [Carrier::Kernel, Carrier::Kernel] => ways
+            .zip([Preference::Epoll, Preference::Auto, Preference::Epoll])
+            .collect(),
+        _ => vec![(SPLICE, Preference::Auto)],
+    }
+}
+
 fn relay_by(
+    carriers: Carriers,
     way: u32,
     preference: Preference,
     idle: Duration,
-    client: impl Fn(TcpStream) + Send + 'static,
-    origin: impl Fn(TcpStream) + Send + 'static,
+    client: impl Fn(Far) + Send + 'static,
+    origin: impl Fn(Far) + Send + 'static,
 ) -> Relayed {
-    let (downstream, theirs) = pair();
+    let (downstream, theirs) = connection(carriers[0], Side::Downstream);
     let client = thread::spawn(move || client(theirs));
-    let (upstream, theirs) = pair();
+    let (upstream, theirs) = connection(carriers[1], Side::Upstream);
     let origin = thread::spawn(move || origin(theirs));
     let relayed = runtime::start(preference, |_| async move {
-        let downstream = Transport::plain(Socket::new(downstream).unwrap());
-        let upstream = Transport::plain(Socket::new(upstream).unwrap());
+        let (downstream, upstream) = (downstream.transport(), upstream.transport());
         let end = both_ways_by(way, &downstream, &upstream, idle).await;
         let spliced = |transport: &Transport| transport.carriage().spliced.get();
         let relayed = Relayed {
@@ -86,19 +273,19 @@ fn relay_by(
     relayed
 }
 
-fn read_all(mut stream: &TcpStream) -> Vec<u8> {
+fn read_all(mut stream: &Far) -> Vec<u8> {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     bytes
 }
 
-#[test]
-fn each_side_may_close_its_half_first() {
+fn each_side_may_close_its_half_first(carriers: Carriers) {
     let ends = relay(
+        carriers,
         IDLE,
         |mut client| {
             client.write_all(b"question").unwrap();
-            client.shutdown(Shutdown::Write).unwrap();
+            client.shutdown(Shutdown::Write);
             assert_eq!(read_all(&client), b"answer");
         },
         |mut origin| {
@@ -110,6 +297,7 @@ fn each_side_may_close_its_half_first() {
         assert_eq!((end, up, down), (End::finished(Side::Downstream), 8, 6));
     }
     let ends = relay(
+        carriers,
         IDLE,
         |mut client| {
             assert_eq!(read_all(&client), b"hello");
@@ -117,7 +305,7 @@ fn each_side_may_close_its_half_first() {
         },
         |mut origin| {
             origin.write_all(b"hello").unwrap();
-            origin.shutdown(Shutdown::Write).unwrap();
+            origin.shutdown(Shutdown::Write);
             assert_eq!(read_all(&origin), b"bye");
         },
     );
@@ -134,26 +322,24 @@ fn checksum(bytes: &[u8], mut sum: u64) -> u64 {
     sum
 }
 
-const BULK: usize = 64 * 1024 * 1024;
-
-fn send_bulk(mut stream: &TcpStream) -> u64 {
+fn send_bulk(mut stream: &Far, bulk: usize) -> u64 {
     let mut random = fastrand::Rng::with_seed(1);
     let mut block = vec![0; 1 << 20];
     random.fill(&mut block);
     let mut sum = 0;
-    for round in 0..BULK >> 20 {
+    for round in 0..bulk >> 20 {
         block[0] = u8::try_from(round).unwrap();
         stream.write_all(&block).unwrap();
         sum = checksum(&block[..1024], sum);
     }
-    stream.shutdown(Shutdown::Write).unwrap();
+    stream.shutdown(Shutdown::Write);
     sum
 }
 
-fn take_bulk(mut stream: &TcpStream) -> u64 {
+fn take_bulk(mut stream: &Far, bulk: usize) -> u64 {
     let mut block = vec![0; 1 << 20];
     let mut sum = 0;
-    for _ in 0..BULK >> 20 {
+    for _ in 0..bulk >> 20 {
         stream.read_exact(&mut block).unwrap();
         sum = checksum(&block[..1024], sum);
     }
@@ -161,31 +347,29 @@ fn take_bulk(mut stream: &TcpStream) -> u64 {
     sum
 }
 
-#[test]
-fn what_is_sent_in_bulk_both_ways_arrives_whole() {
-    fn far_end(stream: TcpStream) {
+fn what_is_sent_in_bulk_both_ways_arrives_whole(carriers: Carriers) {
+    let size = if carriers == PLAIN { 64 << 20 } else { 8 << 20 };
+    let far_end = move |stream: Far| {
         thread::scope(|scope| {
-            let sent = scope.spawn(|| send_bulk(&stream));
-            let taken = take_bulk(&stream);
+            let sent = scope.spawn(|| send_bulk(&stream, size));
+            let taken = take_bulk(&stream, size);
             assert_eq!(sent.join().unwrap(), taken);
         });
-    }
-    let bulk = BULK as u64;
-    for way in WAYS {
-        for preference in [Preference::Auto, Preference::Epoll] {
-            let relayed = relay_by(way, preference, IDLE, far_end, far_end);
-            assert!(relayed.end.is_good(), "{relayed:?}");
-            assert_eq!((relayed.up, relayed.down), (bulk, bulk));
-            if way != COPY {
-                assert!(relayed.spliced > bulk, "{relayed:?}");
-            }
+    };
+    let bulk = size as u64;
+    for (way, preference) in runs(carriers) {
+        let relayed = relay_by(carriers, way, preference, IDLE, far_end, far_end);
+        assert!(relayed.end.is_good(), "{relayed:?}");
+        assert_eq!((relayed.up, relayed.down), (bulk, bulk));
+        if way != COPY {
+            assert!(relayed.spliced > bulk, "{relayed:?}");
         }
     }
 }
 
-#[test]
-fn a_side_that_never_reads_holds_back_the_other_and_ends_in_time() {
+fn a_side_that_never_reads_holds_back_the_other_and_ends_in_time(carriers: Carriers) {
     let ends = relay(
+        carriers,
         Duration::from_millis(300),
         |client| {
             // Reads nothing until it is over.
@@ -205,29 +389,26 @@ fn a_side_that_never_reads_holds_back_the_other_and_ends_in_time() {
     assert!(ends.iter().all(|relayed| relayed.end == late), "{ends:?}");
 }
 
-#[test]
-fn nothing_from_either_side_ends_idle() {
-    let wait = |mut stream: TcpStream| {
+fn nothing_from_either_side_ends_idle(carriers: Carriers) {
+    let wait = |mut stream: Far| {
         let _ = stream.read(&mut [0; 8]);
     };
-    let ends = relay(Duration::from_millis(100), wait, wait);
+    let ends = relay(carriers, Duration::from_millis(100), wait, wait);
     let idle = End::new(Side::Atlas, Phase::Relay, Cause::Idle);
     for Relayed { end, up, down, .. } in ends {
         assert_eq!((end, up, down), (idle, 0, 0));
     }
 }
 
-#[test]
-fn a_reset_of_one_side_resets_the_other() {
+fn a_reset_of_one_side_resets_the_other(carriers: Carriers) {
     let ends = relay(
+        carriers,
         IDLE,
         |mut client| {
             client.write_all(b"x").unwrap();
             let mut byte = [0];
             client.read_exact(&mut byte).unwrap();
-            socket2::SockRef::from(&client)
-                .set_linger(Some(Duration::ZERO))
-                .unwrap();
+            client.reset();
         },
         |mut origin| {
             let mut byte = [0];
@@ -241,11 +422,10 @@ fn a_reset_of_one_side_resets_the_other() {
     assert!(ends.iter().all(|relayed| relayed.end == reset), "{ends:?}");
 }
 
-#[test]
-fn a_conversation_is_copied_and_a_flow_spliced_and_they_take_turns() {
+fn a_conversation_is_copied_and_a_flow_spliced_and_they_take_turns(carriers: Carriers) {
     const ROUNDS: usize = 200;
-    const FLOW: usize = 32 << 20;
-    fn talk(mut stream: &TcpStream, begins: bool) {
+    const FLOW: usize = 8 << 20;
+    fn talk(mut stream: &Far, begins: bool) {
         let mut word = [7; 500];
         for _ in 0..ROUNDS {
             if begins {
@@ -257,18 +437,29 @@ fn a_conversation_is_copied_and_a_flow_spliced_and_they_take_turns() {
             }
         }
     }
-    for preference in [Preference::Auto, Preference::Epoll] {
-        let talk_only = |begins| move |stream: TcpStream| talk(&stream, begins);
-        let relayed = relay_by(BULK_AFTER, preference, IDLE, talk_only(true), talk_only(false));
+    let preferences = match carriers {
+        PLAIN => &[Preference::Auto, Preference::Epoll][..],
+        _ => &[Preference::Auto],
+    };
+    for &preference in preferences {
+        let talk_only = |begins| move |stream: Far| talk(&stream, begins);
+        let relayed = relay_by(
+            carriers,
+            BULK_AFTER,
+            preference,
+            IDLE,
+            talk_only(true),
+            talk_only(false),
+        );
         assert_eq!(relayed.spliced, 0, "{relayed:?}");
-        let client = |mut stream: TcpStream| {
+        let client = |mut stream: Far| {
             talk(&stream, true);
             stream.write_all(&vec![9; FLOW]).unwrap();
             let mut byte = [0];
             stream.read_exact(&mut byte).unwrap();
             talk(&stream, true);
         };
-        let origin = |mut stream: TcpStream| {
+        let origin = |mut stream: Far| {
             talk(&stream, false);
             let mut taken = vec![0; FLOW];
             stream.read_exact(&mut taken).unwrap();
@@ -276,7 +467,7 @@ fn a_conversation_is_copied_and_a_flow_spliced_and_they_take_turns() {
             stream.write_all(b"x").unwrap();
             talk(&stream, false);
         };
-        let relayed = relay_by(BULK_AFTER, preference, IDLE, client, origin);
+        let relayed = relay_by(carriers, BULK_AFTER, preference, IDLE, client, origin);
         let words = 2 * ROUNDS * 500;
         assert_eq!(relayed.up, (words + FLOW) as u64);
         assert!(relayed.spliced > (FLOW / 2) as u64, "{relayed:?}");
@@ -286,7 +477,7 @@ fn a_conversation_is_copied_and_a_flow_spliced_and_they_take_turns() {
 }
 
 /// Sends pieces of odd sizes with pauses between some, by a seed.
-fn dribble(mut stream: &TcpStream, bytes: &[u8], seed: u64) {
+fn dribble(mut stream: &Far, bytes: &[u8], seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -298,11 +489,11 @@ fn dribble(mut stream: &TcpStream, bytes: &[u8], seed: u64) {
             thread::park_timeout(Duration::from_millis(1));
         }
     }
-    stream.shutdown(Shutdown::Write).unwrap();
+    stream.shutdown(Shutdown::Write);
 }
 
 /// Reads pieces of odd sizes with pauses between some, by a seed.
-fn sip(mut stream: &TcpStream, seed: u64) -> Vec<u8> {
+fn sip(mut stream: &Far, seed: u64) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut taken = Vec::new();
     let mut piece = vec![0; 1 << 18];
@@ -325,33 +516,32 @@ fn pattern(seed: u64) -> Vec<u8> {
     std::iter::repeat_with(|| random.u8(..)).take(count).collect()
 }
 
-#[test]
-fn pieces_of_any_size_and_pauses_give_the_same_bytes_on_every_way() {
-    for seed in 0..4 {
+fn pieces_of_any_size_and_pauses_give_the_same_bytes_on_every_way(carriers: Carriers) {
+    let seeds = if carriers == PLAIN { 4 } else { 1 };
+    for seed in 0..seeds {
         let far_end = move |sent: u64, taken: u64| {
-            move |stream: TcpStream| {
+            move |stream: Far| {
                 thread::scope(|scope| {
                     scope.spawn(|| dribble(&stream, &pattern(sent), sent));
                     assert!(sip(&stream, taken) == pattern(taken), "seed {seed}");
                 });
             }
         };
-        for way in WAYS {
+        for (way, preference) in runs(carriers) {
             let (client, origin) = (far_end(2 * seed, 2 * seed + 1), far_end(2 * seed + 1, 2 * seed));
-            let relayed = relay_by(way, Preference::Auto, IDLE, client, origin);
+            let relayed = relay_by(carriers, way, preference, IDLE, client, origin);
             assert!(relayed.end.is_good(), "{relayed:?}");
         }
     }
 }
 
-#[test]
-fn a_reset_in_the_middle_of_a_flow_ends_it_by_name() {
+fn a_reset_in_the_middle_of_a_flow_ends_it_by_name(carriers: Carriers) {
     let ends = relay(
+        carriers,
         IDLE,
         |mut client| {
             client.read_exact(&mut vec![0; 5 << 20]).unwrap();
-            let client = socket2::SockRef::from(&client);
-            client.set_linger(Some(Duration::ZERO)).unwrap();
+            client.reset();
         },
         |mut origin| {
             let block = vec![0; 1 << 20];

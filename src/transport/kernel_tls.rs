@@ -50,7 +50,7 @@ const SUITES: [SupportedCipherSuite; 6] = [
 ];
 
 /// What this kernel can do; `None` says that the test is skipped.
-fn offload() -> Option<Arc<Offload>> {
+pub(crate) fn offload() -> Option<Arc<Offload>> {
     static PROBED: OnceLock<Arc<Offload>> = OnceLock::new();
     let offload = PROBED.get_or_init(|| Arc::new(Offload::probe())).clone();
     if let Some(refusal) = offload.refusal() {
@@ -129,6 +129,24 @@ fn accept_keys(listener: &TcpListener, config: &Arc<ServerConfig>) -> (TcpStream
 
 fn into_transport((socket, keys): (TcpStream, Keys), offload: &Arc<Offload>) -> Transport {
     Transport::ktls(into_socket(socket), keys, Buffer::none(), offload.clone())
+}
+
+/// Two ends of one connection over loopback, the server's first, the kernel making the records of
+/// both.
+pub(crate) fn ends() -> [(TcpStream, Keys); 2] {
+    let (config, client_config) = configs_of(TLS_1_3);
+    let (listener, port) = listen();
+    let client = std::thread::spawn(move || {
+        let Peer { socket, keys } = Peer::connect(port, &client_config);
+        (socket, keys)
+    });
+    let (mut socket, _) = listener.accept().unwrap();
+    socket.set_nodelay(true).unwrap();
+    let connection = UnbufferedServerConnection::new(config).unwrap();
+    let (secrets, rest) = shake!(connection, &mut socket);
+    let keys = Keys::Server(rest);
+    hand_over(&socket, &keys, secrets);
+    [(socket, keys), client.join().unwrap()]
 }
 
 /// A client whose records the kernel makes, too, so that it can send any record it likes.

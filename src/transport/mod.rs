@@ -400,7 +400,7 @@ fn lost(cause: Cause) -> io::Error {
 }
 
 #[cfg(test)]
-mod kernel_tls;
+pub(crate) mod kernel_tls;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
