@@ -96,7 +96,12 @@ impl<T: Word> Read for T {
     const EXPECTS: &'static str = <T as Word>::EXPECTS;
 
     fn read(value: &DeValue<'_>, place: &Place<'_>, found: &mut Vec<Diagnostic>) -> Option<Self> {
-        let Some(text) = value.as_str() else {
+        let text = match value {
+            // Nothing needs no unit.
+            DeValue::Integer(number) if T::CODE == "bad-size" && number.to_string() == "0" => Some("0B"),
+            _ => value.as_str(),
+        };
+        let Some(text) = text else {
             let example = if let DeValue::Integer(number) = value {
                 instead_of_number::<T>(&number.to_string())
             } else {

@@ -167,7 +167,8 @@ impl Transport {
             _ => None,
         };
         if let Some(moment) = pause {
-            runtime::sleep_until(moment).await;
+            // Boxed: every wait on every connection would have its size.
+            Box::pin(runtime::sleep_until(moment)).await;
         }
         self.socket.readable().await
     }

@@ -130,7 +130,7 @@ upstream = "z"
 cert = "other.crt"
 key = "other.key"
 prefer_ktls = false
-ktls_threshold = "2MiB"
+ktls_threshold = 0
 min_version = "1.3"
 alpn = ["imap"]
 [[route]]
@@ -197,7 +197,7 @@ address = "127.0.0.1:9901"
     assert_eq!(tcp.mode, Mode::Tcp(0));
     assert_eq!(&*tcp.settings.name, "unix:/run/atlas.sock");
     let tls = tcp.tls.as_ref().unwrap();
-    assert_eq!((tls.prefer_ktls, tls.ktls_threshold), (false, 2 * 1024 * 1024));
+    assert_eq!((tls.prefer_ktls, tls.ktls_threshold), (false, 0));
     assert_eq!(tls.server.alpn_protocols, [b"imap".to_vec()]);
     let routes = generation.routes.routes();
     assert_eq!(routes[0].host, HostPattern::Wildcard("a.example".into()));
