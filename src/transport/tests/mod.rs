@@ -212,7 +212,8 @@ fn reads_dropped_while_they_wait_lose_nothing() {
                 Err(runtime::TimedOut) => dropped += 1,
             }
         }
-        assert!(dropped > 10, "{dropped}");
+        // How many is a matter of who else wants the processor.
+        assert!(dropped > 0, "no wait was dropped");
         assert_eq!(received.len(), SIZE);
         assert_eq!(hash(&received), hash(&pattern(SIZE, 4)));
     });
