@@ -5,4 +5,5 @@ pub mod client;
 pub mod encode;
 pub mod parse;
 pub mod server;
+mod source;
 mod wire;

@@ -8,9 +8,10 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 use super::super::{BodyLength, Fields, ResponseHead};
-use super::body::{Decoder, Step};
+use super::body::Decoder;
 use super::encode;
 use super::parse::{self, Asked, Persists, Scan};
+use super::source::Source;
 use super::wire::{self, BodyFill, Filled, Output, Sender, promote};
 use crate::buffer::Buffer;
 use crate::outcome::{Cause, End, Phase, Side};
@@ -101,12 +102,9 @@ impl Connection {
             input: &mut self.input,
             settings,
             state,
-            told: 0,
             scan: Scan::default(),
             informational: 0,
-            decoder: None,
-            fill: BodyFill::new(settings.idle_timeout, 0, None),
-            failed: None,
+            body: None,
         };
         (writer, reader)
     }
@@ -202,15 +200,11 @@ pub struct ResponseReader<'c> {
     settings: &'c Settings,
     state: &'c State,
     input: &'c mut Buffer,
-    /// Bytes the last call told of, done with at the next.
-    told: usize,
     scan: Scan,
     informational: usize,
     /// After the final head.
-    decoder: Option<Decoder>,
-    fill: BodyFill,
+    body: Option<Source>,
     begun: bool,
-    failed: Option<End>,
 }
 
 impl ResponseReader<'_> {
@@ -237,10 +231,10 @@ impl ResponseReader<'_> {
         // A request to HEAD, and a 304, tell of a body that does not come.
         let comes = !self.state.asked.get().head && head.status != StatusCode::NOT_MODIFIED;
         let decoder = Decoder::new(if comes { head.body } else { BodyLength::None });
-        self.fill = BodyFill::new(self.settings.idle_timeout, 0, decoder.left());
+        let fill = BodyFill::new(self.settings.idle_timeout, 0, decoder.left());
         self.state.persists.set(persists.0);
         self.state.response_finished.set(decoder.is_finished());
-        self.decoder = Some(decoder);
+        self.body = Some(Source::new(decoder, fill, u64::MAX));
         Ok(head)
     }
 
@@ -276,44 +270,28 @@ impl ResponseReader<'_> {
     /// `Upstream ResponseBody …`: `TimedOut`, `Closed` where more was owed, `Truncated`, `Reset`,
     /// `Malformed`; the same again if it is called again. `Atlas … System` before the final head.
     pub async fn read(&mut self) -> Result<Option<&[u8]>, End> {
-        self.input.consume(std::mem::take(&mut self.told));
-        if let Some(end) = self.failed {
-            return Err(end);
+        let body = self.body.as_mut().ok_or(OUT_OF_ORDER)?;
+        let count = body.read(self.transport, self.input, body_end).await?;
+        if count == 0 {
+            self.state.response_finished.set(true);
+            self.input.rest();
+            return Ok(None);
         }
-        match self.next().await {
-            Ok(0) => {
-                self.state.response_finished.set(true);
-                self.input.rest();
-                Ok(None)
-            }
-            Ok(count) => {
-                self.told = count;
-                Ok(Some(&self.input.filled()[..count]))
-            }
-            Err(cause) => {
-                let end = End::new(Side::Upstream, Phase::ResponseBody, cause);
-                self.failed = Some(end);
-                Err(end)
-            }
-        }
+        Ok(Some(&self.input.filled()[..count]))
     }
 
     /// Content that can be read by [`Self::read_piped`] now: none of it has been read, and no
     /// framing lies in between. `u64::MAX`: all there is until the end of the stream; 0: it is read
     /// by [`Self::read`].
     pub fn ahead(&mut self) -> u64 {
-        self.input.consume(std::mem::take(&mut self.told));
-        let is_next = self.input.is_empty() && self.failed.is_none();
-        match &self.decoder {
-            Some(decoder) if is_next && self.transport.is_kernel_stream() => decoder.ahead(),
-            _ => 0,
-        }
+        let body = self.body.as_mut();
+        body.map_or(0, |body| body.ahead(self.transport, self.input))
     }
 
     /// Content that is still to come and whose framing is done with: as [`Self::ahead`], whether or
     /// not some of it has been read.
     pub fn to_come(&self) -> u64 {
-        self.decoder.as_ref().map_or(0, Decoder::ahead)
+        self.body.as_ref().map_or(0, Source::to_come)
     }
 
     /// So much content is about to be moved: [`Transport::promote`].
@@ -328,47 +306,13 @@ impl ResponseReader<'_> {
     ///
     /// As [`Self::read`].
     pub async fn read_piped(&mut self) -> Result<Option<Pipe>, End> {
-        let ahead = self.ahead();
-        self.input.rest();
-        let filled = match self.fill.fill_pipe(self.transport, ahead).await {
-            Ok(Some(pipe)) => self.passed(&pipe).map(|()| Some(pipe)),
-            other => other,
-        };
-        filled.map_err(|cause| {
-            let end = End::new(Side::Upstream, Phase::ResponseBody, cause);
-            *self.failed.insert(end)
-        })
-    }
-
-    fn passed(&mut self, pipe: &Pipe) -> Result<(), Cause> {
-        let decoder = self.decoder.as_mut().ok_or(Cause::System)?;
-        match pipe.is_empty() {
-            false => decoder.passed(pipe.len() as u64),
-            true if decoder.ends_with_stream() => decoder.finish(),
-            true => return Err(Cause::Closed),
-        }
-        Ok(())
-    }
-
-    /// How many bytes of content come next; 0 at the end.
-    async fn next(&mut self) -> Result<usize, Cause> {
-        let decoder = self.decoder.as_mut().ok_or(Cause::System)?;
-        loop {
-            match decoder.next(self.input).map_err(|_| Cause::Malformed)? {
-                Step::Content(count) => return Ok(count),
-                Step::End => return Ok(0),
-                Step::More => match self.fill.fill(self.transport, self.input).await? {
-                    Filled::Some => {}
-                    Filled::End if decoder.ends_with_stream() => decoder.finish(),
-                    Filled::End => return Err(Cause::Closed),
-                },
-            }
-        }
+        let body = self.body.as_mut().ok_or(OUT_OF_ORDER)?;
+        body.read_piped(self.transport, self.input, body_end).await
     }
 
     /// The trailers, after the end.
     pub fn trailers(&self) -> Option<&Fields> {
-        self.decoder.as_ref().and_then(Decoder::trailers)
+        self.body.as_ref().and_then(Source::trailers)
     }
 
     /// Whether any byte of a response has come.
@@ -379,9 +323,18 @@ impl ResponseReader<'_> {
 
 impl Drop for ResponseReader<'_> {
     fn drop(&mut self) {
-        self.input.consume(self.told);
+        if let Some(body) = &mut self.body {
+            body.settle(self.input);
+        }
         self.input.rest();
     }
+}
+
+/// The body was asked for before its head.
+const OUT_OF_ORDER: End = End::new(Side::Atlas, Phase::ResponseBody, Cause::System);
+
+fn body_end(cause: Cause) -> End {
+    End::new(Side::Upstream, Phase::ResponseBody, cause)
 }
 
 #[cfg(test)]

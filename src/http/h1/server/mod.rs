@@ -15,6 +15,7 @@ use super::super::{BodyLength, Exchange, Fields, RequestHead, ResponseHead, Serv
 use super::body::{Decoder, Step};
 use super::encode::{self, Framing, Recipient};
 use super::parse::{self, Refused, Scan};
+use super::source::Source;
 use super::wire::{self, BodyFill, Filled, Output, Sender, promote};
 use crate::buffer::{Buffer, SMALL};
 use crate::drain::Drain;
@@ -300,6 +301,15 @@ impl State {
             rest: RefCell::default(),
         }
     }
+
+    /// What came of reading the body: what has begun can be read over, what has failed cannot.
+    fn note<T>(&self, read: Result<T, End>) -> Result<T, End> {
+        match &read {
+            Ok(_) => self.skippable.set(true),
+            Err(_) => self.persists.set(false),
+        }
+        read
+    }
 }
 
 /// A request's body on an HTTP/1 connection.
@@ -308,34 +318,23 @@ pub struct RequestBody<'c> {
     state: &'c State,
     /// In a cell, since whoever watches for the client's end keeps what comes meanwhile.
     input: RefCell<Buffer>,
-    /// Bytes the last call told of, done with at the next.
-    told: usize,
-    decoder: Option<Decoder>,
-    fill: BodyFill,
-    content: u64,
-    content_max: u64,
-    begun: bool,
-    failed: Option<End>,
+    source: Source,
 }
 
 impl<'c> RequestBody<'c> {
     fn new<'l: 'c>(connection: &mut Connection<'l>, state: &'c State, request: &RequestHead) -> Self {
         let settings = connection.settings;
         let decoder = Decoder::new(request.body);
+        let fill = BodyFill {
+            excused: request.expects_continue,
+            ..BodyFill::new(settings.body_timeout, settings.min_rate, decoder.left())
+        };
+        let content_max = settings.body_bytes_max.unwrap_or(u64::MAX);
         Self {
             transport: connection.transport,
             state,
             input: RefCell::new(std::mem::take(&mut connection.input)),
-            told: 0,
-            fill: BodyFill {
-                excused: request.expects_continue,
-                ..BodyFill::new(settings.body_timeout, settings.min_rate, decoder.left())
-            },
-            decoder: Some(decoder),
-            content: 0,
-            content_max: settings.body_bytes_max.unwrap_or(u64::MAX),
-            begun: false,
-            failed: None,
+            source: Source::new(decoder, fill, content_max),
         }
     }
 
@@ -347,37 +346,22 @@ impl<'c> RequestBody<'c> {
     /// `LimitReached`, `Malformed`; the same again if it is called again.
     pub async fn read(&mut self) -> Result<Option<&[u8]>, End> {
         let input = self.input.get_mut();
-        input.consume(std::mem::take(&mut self.told));
-        if let Some(end) = self.failed {
-            return Err(end);
-        }
-        match self.next().await {
-            Ok(0) => Ok(None),
-            Ok(count) => {
-                self.told = count;
-                Ok(Some(&self.input.get_mut().filled()[..count]))
-            }
-            Err(cause) => Err(self.fail(cause)),
-        }
+        let read = self.source.read(self.transport, input, body_end).await;
+        let count = self.state.note(read)?;
+        Ok((count > 0).then(|| &self.input.get_mut().filled()[..count]))
     }
 
     /// Content that can be read by [`Self::read_piped`] now: none of it has been read, and no
     /// framing lies in between. `u64::MAX`: all there is until the end of the stream; 0: it is read
     /// by [`Self::read`].
     pub fn ahead(&mut self) -> u64 {
-        let input = self.input.get_mut();
-        input.consume(std::mem::take(&mut self.told));
-        let is_next = input.is_empty() && self.failed.is_none();
-        match &self.decoder {
-            Some(decoder) if is_next && self.transport.is_kernel_stream() => decoder.ahead(),
-            _ => 0,
-        }
+        self.source.ahead(self.transport, self.input.get_mut())
     }
 
     /// Content that is still to come and whose framing is done with: as [`Self::ahead`], whether or
     /// not some of it has been read.
     pub fn to_come(&self) -> u64 {
-        self.decoder.as_ref().map_or(0, Decoder::ahead)
+        self.source.to_come()
     }
 
     /// So much content is about to be moved: [`Transport::promote`].
@@ -392,76 +376,24 @@ impl<'c> RequestBody<'c> {
     ///
     /// As [`Self::read`].
     pub async fn read_piped(&mut self) -> Result<Option<Pipe>, End> {
-        let ahead = self.ahead();
-        self.input.get_mut().rest();
-        let filled = match self.fill.fill_pipe(self.transport, ahead).await {
-            Ok(Some(pipe)) => self.passed(&pipe).map(|()| Some(pipe)),
-            other => other,
-        };
-        filled.map_err(|cause| self.fail(cause))
-    }
-
-    fn passed(&mut self, pipe: &Pipe) -> Result<(), Cause> {
-        let decoder = self.decoder.as_mut().ok_or(Cause::System)?;
-        if pipe.is_empty() {
-            return Err(Cause::Closed);
-        }
-        decoder.passed(pipe.len() as u64);
-        self.count(pipe.len() as u64)
-    }
-
-    /// So much content has come.
-    fn count(&mut self, length: u64) -> Result<(), Cause> {
-        self.begun = true;
-        self.state.skippable.set(true);
-        self.content += length;
-        match self.content > self.content_max {
-            true => Err(Cause::LimitReached),
-            false => Ok(()),
-        }
-    }
-
-    fn fail(&mut self, cause: Cause) -> End {
-        let end = client_end(Phase::RequestBody, cause);
-        self.failed = Some(end);
-        self.state.persists.set(false);
-        end
-    }
-
-    /// How many bytes of content come next; 0 at the end.
-    async fn next(&mut self) -> Result<usize, Cause> {
-        let Some(decoder) = &mut self.decoder else {
-            return Ok(0);
-        };
         let input = self.input.get_mut();
-        loop {
-            match decoder.next(input).map_err(|_| Cause::Malformed)? {
-                Step::Content(count) => return self.count(count as u64).map(|()| count),
-                Step::End => {
-                    self.state.skippable.set(true);
-                    return Ok(0);
-                }
-                Step::More => match self.fill.fill(self.transport, input).await? {
-                    Filled::Some => {}
-                    Filled::End => return Err(Cause::Closed),
-                },
-            }
-        }
+        let read = self.source.read_piped(self.transport, input, body_end).await;
+        self.state.note(read)
     }
 
     /// Whether all of it has been read, or there is none.
     pub fn is_finished(&self) -> bool {
-        self.decoder.as_ref().is_none_or(Decoder::is_finished)
+        self.source.is_finished()
     }
 
     /// Whether a piece of it has been read.
     pub fn has_begun(&self) -> bool {
-        self.begun
+        self.source.has_begun()
     }
 
     /// The trailers, after the end.
     pub fn trailers(&self) -> Option<&Fields> {
-        self.decoder.as_ref().and_then(Decoder::trailers)
+        self.source.trailers()
     }
 
     /// Waits until the client has gone away: closed, half-closed or reset. What it sends meanwhile
@@ -509,10 +441,10 @@ impl<'c> RequestBody<'c> {
 impl Drop for RequestBody<'_> {
     fn drop(&mut self) {
         let mut input = self.input.take();
-        input.consume(self.told);
-        if let (Some(decoder), None) = (self.decoder.take(), self.failed) {
-            self.state.rest.replace(Some((input, decoder)));
-        }
+        self.source.settle(&mut input);
+        self.state
+            .rest
+            .replace(self.source.take_rest().map(|rest| (input, rest)));
     }
 }
 
@@ -699,6 +631,10 @@ impl Drop for Responder<'_> {
             self.transport.abort();
         }
     }
+}
+
+fn body_end(cause: Cause) -> End {
+    client_end(Phase::RequestBody, cause)
 }
 
 fn client_end(phase: Phase, cause: Cause) -> End {
