@@ -120,11 +120,7 @@ async fn run(
             let served = pin!(access_log::on_behalf_of(facts.clone(), served));
             match select(served, pin!(serving.drain.cut())).await {
                 Either::Left((end, _)) => end,
-                Either::Right(_) => {
-                    // What was sent of an answer must not look like all of it.
-                    transport.abort();
-                    End::new(Side::Atlas, Phase::Close, Cause::Cut)
-                }
+                Either::Right(_) => End::new(Side::Atlas, Phase::Close, Cause::Cut),
             }
         }
         Mode::Tcp(upstream) => {
@@ -219,12 +215,12 @@ async fn http(
     h1::server::serve(transport, &serving.generation.http, &visit, &serving.drain).await
 }
 
-/// Whether the peer still hears a goodbye. One that reset, or stopped reading, does not; and one
-/// whose response was cut off must not get an end that looks whole.
+/// Whether the peer still hears a goodbye. One that reset, or stopped reading, does not; nor does
+/// one that was cut off, as its time is over.
 fn ends_in_order(end: End) -> bool {
     !matches!(
         end.cause,
-        Cause::Reset | Cause::TooSlow | Cause::Panicked | Cause::System
+        Cause::Reset | Cause::TooSlow | Cause::Panicked | Cause::System | Cause::Cut
     )
 }
 
