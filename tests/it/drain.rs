@@ -13,6 +13,7 @@ fn slow() -> Origin {
             exchange.read_body()?;
             exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")?;
             for _ in 0..5 {
+                // So that the drain comes amid it.
                 std::thread::sleep(Duration::from_millis(120));
                 exchange.send("ab")?;
             }
@@ -186,7 +187,9 @@ fn no_request_fails_while_it_drains() {
                     assert!(served > 0);
                 });
             }
-            std::thread::sleep(Duration::from_millis(300));
+            wait_until("they are in full flow", || {
+                (origin.requests().len() >= 100).then_some(())
+            });
             atlas.signal(Signal::TERM);
         });
         assert_eq!(atlas.exit_code(), 0);

@@ -35,6 +35,7 @@ fn worst_answer(atlas: &Atlas) -> Duration {
             assert_eq!(kept.get("/").text(), "hello");
         }
         worst = worst.max(started.elapsed());
+        // Spread over the time the others disturb.
         std::thread::sleep(Duration::from_millis(10));
     }
     worst
@@ -72,6 +73,7 @@ fn worst_beside(
         for _ in 0..disturbers {
             scope.spawn(|| disturb(atlas, &stop));
         }
+        // The disturbers are to be at full speed; nothing tells when they are.
         std::thread::sleep(Duration::from_millis(200));
         let worst = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worst_answer(atlas)));
         stop.store(true, Ordering::SeqCst);
@@ -120,6 +122,7 @@ fn beside_one_that_sends_a_byte_at_a_time() {
                 .chain(std::iter::repeat(&b'x'));
             while !stop.load(Ordering::SeqCst) {
                 let _ = slow.write_all(&[*head.next().unwrap()]);
+                // The pace of a client that attacks by slowness.
                 std::thread::sleep(Duration::from_millis(100));
             }
         },
@@ -169,6 +172,7 @@ fn beside_many_that_only_connect() {
                 let silent: Vec<_> = (0..50)
                     .filter_map(|_| TcpStream::connect(atlas.address()).ok())
                     .collect();
+                // They stay for a moment, so that they are accepted.
                 std::thread::sleep(Duration::from_millis(20));
                 drop(silent);
             }

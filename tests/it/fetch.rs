@@ -1,6 +1,7 @@
 //! `atlas fetch` against origins of the tests, nginx, openssl and Atlas itself.
 
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -397,7 +398,11 @@ fn what_is_cut_is_never_taken_for_all() {
     let resets = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         stream.write_all(&length).unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        // What has not reached the other's kernel is thrown away by a reset.
+        wait_until("it has all of that", || {
+            let acknowledged = ::atlas::sys::tcp_bytes_acked(stream.as_fd())?;
+            (acknowledged >= length.len() as u64).then_some(())
+        });
         socket2::SockRef::from(&stream)
             .set_linger(Some(std::time::Duration::ZERO))
             .unwrap();
@@ -568,6 +573,7 @@ fn an_answer_that_begins_before_the_request_has_ended_is_heard() {
     let refuses = origin()
         .raw(|mut stream| {
             let _ = stream.write_all(b"HTTP/1.1 413 No\r\nContent-Length: 8\r\n\r\ntoo much");
+            // It never reads: the client has to hear it while it sends.
             std::thread::sleep(std::time::Duration::from_millis(500));
         })
         .start();

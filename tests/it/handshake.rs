@@ -218,6 +218,7 @@ fn bytes_that_trickle_do_not_extend_the_handshake_deadline() {
         if client.write_all(&[byte]).is_err() {
             break;
         }
+        // Each byte comes by itself, well before the deadline.
         std::thread::sleep(Duration::from_millis(20));
         if started.elapsed() > Duration::from_secs(3) {
             break;

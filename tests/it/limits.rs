@@ -22,6 +22,7 @@ fn a_head_that_does_not_come_whole_is_408() {
         if client.try_send([*byte]).is_err() {
             break;
         }
+        // Each byte comes well before the deadline of the whole.
         std::thread::sleep(Duration::from_millis(40));
     }
     let answer = client.answer();

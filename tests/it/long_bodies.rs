@@ -270,6 +270,7 @@ fn an_origin_that_stops_amid_one_meets_its_deadline() {
                 exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")?;
                 exchange.send(noise(700_000))?;
             }
+            // Silent for longer than Atlas waits, and open.
             std::thread::sleep(Duration::from_secs(2));
             Ok(Then::Close)
         })

@@ -47,6 +47,7 @@ fn a_client_that_has_said_all_gets_all_of_a_long_answer() {
             exchange.read_body()?;
             exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n")?;
             for _ in 0..7 {
+                // In all longer than a client that has closed its direction is waited for.
                 std::thread::sleep(Duration::from_secs(1));
                 exchange.send("x")?;
             }
@@ -207,6 +208,7 @@ fn answer_once(mut stream: TcpStream, count: &AtomicUsize) {
     }
     count.fetch_add(1, Ordering::Relaxed);
     let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    // The answer is to be on its way when the connection closes under the next request.
     std::thread::sleep(Duration::from_millis(1));
 }
 

@@ -199,6 +199,7 @@ fn a_reload_and_a_drain_at_once_are_a_drain() {
     let atlas = atlas().listens_plain().text("[[route]]\nrespond = 204").start();
     atlas.signal(Signal::HUP);
     atlas.signal(Signal::TERM);
+    // The second comes amid the drain, wherever that is by then.
     std::thread::sleep(Duration::from_millis(1));
     let _ = rustix::process::Pid::from_raw(atlas.pid().cast_signed())
         .map(|pid| rustix::process::kill_process(pid, Signal::HUP));

@@ -1,6 +1,6 @@
 //! Static files: conditions, ranges, neighbours, and nothing outside the root.
 
-use crate::support::{Answer, Atlas, Builder, atlas, noise};
+use crate::support::{Answer, Atlas, Builder, atlas, has, noise, wait_until};
 
 /// An Atlas that serves `site` below its folder, with these options.
 fn serves(options: &str) -> Builder {
@@ -54,6 +54,41 @@ fn files_are_served_with_their_type() {
             assert!(answer.field(name).is_some(), "{path} without {name}");
         }
     }
+}
+
+#[test]
+fn a_file_atlas_may_not_read_is_not_there_and_the_log_says_why() {
+    use std::os::unix::fs::PermissionsExt;
+    // Root reads everything: Atlas runs as somebody else, if this test is root's.
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root && !has("setpriv") {
+        return;
+    }
+    let mut builder = serves("")
+        .expects_log("secret.txt")
+        .file("site/secret.txt", "secret");
+    if is_root {
+        builder = builder.by_way_of(&["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+    }
+    let folder = builder.folder().to_path_buf();
+    let mode = |path: &str, mode| {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(folder.join(path), permissions).unwrap();
+    };
+    mode("", 0o777); // its access log is made there
+    mode("site/secret.txt", 0o000);
+    let atlas = builder.start();
+    for _ in 0..2 {
+        let answer = atlas.get("/secret.txt");
+        assert_eq!(answer.status, 404, "{answer:?}");
+        assert!(!answer.text().contains("secret"), "{answer:?}");
+    }
+    atlas.log_line(&["secret.txt", "ermission denied"]);
+    assert_eq!(atlas.get("/a.txt").text(), "0123456789");
+    mode("site/secret.txt", 0o644);
+    wait_until("it is served once it may be read", || {
+        (atlas.get("/secret.txt").status == 200).then_some(())
+    });
 }
 
 #[test]

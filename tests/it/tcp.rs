@@ -168,6 +168,7 @@ fn an_idle_relay_ends() {
         .start();
     let mut client = atlas.connect();
     for _ in 0..4 {
+        // Half of the time it may be idle.
         std::thread::sleep(Duration::from_millis(200));
         client.send("x");
         assert_eq!(client.read_exactly(1), b"x", "traffic keeps it open");

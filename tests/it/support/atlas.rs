@@ -152,6 +152,11 @@ impl Builder {
         self
     }
 
+    /// Atlas's own folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// A warning or an error that this test provokes.
     pub fn expects_log(mut self, part: &str) -> Self {
         self.expected.push(part.to_owned());
