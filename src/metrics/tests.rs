@@ -57,172 +57,114 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
     samples
 }
 
+/// What a worker may have to count, once.
+fn count(worker: &Counters) {
+    let listener = worker.listener(&Arc::from("web"));
+    listener.connection_opened();
+    listener.connection_opened();
+    listener.connection_closed();
+    listener.accept_failed(&io::Error::from_raw_os_error(libc::EMFILE));
+    worker.handshake_finished("TLSv1.3", true);
+    worker.handshake_failed(Cause::NotTls);
+    worker.carried(Carrier::Process(Refusal::NotPreferred));
+    worker.carried(Carrier::None);
+    worker.connection_ended(End::new(Side::Atlas, Phase::Idle, Cause::Idle));
+    worker.exchange_ended(
+        End::new(Side::Upstream, Phase::Connect, Cause::TimedOut),
+        Some(504),
+    );
+    worker.exchange_ended(End::finished(Side::Downstream), None);
+    worker.bytes_moved(Direction::ToDownstream, 100);
+    worker.records_dropped(1);
+    let upstream = worker.upstream(&Arc::from("app"));
+    upstream.connection_reused();
+    upstream.connected(Duration::from_micros(400));
+    upstream.connected(Duration::from_secs(60));
+    upstream.connect_failed(Cause::Refused);
+}
+
+/// What was carried, by whom, and what was lost with it.
+fn count_carried(worker: &Counters) {
+    let tally = |spliced, sendfile, received, sent| Tally {
+        in_kernel: true,
+        spliced,
+        sendfile,
+        key_updates_received: received,
+        key_updates_sent: sent,
+    };
+    let lost = End::new(Side::Downstream, Phase::ResponseBody, Cause::KernelRefusedKeys);
+    worker.carried_since(Peer::Downstream, Tally::default(), tally(30, 20, 2, 1), None);
+    worker.carried_since(
+        Peer::Downstream,
+        tally(30, 20, 2, 1),
+        tally(40, 20, 2, 1),
+        Some(lost),
+    );
+    worker.carried_since(Peer::Downstream, Tally::default(), tally(0, 0, 0, 0), Some(lost));
+    worker.carried_since(Peer::Upstream, Tally::default(), tally(0, 0, 0, 0), Some(lost));
+}
+
+/// What is told of two workers that have counted so.
+#[rustfmt::skip]
+const TOLD: &[(&str, f64)] = &[
+    (r#"atlas_downstream_connections_open{listener="web"}"#, 2.0),
+    (r#"atlas_downstream_connections_total{listener="web"}"#, 4.0),
+    (r#"atlas_accept_errors_total{listener="web",error="no_descriptors"}"#, 2.0),
+    (r#"atlas_downstream_handshakes_total{result="finished",tls_version="TLSv1.3"}"#, 2.0),
+    (r#"atlas_downstream_handshakes_total{result="not_tls",tls_version="none"}"#, 2.0),
+    ("atlas_downstream_handshakes_resumed_total", 2.0),
+    (r#"atlas_downstream_carriers_total{carrier="process",refusal="not_preferred"}"#, 2.0),
+    (r#"atlas_downstream_carriers_total{carrier="none",refusal=""}"#, 2.0),
+    (r#"atlas_downstream_connections_ended_total{side="atlas",phase="idle",cause="idle"}"#, 2.0),
+    (r#"atlas_exchanges_total{side="upstream",phase="connect",cause="timed_out"}"#, 2.0),
+    (r#"atlas_responses_total{class="5xx"}"#, 2.0),
+    (r#"atlas_responses_total{class="none"}"#, 2.0),
+    (r#"atlas_bytes_total{direction="to_downstream"}"#, 200.0),
+    (r#"atlas_bytes_sent_total{peer="downstream",way="copied"}"#, 80.0),
+    (r#"atlas_bytes_sent_total{peer="downstream",way="spliced"}"#, 80.0),
+    (r#"atlas_bytes_sent_total{peer="downstream",way="sendfile"}"#, 40.0),
+    (r#"atlas_tls_key_updates_total{peer="downstream",direction="received"}"#, 4.0),
+    (r#"atlas_tls_key_updates_total{peer="downstream",direction="sent"}"#, 2.0),
+    (r#"atlas_kernel_tls_promotions_total{peer="downstream",result="finished"}"#, 2.0),
+    (r#"atlas_kernel_tls_promotions_total{peer="downstream",result="failed"}"#, 2.0),
+    (r#"atlas_kernel_tls_promotions_total{peer="upstream",result="finished"}"#, 2.0),
+    (r#"atlas_kernel_tls_info{usable="no",refusal="no_ulp"}"#, 1.0),
+    ("atlas_kernel_tls_breaker_open", 0.0),
+    (r#"atlas_log_lines_dropped_total{log="access"}"#, 7.0),
+    (r#"atlas_log_lines_dropped_total{log="error"}"#, 3.0),
+    ("atlas_panics_total", 1.0),
+    (r#"atlas_upstream_connections_total{upstream="app",source="reused"}"#, 2.0),
+    (r#"atlas_upstream_connections_total{upstream="app",source="new"}"#, 4.0),
+    (r#"atlas_upstream_connect_failures_total{upstream="app",cause="refused"}"#, 2.0),
+    (r#"atlas_upstream_connect_seconds_bucket{le="0.00025",upstream="app"}"#, 0.0),
+    (r#"atlas_upstream_connect_seconds_bucket{le="0.0005",upstream="app"}"#, 2.0),
+    (r#"atlas_upstream_connect_seconds_bucket{le="5.0",upstream="app"}"#, 2.0),
+    (r#"atlas_upstream_connect_seconds_bucket{le="+Inf",upstream="app"}"#, 4.0),
+    (r#"atlas_upstream_connect_seconds_count{upstream="app"}"#, 4.0),
+    (r#"atlas_upstream_connect_seconds_sum{upstream="app"}"#, 120.0008),
+    (r#"atlas_reloads_total{result="failed"}"#, 1.0),
+    (r#"atlas_start_time_seconds"#, 1000.0),
+    (r#"atlas_generation_number"#, 3.0),
+    (r#"atlas_worker_driver_info{worker="0",driver="io_uring",detail="io_uring (cooperative)"}"#, 1.0),
+    (r#"atlas_tls_certificate_expires_in_seconds{listener="we\"b\\\n",names="a.test,*.b.test",serial="0a"}"#, -500.0),
+];
+
 #[test]
 fn what_the_workers_counted_is_summed_and_told() {
-    let web: Arc<str> = Arc::from("web");
     let workers: Vec<_> = (0..2).map(|_| Arc::new(Counters::new())).collect();
     let process = Process::default();
     for worker in &workers {
-        let listener = worker.listener(&web);
-        listener.connection_opened();
-        listener.connection_opened();
-        listener.connection_closed();
-        listener.accept_failed(&io::Error::from_raw_os_error(libc::EMFILE));
-        worker.handshake_finished("TLSv1.3", true);
-        worker.handshake_failed(Cause::NotTls);
-        worker.carried(Carrier::Process(Refusal::NotPreferred));
-        worker.carried(Carrier::None);
-        worker.connection_ended(End::new(Side::Atlas, Phase::Idle, Cause::Idle));
-        worker.exchange_ended(
-            End::new(Side::Upstream, Phase::Connect, Cause::TimedOut),
-            Some(504),
-        );
-        worker.exchange_ended(End::finished(Side::Downstream), None);
-        worker.bytes_moved(Direction::ToDownstream, 100);
-        let tally = |spliced, sendfile, received, sent| Tally {
-            in_kernel: true,
-            spliced,
-            sendfile,
-            key_updates_received: received,
-            key_updates_sent: sent,
-        };
-        let lost = End::new(Side::Downstream, Phase::ResponseBody, Cause::KernelRefusedKeys);
-        worker.carried_since(Peer::Downstream, Tally::default(), tally(30, 20, 2, 1), None);
-        worker.carried_since(
-            Peer::Downstream,
-            tally(30, 20, 2, 1),
-            tally(40, 20, 2, 1),
-            Some(lost),
-        );
-        worker.carried_since(Peer::Downstream, Tally::default(), tally(0, 0, 0, 0), Some(lost));
-        worker.carried_since(Peer::Upstream, Tally::default(), tally(0, 0, 0, 0), Some(lost));
-        worker.records_dropped(1);
-        let upstream = worker.upstream(&Arc::from("app"));
-        upstream.connection_reused();
-        upstream.connected(Duration::from_micros(400));
-        upstream.connected(Duration::from_secs(60));
-        upstream.connect_failed(Cause::Refused);
+        count(worker);
+        count_carried(worker);
     }
     process.panicked();
     process.records_lost(5);
     process.lines_dropped(3);
-    let text = text(
-        &workers,
-        &process,
-        &facts(),
-        UNIX_EPOCH + Duration::from_secs(2500),
-    );
+    let now = UNIX_EPOCH + Duration::from_secs(2500);
+    let text = text(&workers, &process, &facts(), now);
     let samples = parse(&text);
-    let expected = [
-        (r#"atlas_downstream_connections_open{listener="web"}"#, 2.0),
-        (r#"atlas_downstream_connections_total{listener="web"}"#, 4.0),
-        (
-            r#"atlas_accept_errors_total{listener="web",error="no_descriptors"}"#,
-            2.0,
-        ),
-        (
-            r#"atlas_downstream_handshakes_total{result="finished",tls_version="TLSv1.3"}"#,
-            2.0,
-        ),
-        (
-            r#"atlas_downstream_handshakes_total{result="not_tls",tls_version="none"}"#,
-            2.0,
-        ),
-        ("atlas_downstream_handshakes_resumed_total", 2.0),
-        (
-            r#"atlas_downstream_carriers_total{carrier="process",refusal="not_preferred"}"#,
-            2.0,
-        ),
-        (
-            r#"atlas_downstream_carriers_total{carrier="none",refusal=""}"#,
-            2.0,
-        ),
-        (
-            r#"atlas_downstream_connections_ended_total{side="atlas",phase="idle",cause="idle"}"#,
-            2.0,
-        ),
-        (
-            r#"atlas_exchanges_total{side="upstream",phase="connect",cause="timed_out"}"#,
-            2.0,
-        ),
-        (r#"atlas_responses_total{class="5xx"}"#, 2.0),
-        (r#"atlas_responses_total{class="none"}"#, 2.0),
-        (r#"atlas_bytes_total{direction="to_downstream"}"#, 200.0),
-        (r#"atlas_bytes_sent_total{peer="downstream",way="copied"}"#, 80.0),
-        (r#"atlas_bytes_sent_total{peer="downstream",way="spliced"}"#, 80.0),
-        (
-            r#"atlas_bytes_sent_total{peer="downstream",way="sendfile"}"#,
-            40.0,
-        ),
-        (
-            r#"atlas_tls_key_updates_total{peer="downstream",direction="received"}"#,
-            4.0,
-        ),
-        (
-            r#"atlas_tls_key_updates_total{peer="downstream",direction="sent"}"#,
-            2.0,
-        ),
-        (
-            r#"atlas_kernel_tls_promotions_total{peer="downstream",result="finished"}"#,
-            2.0,
-        ),
-        (
-            r#"atlas_kernel_tls_promotions_total{peer="downstream",result="failed"}"#,
-            2.0,
-        ),
-        (
-            r#"atlas_kernel_tls_promotions_total{peer="upstream",result="finished"}"#,
-            2.0,
-        ),
-        (r#"atlas_kernel_tls_info{usable="no",refusal="no_ulp"}"#, 1.0),
-        ("atlas_kernel_tls_breaker_open", 0.0),
-        (r#"atlas_log_lines_dropped_total{log="access"}"#, 7.0),
-        (r#"atlas_log_lines_dropped_total{log="error"}"#, 3.0),
-        ("atlas_panics_total", 1.0),
-        (
-            r#"atlas_upstream_connections_total{upstream="app",source="reused"}"#,
-            2.0,
-        ),
-        (
-            r#"atlas_upstream_connections_total{upstream="app",source="new"}"#,
-            4.0,
-        ),
-        (
-            r#"atlas_upstream_connect_failures_total{upstream="app",cause="refused"}"#,
-            2.0,
-        ),
-        (
-            r#"atlas_upstream_connect_seconds_bucket{le="0.00025",upstream="app"}"#,
-            0.0,
-        ),
-        (
-            r#"atlas_upstream_connect_seconds_bucket{le="0.0005",upstream="app"}"#,
-            2.0,
-        ),
-        (
-            r#"atlas_upstream_connect_seconds_bucket{le="5.0",upstream="app"}"#,
-            2.0,
-        ),
-        (
-            r#"atlas_upstream_connect_seconds_bucket{le="+Inf",upstream="app"}"#,
-            4.0,
-        ),
-        (r#"atlas_upstream_connect_seconds_count{upstream="app"}"#, 4.0),
-        (r#"atlas_upstream_connect_seconds_sum{upstream="app"}"#, 120.0008),
-        (r#"atlas_reloads_total{result="failed"}"#, 1.0),
-        (r#"atlas_start_time_seconds"#, 1000.0),
-        (r#"atlas_generation_number"#, 3.0),
-        (
-            r#"atlas_worker_driver_info{worker="0",driver="io_uring",detail="io_uring (cooperative)"}"#,
-            1.0,
-        ),
-        (
-            r#"atlas_tls_certificate_expires_in_seconds{listener="we\"b\\\n",names="a.test,*.b.test",serial="0a"}"#,
-            -500.0,
-        ),
-    ];
-    for (series, value) in expected {
-        assert_eq!(samples.get(series), Some(&value), "{series} in\n{text}");
+    for (series, value) in TOLD {
+        assert_eq!(samples.get(*series), Some(value), "{series} in\n{text}");
     }
 }
 

@@ -618,10 +618,9 @@ fn prefixes_are_taken_off_in_every_spelling() {
     });
 }
 
-#[test]
-fn what_needs_no_upstream_is_answered_here() {
+/// A tea pot, another place, and the page about Atlas.
+fn without_upstreams() -> Given {
     let text = |text: &str| Arc::<str>::from(text);
-    let mut given = to(&[]);
     let teapot = Action::Respond {
         status: StatusCode::IM_A_TEAPOT,
         body: text("short"),
@@ -631,6 +630,7 @@ fn what_needs_no_upstream_is_answered_here() {
         to: text("https://{host}{uri}"),
         status: StatusCode::PERMANENT_REDIRECT,
     };
+    let mut given = to(&[]);
     given.routes = vec![
         route("/tea", teapot),
         route("/away", away),
@@ -638,48 +638,38 @@ fn what_needs_no_upstream_is_answered_here() {
     ];
     given.routes[0].methods = vec![Method::GET, Method::DELETE];
     given.server_name = Some("a.test");
-    let all = serve(&given, |address| {
-        for (request, wanted) in [
-            (
-                "GET /tea a.test",
-                &["418 I'm a teapot", "Content-Type: text/x-tea", "\r\n\r\nshort"][..],
-            ),
-            ("PUT /tea a.test", &["405", "Allow: GET, DELETE, HEAD\r\n"]),
-            (
-                "GET /away/x?y A.test:9",
-                &["308", "Location: https://a.test/away/x?y\r\n"],
-            ),
-            ("GET /none a.test", &["404", "Proxy-Status: atlas"]),
-            ("GET /../x a.test", &["400"]),
-            ("GET /tea other.test", &["421"]),
-            (
-                "GET /about?<i>&' a.test",
-                &["200", "&lt;i&gt;&amp;&#39;", "Who makes the TLS records"],
-            ),
-        ] {
+    given
+}
+
+/// A request, what its answer holds, and what its record says.
+#[rustfmt::skip]
+const ANSWERED_HERE: &[(&str, &[&str], &str)] = &[
+    ("GET /tea a.test", &["418 I'm a teapot", "Content-Type: text/x-tea", "\r\n\r\nshort"], "418 atlas done finished"),
+    ("PUT /tea a.test", &["405", "Allow: GET, DELETE, HEAD\r\n"], "405 atlas route method_not_allowed"),
+    ("GET /away/x?y A.test:9", &["308", "Location: https://a.test/away/x?y\r\n"], "308 atlas done finished"),
+    ("GET /none a.test", &["404", "Proxy-Status: atlas"], "404 atlas route no_route"),
+    ("GET /../x a.test", &["400"], "400 downstream request malformed"),
+    ("GET /tea other.test", &["421"], "421 atlas route misdirected"),
+    ("GET /about?<i>&' a.test", &["200", "&lt;i&gt;&amp;&#39;", "Who makes the TLS records"], "200 atlas done finished"),
+];
+
+#[test]
+fn what_needs_no_upstream_is_answered_here() {
+    let all = serve(&without_upstreams(), |address| {
+        for (request, wanted, _) in ANSWERED_HERE {
             let words: Vec<_> = request.split(' ').collect();
             let (method, target, host) = (words[0], words[1], words[2]);
             let answer = ask(
                 address,
                 &format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"),
             );
-            for part in wanted {
+            for part in *wanted {
                 assert!(answer.contains(part), "{request}: {part}\n{answer}");
             }
         }
     });
-    check(
-        &all,
-        &[
-            "418 atlas done finished",
-            "405 atlas route method_not_allowed",
-            "308 atlas done finished",
-            "404 atlas route no_route",
-            "400 downstream request malformed",
-            "421 atlas route misdirected",
-            "200 atlas done finished",
-        ],
-    );
+    let records: Vec<_> = ANSWERED_HERE.iter().map(|(_, _, record)| *record).collect();
+    check(&all, &records);
 }
 
 #[test]

@@ -8,10 +8,10 @@ use http::{Method, StatusCode};
 use super::super::{Loaded, load, load_after, parse};
 use super::folder;
 use crate::access_log::Format;
-use crate::generation::Mode;
-use crate::route::{Action, HostPattern, PathPattern};
+use crate::generation::{Generation, Mode};
+use crate::route::{Action, HostPattern, PathPattern, Route};
 use crate::runtime::Address;
-use crate::upstream::EndpointSettings;
+use crate::upstream::{self, EndpointSettings};
 
 /// The smallest configuration, which stays valid for ever.
 const SMALLEST: &str = r#"
@@ -109,10 +109,8 @@ fn the_smallest_configuration_listens_with_tls_and_forwards() {
     assert!(upstream.tls.is_none() && upstream.host.is_none());
 }
 
-#[test]
-fn every_key_has_its_effect() {
-    let folder = folder();
-    let text = r#"
+/// Every key, each with another value than its default.
+const EVERY_KEY: &str = r#"
 workers = 3
 trusted_proxies = ["10.0.0.0/8", "::1"]
 [[listen]]
@@ -179,9 +177,41 @@ path = "access.log"
 [admin]
 address = "127.0.0.1:9901"
 "#;
-    let loaded = good(text, folder.path());
+
+#[test]
+fn every_key_has_its_effect() {
+    let folder = folder();
+    let loaded = good(EVERY_KEY, folder.path());
     assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
     let generation = loaded.generation;
+    listeners_are_as_written(&generation);
+    routes_are_as_written(generation.routes.routes());
+    upstream_is_as_written(&generation.upstreams[0]);
+    let root = &generation.roots[0];
+    assert_eq!(
+        (&root.root, &*root.index),
+        (&folder.path().join("www"), &["i.htm".to_owned()][..])
+    );
+    assert!(root.listing && root.dotfiles && !root.precompressed);
+    assert_eq!(root.fallback.as_deref(), Some("a/b"));
+    assert_eq!(
+        (generation.handshake_timeout, generation.drain_timeout),
+        (seconds(1), seconds(6))
+    );
+    let http = &generation.http;
+    assert_eq!((http.header_timeout, http.body_timeout), (seconds(2), seconds(3)));
+    assert_eq!((http.idle_timeout, http.write_timeout), (seconds(4), seconds(5)));
+    assert_eq!(
+        (http.head_bytes_max, http.fields_max, http.request_line_bytes_max),
+        (16_384, 9, 1024)
+    );
+    assert_eq!((http.body_bytes_max, http.min_rate), (Some(1024 * 1024), 0));
+    assert_eq!(generation.access_log.format, Format::Json);
+    assert_eq!(generation.access_log.path, Some(folder.path().join("access.log")));
+    assert_eq!(generation.admin, Some("127.0.0.1:9901".parse().unwrap()));
+}
+
+fn listeners_are_as_written(generation: &Generation) {
     assert_eq!(
         (generation.workers, generation.trusted_proxies.len()),
         (Some(3), 2)
@@ -199,7 +229,9 @@ address = "127.0.0.1:9901"
     let tls = tcp.tls.as_ref().unwrap();
     assert_eq!((tls.prefer_ktls, tls.ktls_threshold), (false, 0));
     assert_eq!(tls.server.alpn_protocols, [b"imap".to_vec()]);
-    let routes = generation.routes.routes();
+}
+
+fn routes_are_as_written(routes: &[Route]) {
     assert_eq!(routes[0].host, HostPattern::Wildcard("a.example".into()));
     assert_eq!(routes[0].path, PathPattern::Prefix("/x/".into()));
     assert_eq!(routes[0].methods, [Method::GET, Method::POST]);
@@ -227,14 +259,9 @@ address = "127.0.0.1:9901"
         (status.as_u16(), &**body, &**content_type),
         (418, "tea", "text/x")
     );
-    let root = &generation.roots[0];
-    assert_eq!(
-        (&root.root, &*root.index),
-        (&folder.path().join("www"), &["i.htm".to_owned()][..])
-    );
-    assert!(root.listing && root.dotfiles && !root.precompressed);
-    assert_eq!(root.fallback.as_deref(), Some("a/b"));
-    let upstream = &generation.upstreams[0];
+}
+
+fn upstream_is_as_written(upstream: &upstream::Settings) {
     assert_eq!((&*upstream.name, upstream.host.as_deref()), ("z", Some("h:1")));
     assert_eq!(
         (upstream.connect_timeout, upstream.response_timeout),
@@ -247,21 +274,6 @@ address = "127.0.0.1:9901"
     assert_eq!((upstream.pool_idle_max, upstream.endpoints.len()), (0, 2));
     let tls = upstream.tls.as_ref().unwrap();
     assert!(tls.server_name.is_some() && tls.client.client_auth_cert_resolver.has_certs());
-    assert_eq!(
-        (generation.handshake_timeout, generation.drain_timeout),
-        (seconds(1), seconds(6))
-    );
-    let http = &generation.http;
-    assert_eq!((http.header_timeout, http.body_timeout), (seconds(2), seconds(3)));
-    assert_eq!((http.idle_timeout, http.write_timeout), (seconds(4), seconds(5)));
-    assert_eq!(
-        (http.head_bytes_max, http.fields_max, http.request_line_bytes_max),
-        (16_384, 9, 1024)
-    );
-    assert_eq!((http.body_bytes_max, http.min_rate), (Some(1024 * 1024), 0));
-    assert_eq!(generation.access_log.format, Format::Json);
-    assert_eq!(generation.access_log.path, Some(folder.path().join("access.log")));
-    assert_eq!(generation.admin, Some("127.0.0.1:9901".parse().unwrap()));
 }
 
 #[test]
@@ -283,7 +295,7 @@ fn a_reload_keeps_the_ticket_keys_of_certificates_that_stay() {
     let first = load(&path).unwrap().generation;
     let second = load_after(&path, Some(&first)).unwrap().generation;
     let stranger = load(&path).unwrap().generation;
-    let ticketer = |generation: &crate::generation::Generation| {
+    let ticketer = |generation: &Generation| {
         generation.listeners[0]
             .tls
             .as_ref()

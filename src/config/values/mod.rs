@@ -367,12 +367,7 @@ impl Word for Endpoint {
             return unix_path(path).map(|path| Self(EndpointSettings::Address(Address::Unix(path))));
         }
         if let Some((scheme, rest)) = text.split_once("://") {
-            let rest = rest.trim_end_matches('/');
-            let help = match scheme {
-                "https" => format!("write \"{rest}\" with a port, and tls = true in the upstream"),
-                _ => format!("write \"{rest}\" with a port"),
-            };
-            return Err(Wrong::new("an endpoint is no URL", help));
+            return Err(url_for_endpoint(scheme, rest));
         }
         if let Some(address) = v6_without_brackets(text) {
             return Err(Wrong::new(
@@ -394,20 +389,7 @@ impl Word for Endpoint {
         {
             return Ok(Self(EndpointSettings::Address(Address::Tcp(address))));
         }
-        let Some((host, port)) = text.rsplit_once(':') else {
-            let (message, help) = if text.starts_with('/') {
-                (
-                    format!("`{text}` is not an endpoint"),
-                    format!("for a Unix socket write \"unix:{text}\""),
-                )
-            } else {
-                (
-                    format!("`{text}` has no port"),
-                    format!("write the port behind it: \"{text}:3000\""),
-                )
-            };
-            return Err(Wrong::new(message, help));
-        };
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| without_port(text))?;
         let port = port.parse::<u16>().ok().filter(|port| *port != 0);
         match port {
             Some(port) if is_host_name(host) => Ok(Self(EndpointSettings::Name(
@@ -423,6 +405,29 @@ impl Word for Endpoint {
                 format!("write \"{host}:3000\""),
             )),
         }
+    }
+}
+
+/// What is wrong with an endpoint that has a scheme.
+fn url_for_endpoint(scheme: &str, rest: &str) -> Wrong {
+    let rest = rest.trim_end_matches('/');
+    let help = match scheme {
+        "https" => format!("write \"{rest}\" with a port, and tls = true in the upstream"),
+        _ => format!("write \"{rest}\" with a port"),
+    };
+    Wrong::new("an endpoint is no URL", help)
+}
+
+fn without_port(text: &str) -> Wrong {
+    match text.starts_with('/') {
+        true => Wrong::new(
+            format!("`{text}` is not an endpoint"),
+            format!("for a Unix socket write \"unix:{text}\""),
+        ),
+        false => Wrong::new(
+            format!("`{text}` has no port"),
+            format!("write the port behind it: \"{text}:3000\""),
+        ),
     }
 }
 

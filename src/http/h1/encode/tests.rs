@@ -1,5 +1,6 @@
 //! Messages by data: what is meant, and what is written.
 
+use super::BodyLength as B;
 use super::*;
 
 fn text(write: impl FnOnce(&mut Buffer)) -> String {
@@ -21,110 +22,45 @@ const HEAD: Recipient = Recipient {
     head: true,
 };
 
+/// Status, body, to whom, whether the connection persists; then the lines after Date, and the framing.
+type Framed = (u16, B, Recipient, bool, &'static str, Framing);
+
+const CLOSE: &str = "Connection: close\n";
+const CHUNKS: &str = "Transfer-Encoding: chunked\n";
+const FIVE: &str = "Content-Length: 5\n";
+const FIVE_CLOSE: &str = "Content-Length: 5\nConnection: close\n";
+const FIVE_KEPT: &str = "Content-Length: 5\nConnection: keep-alive\n";
+const ZERO: &str = "Content-Length: 0\n";
+const MOST: &str = "Content-Length: 18446744073709551615\n";
+
+#[rustfmt::skip]
+const FRAMED: &[Framed] = &[
+    (200, B::Exact(5), V11, true, FIVE, Framing::Exact(5)),
+    (200, B::Exact(u64::MAX), V11, true, MOST, Framing::Exact(u64::MAX)),
+    (200, B::None, V11, true, ZERO, Framing::Exact(0)),
+    (200, B::Chunked, V11, true, CHUNKS, Framing::Chunked),
+    (200, B::UntilClose, V11, true, CHUNKS, Framing::Chunked),
+    (200, B::Exact(5), V11, false, FIVE_CLOSE, Framing::Exact(5)),
+    (200, B::Exact(5), V10, true, FIVE_KEPT, Framing::Exact(5)),
+    (200, B::Exact(5), V10, false, FIVE_CLOSE, Framing::Exact(5)),
+    (200, B::Chunked, V10, false, CLOSE, Framing::UntilClose),
+    (200, B::UntilClose, V10, false, CLOSE, Framing::UntilClose),
+    (200, B::Exact(5), HEAD, true, FIVE, Framing::Suppressed),
+    (200, B::Exact(0), HEAD, true, ZERO, Framing::Suppressed),
+    (200, B::None, HEAD, true, "", Framing::Suppressed),
+    (200, B::Chunked, HEAD, true, "", Framing::Suppressed),
+    (204, B::None, V11, true, "", Framing::Suppressed),
+    (204, B::Exact(5), V11, true, "", Framing::Suppressed),
+    (204, B::Chunked, V11, true, "", Framing::Suppressed),
+    (205, B::None, V11, true, ZERO, Framing::Exact(0)),
+    (304, B::None, V11, true, "", Framing::Suppressed),
+    (304, B::Exact(5), V11, true, FIVE, Framing::Suppressed),
+    (304, B::Chunked, V11, true, "", Framing::Suppressed),
+];
+
 #[test]
 fn responses_are_framed_by_body_status_method_and_version() {
-    use BodyLength::{Chunked, Exact, None, UntilClose};
-    let table = [
-        (200, Exact(5), V11, true, "Content-Length: 5\n", Framing::Exact(5)),
-        (
-            200,
-            Exact(u64::MAX),
-            V11,
-            true,
-            "Content-Length: 18446744073709551615\n",
-            Framing::Exact(u64::MAX),
-        ),
-        (200, None, V11, true, "Content-Length: 0\n", Framing::Exact(0)),
-        (
-            200,
-            Chunked,
-            V11,
-            true,
-            "Transfer-Encoding: chunked\n",
-            Framing::Chunked,
-        ),
-        (
-            200,
-            UntilClose,
-            V11,
-            true,
-            "Transfer-Encoding: chunked\n",
-            Framing::Chunked,
-        ),
-        (
-            200,
-            Exact(5),
-            V11,
-            false,
-            "Content-Length: 5\nConnection: close\n",
-            Framing::Exact(5),
-        ),
-        (
-            200,
-            Exact(5),
-            V10,
-            true,
-            "Content-Length: 5\nConnection: keep-alive\n",
-            Framing::Exact(5),
-        ),
-        (
-            200,
-            Exact(5),
-            V10,
-            false,
-            "Content-Length: 5\nConnection: close\n",
-            Framing::Exact(5),
-        ),
-        (
-            200,
-            Chunked,
-            V10,
-            false,
-            "Connection: close\n",
-            Framing::UntilClose,
-        ),
-        (
-            200,
-            UntilClose,
-            V10,
-            false,
-            "Connection: close\n",
-            Framing::UntilClose,
-        ),
-        (
-            200,
-            Exact(5),
-            HEAD,
-            true,
-            "Content-Length: 5\n",
-            Framing::Suppressed,
-        ),
-        (
-            200,
-            Exact(0),
-            HEAD,
-            true,
-            "Content-Length: 0\n",
-            Framing::Suppressed,
-        ),
-        (200, None, HEAD, true, "", Framing::Suppressed),
-        (200, Chunked, HEAD, true, "", Framing::Suppressed),
-        (204, None, V11, true, "", Framing::Suppressed),
-        (204, Exact(5), V11, true, "", Framing::Suppressed),
-        (204, Chunked, V11, true, "", Framing::Suppressed),
-        (304, None, V11, true, "", Framing::Suppressed),
-        (
-            304,
-            Exact(5),
-            V11,
-            true,
-            "Content-Length: 5\n",
-            Framing::Suppressed,
-        ),
-        (304, Chunked, V11, true, "", Framing::Suppressed),
-        (205, None, V11, true, "Content-Length: 0\n", Framing::Exact(0)),
-    ];
-    for (status, body, to, persists, expected, expected_framing) in table {
+    for &(status, body, to, persists, expected, expected_framing) in FRAMED {
         let mut head = ResponseHead::new(StatusCode::from_u16(status).expect("it is one"), body);
         head.fields.push("date", "D");
         let written = text(|out| response(out, &head, to, persists));

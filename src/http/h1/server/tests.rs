@@ -62,6 +62,12 @@ async fn send(response: &mut Response<'_>, head: &ResponseHead, body: &[u8]) -> 
     response.finish(None).await
 }
 
+/// Answers with a text.
+async fn say(response: &mut Response<'_>, text: &str) -> Result<(), End> {
+    let head = ResponseHead::new(StatusCode::OK, BodyLength::Exact(text.len() as u64));
+    send(response, &head, text.as_bytes()).await
+}
+
 impl Site {
     async fn route(
         &self,
@@ -77,18 +83,11 @@ impl Site {
                 while let Some(piece) = body.read().await? {
                     count += piece.len();
                 }
-                let text = format!("{count}\n");
-                send(
-                    response,
-                    &ok(BodyLength::Exact(text.len() as u64)),
-                    text.as_bytes(),
-                )
-                .await
+                say(response, &format!("{count}\n")).await
             }
             "/inform" => {
-                response
-                    .inform(&ResponseHead::new(StatusCode::CONTINUE, BodyLength::None))
-                    .await?;
+                let go_on = ResponseHead::new(StatusCode::CONTINUE, BodyLength::None);
+                response.inform(&go_on).await?;
                 echo(body, response).await
             }
             "/break" => {
@@ -103,28 +102,17 @@ impl Site {
             "/look" => {
                 let gone = pin!(body.client_gone());
                 let wait = before(Deadline::within(Duration::from_millis(50)), gone);
-                let text = match wait.await {
-                    Ok(_) => "gone",
-                    Err(_) => "here",
-                };
-                send(response, &ok(BodyLength::Exact(4)), text.as_bytes()).await
+                let is_gone = wait.await.is_ok();
+                say(response, if is_gone { "gone" } else { "here" }).await
             }
             "/large" => send(response, &ok(BodyLength::UntilClose), &vec![b'x'; 3_000_000]).await,
             "/drain" => {
                 self.drain.advance(drain::Step::Started);
-                send(response, &ok(BodyLength::Exact(5)), b"hello").await
+                say(response, "hello").await
             }
             "/silent" => Ok(()),
             "/panic-free" => Err(End::new(Side::Upstream, Phase::Connect, Cause::Refused)),
-            _ => {
-                let text = format!("{} {}", request.method(), request.path());
-                send(
-                    response,
-                    &ok(BodyLength::Exact(text.len() as u64)),
-                    text.as_bytes(),
-                )
-                .await
-            }
+            _ => say(response, &format!("{} {}", request.method(), request.path())).await,
         }
     }
 }
