@@ -19,6 +19,7 @@ mod cli;
 mod demo;
 mod doctor;
 mod drain;
+mod endpoints;
 mod fairness;
 mod fetch;
 mod forwarding;
