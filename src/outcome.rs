@@ -287,6 +287,8 @@ words! {
         ProbeEarlyData = "probe_early_data",
         /// Probe: bytes were lost or changed on the way.
         ProbeDelivery = "probe_delivery",
+        /// Probe: it was not through in time, so nothing is known of this kernel.
+        ProbeTimedOut = "probe_timed_out",
         /// The peer had closed, or said that it sends no more, before its connection could move.
         PeerClosedEarly = "peer_closed_early",
         /// No body was large enough to be worth it.
@@ -372,6 +374,7 @@ impl Refusal {
             Self::ProbeControlRecord => "this kernel loses or hides records that are not data",
             Self::ProbeEarlyData => "this kernel loses what was sent before it had the keys",
             Self::ProbeDelivery => "this kernel loses or changes bytes",
+            Self::ProbeTimedOut => "the kernel could not be tried in time; a reload tries again",
             Self::PeerClosedEarly => "the peer had closed before it could be handed over",
             Self::BelowThreshold => "no body was large enough to be worth it",
             Self::NoBoundary => "half a record or a key update stood in the way",

@@ -18,7 +18,7 @@ use self::breaker::Breaker;
 use self::probe::Findings;
 use crate::outcome::{Cause, Refusal};
 use crate::sys::ktls::{self, Cipher, Direction, Version};
-use crate::time;
+use crate::time::{self, Deadline};
 
 /// What this kernel's TLS can do, for all workers; found out once.
 #[derive(Debug)]
@@ -53,10 +53,15 @@ pub enum Consequence {
 }
 
 impl Offload {
-    /// Finds out over loopback what this kernel does. Blocks for some 20 ms, a second at most, but
-    /// for the time the kernel takes to load its own modules.
+    /// Finds out over loopback what this kernel does. Blocks for some 20 ms; on a busy machine, or
+    /// where the kernel loads its modules on the way, for 10 seconds at most.
     pub fn probe() -> Self {
-        Self::new(probe::run())
+        Self::probe_until(Deadline::within(probe::TIME_MAX))
+    }
+
+    /// As [`Self::probe`]; what has not been tried by then is not known, and [`Refusal::ProbeTimedOut`].
+    fn probe_until(deadline: Deadline) -> Self {
+        Self::new(probe::run(deadline))
     }
 
     /// Nothing can go to the kernel, for this reason.
@@ -75,7 +80,7 @@ impl Offload {
     pub(crate) fn assumed_without(version: ProtocolVersion) -> Self {
         let mut findings = Findings::assumed();
         if let Some(version) = version_of(version) {
-            let refused = || [Err("as the test wants".to_owned()), Ok(())];
+            let refused = || [Err(probe::Fault::Failed("as the test wants".to_owned())), Ok(())];
             findings.carried[version as usize] = std::array::from_fn(|_| refused());
         }
         Self::new(Ok(findings))

@@ -1,7 +1,7 @@
 //! Finds out over loopback what this kernel's TLS does: every kernel of the last years calls itself
 //! able, and they differ in what keeps bytes and threads safe.
 
-use std::fmt::Display;
+use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,12 +18,18 @@ use crate::outcome::Refusal;
 use crate::sys::ktls::{self, Cipher, Direction, Key, RECORD_BYTES_MAX, Version};
 use crate::time::{Deadline, now};
 
-/// For the whole probe; what it has not come to by then counts as failed. Some 20 ms are usual, but
-/// where ciphers are modules the kernel loads them on the way.
-const TIME_MAX: Duration = Duration::from_secs(1);
+/// For the whole probe. Some 20 ms are usual; but a machine that has just started is busy, and where
+/// ciphers are modules the kernel loads them on the way. Who starts Atlas would rather wait than do
+/// without kernel TLS from then on.
+pub(super) const TIME_MAX: Duration = Duration::from_secs(10);
 
-/// How long to wait for bytes over loopback that may never come.
-const ARRIVAL_MAX: Duration = Duration::from_millis(50);
+/// How long to wait for bytes over loopback that only a broken kernel keeps back.
+const ARRIVAL_MAX: Duration = Duration::from_secs(1);
+
+/// How long to wait for what kernels are known to lose.
+const LOSS_MAX: Duration = Duration::from_millis(50);
+
+const _: () = assert!(ARRIVAL_MAX.as_millis() * 5 <= TIME_MAX.as_millis());
 
 /// What a pipe holds unless asked for more, and the least one can hold.
 const PIPE_BYTES: usize = 64 * 1024;
@@ -36,8 +42,29 @@ pub(super) const VERSIONS: [Version; 2] = [Version::Tls12, Version::Tls13];
 pub(super) const CIPHERS: [Cipher; 3] = [Cipher::Aes128Gcm, Cipher::Aes256Gcm, Cipher::Chacha20Poly1305];
 pub(super) const DIRECTIONS: [Direction; 2] = [Direction::Send, Direction::Receive];
 
-/// What a try came to; the error is for people.
-pub(super) type Finding = Result<(), String>;
+/// What a step came to; the error is for people.
+type Step = Result<(), String>;
+
+/// What a try came to.
+pub(super) type Finding = Result<(), Fault>;
+
+/// Why a try came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// A step failed; for people.
+    Failed(String),
+    /// There was no time left: nothing is known.
+    OutOfTime,
+}
+
+impl Display for Fault {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(why) => f.write_str(why),
+            Self::OutOfTime => f.write_str("no time was left to try it"),
+        }
+    }
+}
 
 /// All that was found out.
 #[derive(Debug)]
@@ -56,6 +83,16 @@ pub(super) struct Findings {
     pub(super) small_pipe: Finding,
     /// Keys can be renewed both ways (TLS 1.3).
     pub(super) rekey: Finding,
+}
+
+impl Fault {
+    /// The refusal that follows where failing would mean `otherwise`.
+    const fn refusal(&self, otherwise: Refusal) -> Refusal {
+        match self {
+            Self::Failed(_) => otherwise,
+            Self::OutOfTime => Refusal::ProbeTimedOut,
+        }
+    }
 }
 
 impl Findings {
@@ -79,15 +116,22 @@ impl Findings {
             (&self.early_data, Refusal::ProbeEarlyData),
             (&self.delivery, Refusal::ProbeDelivery),
         ];
-        if VERSIONS.iter().all(|version| {
+        let is_carried = |version| {
             CIPHERS
                 .iter()
-                .all(|cipher| self.carries(*version, *cipher).is_err())
-        }) {
-            return Some(Refusal::Cipher);
+                .any(|cipher| self.carries(version, *cipher).is_ok())
+        };
+        let mut carried = self.carried.iter().flatten().flatten();
+        if !VERSIONS.into_iter().any(is_carried) {
+            let is_late = carried.any(|finding| finding == &Err(Fault::OutOfTime));
+            return Some(if is_late {
+                Refusal::ProbeTimedOut
+            } else {
+                Refusal::Cipher
+            });
         }
         must.into_iter()
-            .find_map(|(finding, refusal)| finding.is_err().then_some(refusal))
+            .find_map(|(finding, refusal)| finding.as_ref().err().map(|fault| fault.refusal(refusal)))
     }
 
     /// Whether both directions of this version and cipher are carried.
@@ -115,7 +159,7 @@ impl Findings {
                 for (direction, finding) in DIRECTIONS.iter().zip(directions) {
                     rows.push(Row {
                         what: format!("{version} {cipher}, {direction}"),
-                        finding: finding.clone(),
+                        finding: finding.clone().map_err(|fault| fault.to_string()),
                         otherwise: None,
                     });
                 }
@@ -147,22 +191,26 @@ impl Findings {
         ];
         rows.extend(behaviours.map(|(what, finding, otherwise)| Row {
             what: what.to_owned(),
-            finding: finding.clone(),
-            otherwise: Some(otherwise),
+            finding: finding.clone().map_err(|fault| fault.to_string()),
+            otherwise: Some(match (finding, otherwise) {
+                (Err(fault), Consequence::Refused(refusal)) => Consequence::Refused(fault.refusal(refusal)),
+                _ => otherwise,
+            }),
         }));
         rows
     }
 }
 
-/// Tries everything.
+/// Tries everything; what it has not come to by the deadline is not known.
 ///
 /// # Errors
 ///
 /// Why no socket can be given the kernel's TLS at all, for programs and for people.
-pub(super) fn run() -> Result<Findings, (Refusal, String)> {
-    let deadline = Deadline::within(TIME_MAX);
-    let loopback = |error| (Refusal::AttachFailed, told("loopback")(error));
-    let (socket, _peer) = pair(deadline).map_err(loopback)?;
+pub(super) fn run(deadline: Deadline) -> Result<Findings, (Refusal, String)> {
+    let (socket, _peer) = pair(deadline).map_err(|error| {
+        let fault = in_time(deadline, told("loopback")(error));
+        (fault.refusal(Refusal::AttachFailed), fault.to_string())
+    })?;
     ktls::attach(socket.as_fd()).map_err(|error| (refusal_of(&error), told("TCP_ULP")(error)))?;
     let carried = VERSIONS.map(|version| {
         CIPHERS.map(|cipher| {
@@ -171,20 +219,32 @@ pub(super) fn run() -> Result<Findings, (Refusal, String)> {
                 cipher,
                 deadline,
             };
-            prober.both_directions()
+            let failed = |why| in_time(deadline, why);
+            prober.both_directions().map(|step| step.map_err(failed))
         })
     });
     let best = Prober::of_the_best(&carried, deadline);
-    let with = |behaviour: fn(&Prober) -> Finding| best.as_ref().map_err(Clone::clone).and_then(behaviour);
+    let with = |behaviour: fn(&Prober) -> Step| {
+        let step = best.as_ref().map_err(Clone::clone).and_then(behaviour);
+        step.map_err(|why| in_time(deadline, why))
+    };
     Ok(Findings {
         half_record: with(Prober::half_record),
         control_record: with(Prober::control_record),
         early_data: with(Prober::early_data),
-        delivery: with(|prober| prober.through_pipe(PIPE_BYTES)),
-        small_pipe: with(|prober| prober.through_pipe(SMALL_PIPE_BYTES)),
+        delivery: with(|prober| prober.through_pipe(PIPE_BYTES, ARRIVAL_MAX)),
+        small_pipe: with(|prober| prober.through_pipe(SMALL_PIPE_BYTES, LOSS_MAX)),
         rekey: with(Prober::rekey),
         carried,
     })
+}
+
+/// What a step failed by; behind the deadline that tells nothing.
+fn in_time(deadline: Deadline, why: String) -> Fault {
+    match deadline.passed(now()) {
+        true => Fault::OutOfTime,
+        false => Fault::Failed(why),
+    }
 }
 
 /// Why `TCP_ULP` failed.
@@ -221,6 +281,9 @@ fn may_be_there_to_load() -> bool {
 fn pair(deadline: Deadline) -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind("127.0.0.1:0").or_else(|_| TcpListener::bind("[::1]:0"))?;
     listener.set_nonblocking(true)?;
+    if deadline.passed(now()) {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
     let ours = TcpStream::connect_timeout(&listener.local_addr()?, ARRIVAL_MAX)?;
     ours.set_nodelay(true)?;
     let address = ours.local_addr()?;
@@ -247,7 +310,7 @@ fn told<E: Display>(step: &str) -> impl Fn(E) -> String {
     move |error| format!("{step}: {error}")
 }
 
-fn ensure(is_so: bool, otherwise: &str) -> Finding {
+fn ensure(is_so: bool, otherwise: &str) -> Step {
     is_so.then_some(()).ok_or_else(|| otherwise.to_owned())
 }
 
@@ -283,7 +346,7 @@ impl Prober {
     }
 
     /// Sets the keys of both directions at both ends, and passes a record each way.
-    fn both_directions(&self) -> [Finding; 2] {
+    fn both_directions(&self) -> [Step; 2] {
         let (ours, theirs) = match self.attached_pair() {
             Ok(pair) => pair,
             Err(error) => return [Err(error.clone()), Err(error)],
@@ -309,7 +372,7 @@ impl Prober {
     }
 
     /// Half a record has to be no reason to wake who waits for a record.
-    fn half_record(&self) -> Finding {
+    fn half_record(&self) -> Step {
         let record = self.sealed(&[7; 1000])?;
         let (from, to) = self.pair()?;
         self.attach(&to)?;
@@ -326,7 +389,7 @@ impl Prober {
     }
 
     /// An alert between data: read as data it has to be EIO, spliced EINVAL, again and again.
-    fn control_record(&self) -> Finding {
+    fn control_record(&self) -> Step {
         let (from, to) = self.receiving_pair()?;
         let (_end, pipe) = pipe_of(PIPE_BYTES)?;
         for _ in 0..2 {
@@ -335,6 +398,7 @@ impl Prober {
         }
         self.send(&from, b"behind")?;
         self.expect(&to, b"before")?;
+        self.await_readiness(&to);
         for _ in 0..2 {
             ensure(
                 recv_now(&to, &mut [0; 64]) == Err(Errno::IO),
@@ -342,10 +406,12 @@ impl Prober {
             )?;
         }
         self.expect_record(&to, ALERT, &CLOSE_NOTIFY)?;
+        self.await_readiness(&to);
         ensure(
             splice_now(&to, pipe.as_fd(), PIPE_BYTES) == Ok(6),
             "data before an alert is not spliced by itself",
         )?;
+        self.await_readiness(&to);
         for _ in 0..2 {
             let refused = splice_now(&to, pipe.as_fd(), PIPE_BYTES);
             ensure(
@@ -358,7 +424,7 @@ impl Prober {
     }
 
     /// A record that came before the key has to wake the reader and to be opened.
-    fn early_data(&self) -> Finding {
+    fn early_data(&self) -> Step {
         let record = self.sealed(b"early")?;
         let (from, to) = self.pair()?;
         self.send(&from, &record)?;
@@ -373,14 +439,18 @@ impl Prober {
     }
 
     /// A full record through a pipe of that size, which is emptied whenever it is full.
-    fn through_pipe(&self, size: usize) -> Finding {
+    fn through_pipe(&self, size: usize, patience: Duration) -> Step {
         let (from, to) = self.receiving_pair()?;
         let (out, pipe) = pipe_of(size)?;
         let sent: Vec<u8> = (0..=250).cycle().take(RECORD_BYTES_MAX).collect();
         self.send(&from, &sent)?;
         let mut received = vec![0; RECORD_BYTES_MAX];
         let mut count = 0;
-        while count < received.len() && wait(to.as_fd(), PollFlags::IN, self.deadline) {
+        let more_comes = || {
+            let patience = Deadline::within(patience).or(self.deadline);
+            wait(to.as_fd(), PollFlags::IN, patience)
+        };
+        while count < received.len() && more_comes() {
             splice_now(&to, pipe.as_fd(), size).map_err(told("splice"))?;
             while let Ok(more @ 1..) = rustix::io::read(&out, &mut received[count..]) {
                 count += more;
@@ -394,13 +464,13 @@ impl Prober {
     }
 
     /// KeyUpdate, and the next keys at both ends.
-    fn rekey(&self) -> Finding {
+    fn rekey(&self) -> Step {
         ensure(self.version == Version::Tls13, "no TLS 1.3")?;
         let (from, to) = self.receiving_pair()?;
         self.send_record(&from, HANDSHAKE, &KEY_UPDATE)?;
         self.set(&from, Direction::Send, 2)?;
         self.send(&from, b"under the next key")?;
-        self.arrived(&to, 1);
+        self.await_readiness(&to);
         let told = recv_now(&to, &mut [0; 64]);
         ensure(
             matches!(told, Err(Errno::IO | Errno::KEYEXPIRED)),
@@ -442,12 +512,12 @@ impl Prober {
         Ok(record)
     }
 
-    fn attach(&self, socket: &TcpStream) -> Finding {
+    fn attach(&self, socket: &TcpStream) -> Step {
         ktls::attach(socket.as_fd()).map_err(told("TCP_ULP"))
     }
 
     /// Sets the key that `number` stands for.
-    fn set(&self, socket: &TcpStream, direction: Direction, number: u8) -> Finding {
+    fn set(&self, socket: &TcpStream, direction: Direction, number: u8) -> Step {
         ensure(!self.deadline.passed(now()), "no time was left")?;
         let bytes = [number; 32];
         let bytes = &bytes[..self.cipher.key_bytes()];
@@ -455,23 +525,23 @@ impl Prober {
         ktls::set_key(socket.as_fd(), direction, &key).map_err(told(option_of(direction)))
     }
 
-    fn pass(&self, from: &TcpStream, to: &TcpStream, bytes: &[u8]) -> Finding {
+    fn pass(&self, from: &TcpStream, to: &TcpStream, bytes: &[u8]) -> Step {
         self.send(from, bytes)?;
         self.expect(to, bytes)
     }
 
-    fn send(&self, to: &TcpStream, bytes: &[u8]) -> Finding {
+    fn send(&self, to: &TcpStream, bytes: &[u8]) -> Step {
         let count = send(to, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(told("send"))?;
         ensure(count == bytes.len(), "an empty socket takes no record")
     }
 
-    fn send_record(&self, to: &TcpStream, kind: u8, bytes: &[u8]) -> Finding {
+    fn send_record(&self, to: &TcpStream, kind: u8, bytes: &[u8]) -> Step {
         ktls::send_record(to.as_fd(), kind, bytes)
             .map(drop)
             .map_err(told("sendmsg"))
     }
 
-    fn expect(&self, socket: &TcpStream, bytes: &[u8]) -> Finding {
+    fn expect(&self, socket: &TcpStream, bytes: &[u8]) -> Step {
         let mut received = vec![0; bytes.len()];
         let mut count = 0;
         while count < bytes.len() {
@@ -486,7 +556,7 @@ impl Prober {
         ensure(received == bytes, "bytes were changed")
     }
 
-    fn expect_record(&self, socket: &TcpStream, kind: u8, bytes: &[u8]) -> Finding {
+    fn expect_record(&self, socket: &TcpStream, kind: u8, bytes: &[u8]) -> Step {
         let mut received = [0; 64];
         let record = ktls::receive_record(socket.as_fd(), &mut received).map_err(told("recvmsg"))?;
         let is_it = record.kind == Some(kind) && received[..record.count] == *bytes;
@@ -503,6 +573,11 @@ impl Prober {
                 other => return other,
             }
         }
+    }
+
+    /// Waits until a record is there; if none comes, the next step tells.
+    fn await_readiness(&self, socket: &TcpStream) {
+        wait(socket.as_fd(), PollFlags::IN, self.deadline);
     }
 
     /// Waits until so many bytes, as they were on the wire, lie in the socket's queue.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs::{cipher_suite as suites, default_provider};
 use rustls::pki_types::PrivateKeyDer;
@@ -89,12 +90,40 @@ fn what_is_absent_carries_nothing() {
 }
 
 #[test]
-fn the_probe_ends_in_time() {
+fn a_probe_that_has_no_time_says_so_and_blames_nothing_else() {
     Offload::probe(); // the kernel loads what it has
-    let start = time::now();
-    let offload = Offload::probe();
-    assert!(start.elapsed() < std::time::Duration::from_secs(2));
-    print(&offload);
+    let offload = Offload::probe_until(Deadline::within(Duration::ZERO));
+    assert_eq!(offload.refusal(), Some(Refusal::ProbeTimedOut));
+    let late = Consequence::Refused(Refusal::ProbeTimedOut);
+    let rows = offload.rows();
+    assert!(rows.iter().any(|row| row.otherwise == Some(late)), "{rows:?}");
+    for row in rows {
+        assert_eq!(row.finding, Err("no time was left to try it".to_owned()));
+    }
+}
+
+/// Each row that is reached is right, the others say so, and nobody is blamed for them.
+#[test]
+fn a_probe_whose_time_runs_out_on_the_way_blames_nothing_else() {
+    let whole = Offload::probe();
+    print(&whole);
+    let (refusal, whole) = (whole.refusal(), whole.rows());
+    let longer = |time: &Duration| Some(*time * 5 / 4);
+    for time in std::iter::successors(Some(Duration::from_micros(100)), longer) {
+        let cut = Offload::probe_until(Deadline::within(time));
+        let rows = cut.rows();
+        let is_late = |row: &&Row| row.finding == Err("no time was left to try it".to_owned());
+        let late = rows.iter().filter(is_late).count();
+        if late == 0 {
+            assert_eq!(rows, whole);
+            break;
+        }
+        let is_true = [refusal, Some(Refusal::ProbeTimedOut)].contains(&cut.refusal());
+        assert!(is_true, "{:?}: {rows:?}", cut.refusal());
+        for (row, same) in rows.iter().zip(&whole) {
+            assert!(row.finding == same.finding || is_late(&row), "{row:?} {same:?}");
+        }
+    }
 }
 
 /// Measured on Debian's 6.1, 6.12, 6.18 and 7.2, on 7.2 without the module, and with the module but

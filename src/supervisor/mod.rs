@@ -410,6 +410,11 @@ fn tell_verdict(offload: &Offload) {
     match offload.refusal() {
         None => tracing::info!("TLS connections go to the kernel where that is worth it"),
         Some(Refusal::NotPreferred) => {}
+        Some(refusal @ Refusal::ProbeTimedOut) => tracing::warn!(
+            refusal = refusal.as_str(),
+            "TLS stays in this process: {}",
+            refusal.meaning()
+        ),
         Some(refusal) => tracing::info!(
             refusal = refusal.as_str(),
             "TLS stays in this process: the kernel does not do it"

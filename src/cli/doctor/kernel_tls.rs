@@ -112,6 +112,11 @@ pub(super) fn judge_row(row: &Row) -> Finding {
     let what = format!("{}: {error}", row.what);
     match row.otherwise {
         None => Finding::advice(TOPIC, what, "connections with this cipher stay in this process"),
+        Some(Consequence::Refused(Refusal::ProbeTimedOut)) => Finding::advice(
+            TOPIC,
+            what,
+            "the machine was too busy: ask again; a running Atlas tries again at each reload (`kill -HUP`)",
+        ),
         Some(Consequence::Refused(refusal)) => Finding::advice(
             TOPIC,
             what,

@@ -147,6 +147,11 @@ fn each_row_of_the_probe_says_what_follows() {
             Verdict::Advice,
             "loses or changes bytes",
         ),
+        (
+            Some(Consequence::Refused(Refusal::ProbeTimedOut)),
+            Verdict::Advice,
+            "too busy",
+        ),
         (None, Verdict::Advice, "this cipher"),
     ] {
         let finding = judge_row(&row(Err("EBUSY"), otherwise));
