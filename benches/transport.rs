@@ -294,6 +294,8 @@ fn client() -> ClientSettings {
         certificate: None,
         server_name: None,
         alpn: Vec::new(),
+        prefer_ktls: true,
+        ktls_threshold: u64::MAX,
     })
     .unwrap()
 }

@@ -251,6 +251,10 @@ table! {
         server_name: String = "the endpoint's host",
         /// Whether the endpoint's certificate is verified; `false` lets anybody on the way read and change everything.
         verify: bool = "true",
+        /// Whether the kernel shall encrypt where it can.
+        prefer_ktls: bool = "true",
+        /// How large a body must be before its connection is handed to the kernel.
+        ktls_threshold: Size = "\"1MiB\"",
     }
 }
 

@@ -394,12 +394,9 @@ fn resolver(generation: &Generation, tell: &Sender<Event>) -> Result<Resolver, S
 
 /// Finds out what the kernel's TLS can do, if anybody wants it.
 fn find_out(generation: &Generation) -> Offload {
-    let mut secure = generation
-        .listeners
-        .iter()
-        .filter_map(|listener| listener.tls.as_ref());
-    let is_wanted = secure.any(|tls| tls.prefer_ktls)
-        || generation.upstreams.iter().any(|upstream| upstream.tls.is_some());
+    let mut servers = generation.listeners.iter().flat_map(|listener| &listener.tls);
+    let mut clients = generation.upstreams.iter().flat_map(|upstream| &upstream.tls);
+    let is_wanted = servers.any(|tls| tls.prefer_ktls) || clients.any(|tls| tls.prefer_ktls);
     match is_wanted {
         true => Offload::probe(),
         false => Offload::absent(Refusal::NotPreferred),

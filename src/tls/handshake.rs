@@ -52,11 +52,7 @@ pub async fn accept_hello(
         unread,
         offered,
     } = hello;
-    let refusal = match settings.prefer_ktls {
-        true => offload.refusal(),
-        false => Some(Refusal::NotPreferred),
-    };
-    let done = match refusal {
+    let done = match refusal(settings.prefer_ktls, offload) {
         Some(refusal) => accept_rustls(socket, accepted, unread, settings, refusal, deadline).await,
         None => {
             // The same bytes once more, for one who hides none; only they were parsed twice.
@@ -70,6 +66,14 @@ pub async fn accept_hello(
             Ok(secured)
         }
         Err(stop) => Err(stop.into_failed(Peer::Client).after(offered)),
+    }
+}
+
+/// Why no connection of these settings can go to the kernel.
+fn refusal(prefer_ktls: bool, offload: &Offload) -> Option<Refusal> {
+    match prefer_ktls {
+        true => offload.refusal(),
+        false => Some(Refusal::NotPreferred),
     }
 }
 
@@ -137,7 +141,7 @@ pub async fn connect(
             Some(name) => name.clone(),
             None => ClientSettings::parse_name(host).map_err(|_| Stop::Cause(Cause::Unresolved))?,
         };
-        match offload.refusal() {
+        match refusal(settings.prefer_ktls, offload) {
             Some(refusal) => connect_rustls(socket, settings, name, refusal, deadline).await,
             None => connect_sealed(socket, settings, name, offload, deadline).await,
         }

@@ -139,6 +139,8 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 pub struct ClientSettings {
     /// The name to ask for and to verify, instead of the endpoint's.
     pub server_name: Option<ServerName<'static>>,
+    /// The kernel shall carry connections where it can.
+    pub prefer_ktls: bool,
     /// Bytes a body must have before its connection is handed to the kernel.
     pub ktls_threshold: u64,
     /// Roots, client certificate, versions.
@@ -156,6 +158,10 @@ pub struct ClientBuild {
     pub server_name: Option<ServerName<'static>>,
     /// Application protocols, the dearest first. Empty: none is offered.
     pub alpn: Vec<String>,
+    /// See [`ClientSettings::prefer_ktls`].
+    pub prefer_ktls: bool,
+    /// See [`ClientSettings::ktls_threshold`].
+    pub ktls_threshold: u64,
 }
 
 impl ClientSettings {
@@ -185,10 +191,11 @@ impl ClientSettings {
         };
         client.alpn_protocols = build.alpn.into_iter().map(String::into_bytes).collect();
         client.resumption = sessions();
-        client.enable_secret_extraction = true;
+        client.enable_secret_extraction = build.prefer_ktls;
         Ok(Self {
             server_name: build.server_name,
-            ktls_threshold: KTLS_THRESHOLD,
+            prefer_ktls: build.prefer_ktls,
+            ktls_threshold: build.ktls_threshold,
             client: Arc::new(client),
         })
     }
@@ -200,6 +207,7 @@ impl ClientSettings {
         client.resumption = sessions();
         Self {
             server_name: self.server_name.clone(),
+            prefer_ktls: self.prefer_ktls,
             ktls_threshold: self.ktls_threshold,
             client: Arc::new(client),
         }

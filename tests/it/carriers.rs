@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use crate::guest::Guest;
-use crate::support::{alone, atlas, carrier};
+use crate::guest::{self, Guest};
+use crate::support::{alone, atlas, ca, carrier, cert, origin};
 
 /// Larger than the threshold that is there by itself.
 const LARGE: usize = 2 << 20;
@@ -27,6 +27,34 @@ fn a_record_says_who_carried_its_connection_and_why_not_the_kernel() {
             let expected = carrier::expected(asked, size == LARGE);
             assert_eq!(said, expected, "[tls] {lines}, {path}: {record}");
         }
+    }
+}
+
+/// Both sides by themselves: what an origin sends goes to a plain client without being copied only
+/// where the kernel opens the origin's records.
+#[test]
+fn an_upstream_says_for_itself_whether_the_kernel_carries_its_connections() {
+    let origin = origin()
+        .tls(cert(&["inner.test"]))
+        .answers("/", vec![b'l'; LARGE])
+        .start();
+    for (lines, is_carried) in [
+        ("", true),
+        (", ktls_threshold = \"0B\"", true),
+        (", ktls_threshold = \"3MiB\"", false),
+        (", prefer_ktls = false", false),
+    ] {
+        let tls = format!("tls = {{ ca = \"ca.pem\", server_name = \"inner.test\"{lines} }}");
+        let atlas = atlas()
+            .file("ca.pem", ca().pem())
+            .listens_plain()
+            .forwards_to_with(&origin, &tls)
+            .start();
+        assert_eq!(atlas.get("/").body.len(), LARGE);
+        let record = atlas.exchange("/");
+        let is_spliced = record["bytes_spliced"].as_u64().unwrap_or(0) > 0;
+        let can = guest::refusal_of_this_kernel().is_none();
+        assert_eq!(is_spliced, is_carried && can, "{lines}: {record}");
     }
 }
 

@@ -88,15 +88,15 @@ impl Bench {
         let client = |threshold: Option<u64>| {
             let mut roots = RootCertStore::empty();
             roots.add(made.cert.der().clone()).unwrap();
-            let mut settings = ClientSettings::build(ClientBuild {
+            ClientSettings::build(ClientBuild {
                 roots: Some(roots),
                 certificate: None,
                 server_name: None,
                 alpn: Vec::new(),
+                prefer_ktls: threshold.is_some(),
+                ktls_threshold: threshold.unwrap_or(0),
             })
-            .unwrap();
-            settings.ktls_threshold = threshold.unwrap_or(0);
-            settings
+            .unwrap()
         };
         Self {
             offload: Offload::probe().into(),

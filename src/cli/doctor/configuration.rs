@@ -36,6 +36,12 @@ pub(super) fn look(found: &mut Findings, generation: &Generation, offload: &Offl
             ));
         }
     }
+    for upstream in &generation.upstreams {
+        if let Some(tls) = &upstream.tls {
+            let whose = format!("towards upstream {}", upstream.name);
+            found.add(records(&whose, tls.prefer_ktls, offload.refusal()));
+        }
+    }
 }
 
 fn port(address: &Address) -> Finding {
@@ -96,20 +102,20 @@ pub(super) fn judge_certificate(listener: &str, certificate: &Certificate, now: 
     }
 }
 
-pub(super) fn records(listener: &str, prefer_ktls: bool, refusal: Option<Refusal>) -> Finding {
+pub(super) fn records(whose: &str, prefer_ktls: bool, refusal: Option<Refusal>) -> Finding {
     const TOPIC: &str = "TLS records";
     match (prefer_ktls, refusal) {
         (false, _) => Finding::fine(
             TOPIC,
-            format!("{listener}: by this process, as `prefer_ktls = false` asks"),
+            format!("{whose}: by this process, as `prefer_ktls = false` asks"),
         ),
         (true, None) => Finding::fine(
             TOPIC,
-            format!("{listener}: by the kernel for bodies from `ktls_threshold` on"),
+            format!("{whose}: by the kernel for bodies from `ktls_threshold` on"),
         ),
         (true, Some(refusal)) => Finding::advice(
             TOPIC,
-            format!("{listener}: by this process, because {}", refusal.meaning()),
+            format!("{whose}: by this process, because {}", refusal.meaning()),
             "see `kernel TLS` above; `prefer_ktls = false` says that it is well so",
         ),
     }

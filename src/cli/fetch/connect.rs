@@ -46,16 +46,16 @@ fn settings(arguments: &Arguments) -> Result<ClientSettings, Trouble> {
             Some(system_roots().map_err(|error| Trouble::wrong(error).help(help))?)
         }
     };
-    let mut settings = ClientSettings::build(ClientBuild {
+    ClientSettings::build(ClientBuild {
         roots,
         certificate: None,
         server_name: None,
         alpn: vec!["http/1.1".to_owned()],
+        prefer_ktls: !arguments.no_ktls,
+        // To show it is what it is for: also where it is not worth it.
+        ktls_threshold: 0,
     })
-    .map_err(Trouble::wrong)?;
-    // To show it is what it is for: also where it is not worth it.
-    settings.ktls_threshold = 0;
-    Ok(settings)
+    .map_err(Trouble::wrong)
 }
 
 fn given_roots(path: &Path) -> Result<rustls::RootCertStore, Trouble> {

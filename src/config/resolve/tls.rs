@@ -94,6 +94,8 @@ impl Resolver<'_> {
             certificate: all_or_nothing(certificate)?,
             server_name: all_or_nothing(server_name)?,
             alpn: alpn.iter().map(|&protocol| protocol.to_owned()).collect(),
+            prefer_ktls: is_on(table.prefer_ktls.as_ref(), true),
+            ktls_threshold: bytes(table.ktls_threshold.as_ref(), KTLS_THRESHOLD),
         });
         self.or_refused(built, place).map(Arc::new)
     }

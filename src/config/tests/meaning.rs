@@ -156,7 +156,7 @@ response_timeout = "2s"
 idle_timeout = "3s"
 pool_idle_max = 0
 pool_idle_timeout = "4s"
-tls = { ca = "good.crt", cert = "good.crt", key = "good.key", server_name = "n.example", verify = true }
+tls = { ca = "good.crt", cert = "good.crt", key = "good.key", server_name = "n.example", verify = true, prefer_ktls = false, ktls_threshold = "2KiB" }
 [timeouts]
 handshake = "1s"
 header = "2s"
@@ -274,6 +274,8 @@ fn upstream_is_as_written(upstream: &upstream::Settings) {
     assert_eq!((upstream.pool_idle_max, upstream.endpoints.len()), (0, 2));
     let tls = upstream.tls.as_ref().unwrap();
     assert!(tls.server_name.is_some() && tls.client.client_auth_cert_resolver.has_certs());
+    assert_eq!((tls.prefer_ktls, tls.ktls_threshold), (false, 2048));
+    assert!(!tls.client.enable_secret_extraction, "nobody asks for the keys");
 }
 
 #[test]

@@ -11,7 +11,8 @@ use rustls::{AlertDescription, ClientConfig, ClientConnection, RootCertStore};
 
 use super::super::certificates::read_roots;
 use super::super::{
-    Alert, Build, ClientBuild, ClientSettings, Failed, Secured, Settings, Version, accept, connect,
+    Alert, Build, ClientBuild, ClientSettings, Failed, KTLS_THRESHOLD, Secured, Settings, Version, accept,
+    connect,
 };
 use super::Authority;
 use crate::offload::Offload;
@@ -79,6 +80,24 @@ fn both_ends_agree_and_the_second_time_they_resume() {
             }
         }
     }
+}
+
+/// `offload` may do everything, and is not asked.
+#[test]
+fn who_does_not_want_the_kernel_keeps_its_connections() {
+    let mut bench = Bench::new(Layer::Sealed);
+    bench.rebuild(|build| build.prefer_ktls = false);
+    let mut client = bench.client(true, None);
+    (client.prefer_ktls, client.ktls_threshold) = (false, 0);
+    run(Preference::Auto, async {
+        let (server, endpoint) = bench.shake(&client, "a.test").await;
+        let (server, endpoint) = (server.unwrap(), endpoint.unwrap());
+        for secured in [&server, &endpoint] {
+            let carrier = secured.transport.carriage().carrier.get();
+            assert_eq!(carrier, Carrier::Process(Refusal::NotPreferred));
+        }
+        talk(&server, &endpoint).await;
+    });
 }
 
 #[test]
@@ -411,6 +430,8 @@ impl Bench {
             certificate: None,
             server_name: name.map(|name| ClientSettings::parse_name(name).unwrap()),
             alpn: vec!["http/1.1".to_owned()],
+            prefer_ktls: true,
+            ktls_threshold: KTLS_THRESHOLD,
         })
         .unwrap()
     }
