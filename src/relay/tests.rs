@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -368,21 +369,24 @@ fn what_is_sent_in_bulk_both_ways_arrives_whole(carriers: Carriers) {
 }
 
 fn a_side_that_never_reads_holds_back_the_other_and_ends_in_time(carriers: Carriers) {
+    // The origin is the one who hears of the end: its connection is reset.
+    let over: &Barrier = Box::leak(Box::new(Barrier::new(2)));
     let ends = relay(
         carriers,
         Duration::from_millis(300),
         |client| {
-            // Reads nothing until it is over.
-            thread::park_timeout(Duration::from_millis(1500));
+            over.wait();
             drop(client);
         },
         |mut origin| {
+            origin.socket.set_write_timeout(Some(IDLE)).unwrap();
             let block = vec![0; 1 << 20];
             let mut sent = 0;
             while origin.write_all(&block).is_ok() {
                 sent += block.len();
                 assert!(sent < 256 << 20, "nothing holds the sender back");
             }
+            over.wait();
         },
     );
     let late = End::new(Side::Downstream, Phase::Relay, Cause::TimedOut);

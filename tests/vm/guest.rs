@@ -31,9 +31,6 @@ const THREADS: &str = "--test-threads=3";
 /// process (`vm.max_map_count`): with room to spare they lie side by side and are mapped as one.
 const MEMORY_MIB: &str = "4096";
 
-/// More that fail are no bad moment.
-const FAILED_MAX: usize = 8;
-
 /// A kernel this program can be run on, and what is to be run.
 pub struct Guest {
     name: &'static str,
@@ -143,25 +140,10 @@ impl Guest {
         }
     }
 
-    /// What failed beside others is tried again alone: on the guest's one CPU they get in each other's
-    /// way as they do not elsewhere, and many of them wait for moments.
     fn run_again(&self) {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut succeeded, mut all) = self.run_tests(&self.arguments, THREADS);
-        let failed = failed(&all);
-        if !succeeded && (1..=FAILED_MAX).contains(&failed.len()) {
-            say(&format!(
-                "{}: again, one at a time: {}",
-                self.name,
-                failed.join(" ")
-            ));
-            let mut arguments: Vec<&str> = failed.iter().map(String::as_str).collect();
-            arguments.push("--exact");
-            let (second, more) = self.run_tests(&arguments, "--test-threads=1");
-            succeeded = second;
-            all.push_str(&more);
-        }
+        let (succeeded, all) = self.run_tests();
         assert!(succeeded, "on {}:\n{all}", self.name);
         assert!(
             !(self.has_tls && all.contains(NO_TLS)),
@@ -170,7 +152,7 @@ impl Guest {
         );
     }
 
-    fn run_tests(&self, arguments: &[&str], threads: &str) -> (bool, String) {
+    fn run_tests(&self) -> (bool, String) {
         let seconds = self.limit.as_secs().to_string();
         let mut command = Command::new(program());
         command.args(["-K", self.kernel, "-t", &seconds, "-m", MEMORY_MIB]);
@@ -185,8 +167,8 @@ impl Guest {
         command
             .arg("--")
             .arg(me)
-            .args([threads, "--show-output"])
-            .args(arguments);
+            .args([THREADS, "--show-output"])
+            .args(&self.arguments);
         let mut guest = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -212,13 +194,6 @@ impl Guest {
         }
         lines
     }
-}
-
-/// The tests that libtest says failed.
-fn failed(output: &str) -> Vec<String> {
-    let results = output.lines().filter_map(|line| line.strip_suffix(" ... FAILED"));
-    let names = results.filter_map(|line| line.strip_prefix("test "));
-    names.map(str::to_owned).collect()
 }
 
 /// Whether this is a guest of `tests/vm`.

@@ -312,12 +312,18 @@ fn clients_that_say_nothing_or_leave_are_not_waited_for() {
         let wait = |mut socket: TcpStream| {
             let _ = socket.read_to_end(&mut Vec::new());
         };
-        assert_eq!(bench.fails(wait).end, downstream(Cause::TimedOut));
+        assert_eq!(
+            bench.fails_within(SECOND / 3, wait).end,
+            downstream(Cause::TimedOut)
+        );
         let half = move |mut socket: TcpStream| {
             socket.write_all(b"\x16\x03\x01\x02\x00\x01\x00").unwrap();
             wait(socket);
         };
-        assert_eq!(bench.fails(half).end, downstream(Cause::TimedOut));
+        assert_eq!(
+            bench.fails_within(SECOND / 3, half).end,
+            downstream(Cause::TimedOut)
+        );
         assert_eq!(bench.fails(drop).end, downstream(Cause::Closed));
         let reset = |socket: TcpStream| {
             socket2::SockRef::from(&socket)
@@ -339,10 +345,8 @@ fn a_client_hello_may_come_byte_by_byte() {
             let mut connection = ClientConnection::new(config, name).unwrap();
             let mut hello = Vec::new();
             connection.write_tls(&mut hello).unwrap();
-            // One by one as far as the extensions, then faster: each is a packet.
-            let (first, rest) = hello.split_at(200);
-            for piece in first.chunks(1).chain(rest.chunks(50)) {
-                socket.write_all(piece).unwrap();
+            for byte in hello {
+                socket.write_all(&[byte]).unwrap();
             }
             while connection.read_tls(&mut socket).is_ok() {
                 if connection.process_new_packets().is_err() {
@@ -460,12 +464,17 @@ impl Bench {
 
     /// The failure that a client in its own thread causes.
     fn fails(&self, client: impl FnOnce(TcpStream) + Send + 'static) -> Failed {
+        self.fails_within(SECOND * 15, client)
+    }
+
+    /// As [`Self::fails`], given up after `limit`.
+    fn fails_within(&self, limit: Duration, client: impl FnOnce(TcpStream) + Send + 'static) -> Failed {
         let (listener, address) = listen();
         let client = std::thread::spawn(move || client(TcpStream::connect(address).unwrap()));
         let mut failed = None;
         run(Preference::Auto, async {
             let socket = Socket::new(OwnedFd::from(listener.accept().unwrap().0)).unwrap();
-            let deadline = Deadline::within(SECOND / 3);
+            let deadline = Deadline::within(limit);
             failed = accept(socket, &self.settings, &self.offload, deadline)
                 .await
                 .err();
