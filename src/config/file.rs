@@ -271,6 +271,8 @@ table! {
         idle: Time = "\"60s\"",
         /// Between two moments at which the client takes some of the response.
         write: Time = "\"30s\"",
+        /// For a connection that has switched protocols, WebSocket say, while nothing moves on it.
+        tunnel: Time = "\"1h\"",
         /// For everything that is under way when Atlas is told to stop.
         drain: Time = "\"30s\"",
     }

@@ -246,7 +246,7 @@ catalogue! {
         "If the endpoint speaks plain HTTP, set the upstream's `tls = false`.";
     UPSTREAM_RESPONSE_MALFORMED = "upstream_response_malformed", BAD_GATEWAY, Some("http_protocol_error"),
         "The server behind this one sent something that is not valid HTTP.",
-        "The response breaks a rule of HTTP/1.1, or could be read in two ways; or it switches protocols though nobody asked.",
+        "The response breaks a rule of HTTP/1.1, or could be read in two ways; or it switches to a protocol nobody asked for.",
         "Check that the endpoint speaks HTTP/1.1 on this port, and look at its response with `curl -v`.";
     UPSTREAM_HEAD_TOO_LARGE = "upstream_head_too_large", BAD_GATEWAY, Some("http_response_header_section_size"),
         "The server behind this one sent too large a head.",

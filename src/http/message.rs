@@ -232,6 +232,7 @@ pub struct RequestHead {
     /// Whether the client wants to use the connection again.
     pub(in crate::http) persists: bool,
     pub(in crate::http) expects_continue: bool,
+    pub(in crate::http) asks_upgrade: bool,
     /// The fields, to be changed on the way: without those that frame the body (Content-Length,
     /// Transfer-Encoding; see [`RequestHead::body`]), and with Host as [`RequestHead::authority`]
     /// says.
@@ -284,6 +285,12 @@ impl RequestHead {
     /// never do, whatever they say.
     pub fn expects_continue(&self) -> bool {
         self.expects_continue
+    }
+
+    /// Whether the client is ready to go on in another protocol: Connection names Upgrade. RFC 9110
+    /// §7.8: "A server MUST ignore an Upgrade header field that is received in an HTTP/1.0 request."
+    pub fn asks_upgrade(&self) -> bool {
+        self.asks_upgrade
     }
 
     fn text(&self, span: Span) -> &str {

@@ -10,8 +10,11 @@ use std::time::Duration;
 
 pub use message::{BodyLength, Fields, RequestHead, ResponseHead, Version};
 
+use crate::buffer::Buffer;
+use crate::drain::Drain;
 use crate::outcome::End;
 use crate::pipe::Pipe;
+use crate::transport::Transport;
 
 /// Limits and timeouts of HTTP, towards clients and, where they apply, towards endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Between two moments at which the peer took bytes.
     pub write_timeout: Duration,
+    /// For as long nothing may move on a connection that has switched protocols.
+    pub tunnel_timeout: Duration,
     /// Bytes a head may have, request line included.
     pub head_bytes_max: usize,
     /// Fields a head may have.
@@ -47,6 +52,7 @@ impl Default for Settings {
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(30),
+            tunnel_timeout: Duration::from_secs(3600),
             head_bytes_max: 32 * 1024,
             fields_max: 100,
             request_line_bytes_max: 8 * 1024,
@@ -159,7 +165,7 @@ pub enum Responder<'c> {
     H1(h1::server::Responder<'c>),
 }
 
-impl Responder<'_> {
+impl<'c> Responder<'c> {
     /// Sends an informational response (1xx but 101). Does nothing for HTTP/1.0 clients.
     ///
     /// # Errors
@@ -277,6 +283,29 @@ impl Responder<'_> {
         }
     }
 
+    /// Sends 101: HTTP ends here. What follows has to be told the end of by [`Self::switched_ended`],
+    /// or is reset.
+    ///
+    /// # Errors
+    ///
+    /// The client's end.
+    pub async fn switch(
+        &mut self,
+        head: &ResponseHead,
+        body: &mut RequestBody<'c>,
+    ) -> Result<Tunnel<'c>, End> {
+        match (self, body) {
+            (Self::H1(responder), RequestBody::H1(body)) => responder.switch(head, body).await,
+        }
+    }
+
+    /// What followed the 101 has ended, and each side knows how.
+    pub fn switched_ended(&mut self) {
+        match self {
+            Self::H1(responder) => responder.switched_ended(),
+        }
+    }
+
     /// Whether [`Self::start`] was called: no other answer can be given from here on.
     pub fn has_started(&self) -> bool {
         match self {
@@ -291,7 +320,7 @@ impl Responder<'_> {
         }
     }
 
-    /// Body bytes written so far, without framing.
+    /// Body bytes written so far, without framing; after 101, all that was written since.
     pub fn body_bytes(&self) -> u64 {
         match self {
             Self::H1(responder) => responder.body_bytes(),
@@ -304,6 +333,16 @@ impl Responder<'_> {
             Self::H1(responder) => responder.close_after(),
         }
     }
+}
+
+/// A connection that has switched protocols: what is left of HTTP.
+pub struct Tunnel<'c> {
+    /// The byte stream to the client.
+    pub transport: &'c Transport,
+    /// What had come already.
+    pub ahead: Buffer,
+    /// Whether the worker is going away.
+    pub drain: &'c Drain,
 }
 
 /// What answers exchanges; the HTTP drivers know nothing else of the proxy.

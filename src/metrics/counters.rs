@@ -136,6 +136,7 @@ pub struct Counters {
     bytes: [Counter; Direction::ALL.len()],
     moved: [Carried; Peer::ALL.len()],
     records_dropped: Counter,
+    tunnels: Counter,
 }
 
 impl Default for Counters {
@@ -159,6 +160,7 @@ impl Counters {
             bytes: Default::default(),
             moved: Default::default(),
             records_dropped: Counter::default(),
+            tunnels: Counter::default(),
         }
     }
 
@@ -246,9 +248,25 @@ impl Counters {
         self.moved[peer as usize].promotions_failed.add(1);
     }
 
+    /// A connection has switched protocols; it counts as open until what is given back is dropped.
+    pub fn tunnel(&self) -> Tunnel<'_> {
+        self.tunnels.add(1);
+        Tunnel(&self.tunnels)
+    }
+
     /// Access log records were thrown away because the writer does not keep up.
     pub fn records_dropped(&self, count: u64) {
         self.records_dropped.add(count);
+    }
+}
+
+/// A connection that has switched protocols, while it is open.
+#[must_use = "it is counted for as long as this lives"]
+pub struct Tunnel<'c>(&'c Counter);
+
+impl Drop for Tunnel<'_> {
+    fn drop(&mut self) {
+        self.0.subtract(1);
     }
 }
 
@@ -292,6 +310,10 @@ impl Counters {
 
     pub(super) fn carried_to(&self, peer: Peer) -> &Carried {
         &self.moved[peer as usize]
+    }
+
+    pub(super) fn open_tunnels(&self) -> u64 {
+        self.tunnels.value()
     }
 
     pub(super) fn dropped_records(&self) -> u64 {

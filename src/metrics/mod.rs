@@ -3,7 +3,7 @@
 mod counters;
 mod text;
 
-pub use counters::{Counters, Direction, ListenerCounters, Peer, Process, UpstreamCounters};
+pub use counters::{Counters, Direction, ListenerCounters, Peer, Process, Tunnel, UpstreamCounters};
 pub use text::{Certificate, Facts, text};
 
 #[cfg(test)]

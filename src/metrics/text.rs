@@ -138,6 +138,12 @@ fn handshakes(families: &mut Families, workers: &[Arc<Counters>]) {
                 count.value(),
             );
         }
+        families.gauge(
+            "atlas_tunnels_open",
+            "Connections that have switched protocols, as WebSocket does, and are open",
+            Vec::new(),
+            worker.open_tunnels(),
+        );
         families.counter(
             "atlas_downstream_handshakes_resumed",
             "TLS handshakes with clients that took up a session of before",

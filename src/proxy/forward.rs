@@ -6,18 +6,20 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use futures_util::future::{Either, select};
-use http::Method;
+use http::{Method, StatusCode};
 
-use super::Visit;
 use super::account::Account;
 use super::headers::{self, RequestId};
 use super::http::path_below;
+use super::tcp::relay_until_cut;
+use super::{Proxy, Visit, upgrade};
 use crate::buffer;
 use crate::http::h1::client::{Outgoing, RequestWriter, ResponseReader};
-use crate::http::{BodyLength, RequestBody, RequestHead, Responder, ResponseHead, Version};
+use crate::http::{BodyLength, Fields, RequestBody, RequestHead, Responder, ResponseHead, Version};
 use crate::metrics::{Direction, Peer};
-use crate::outcome::{Cause, End, Side, Tally};
+use crate::outcome::{Cause, End, Phase, Side, Tally};
 use crate::pipe::Pipe;
+use crate::relay::Ahead;
 use crate::route::Route;
 use crate::time::Deadline;
 use crate::upstream::{Attempts, Lease, Upstream};
@@ -28,15 +30,19 @@ impl<F> Visit<'_, F> {
     /// # Errors
     ///
     /// How it ended where that is no good end; an answer can be given if none was started.
-    pub(super) async fn forward(
+    pub(super) async fn forward<'d>(
         &self,
         upstream: &Upstream,
         route: &Route,
         account: &mut Account<'_>,
-        body: &mut RequestBody<'_>,
-        response: &mut Responder<'_>,
+        body: &mut RequestBody<'d>,
+        response: &mut Responder<'d>,
     ) -> Result<End, End> {
+        let protocols = upgrade::offered(&account.request);
         self.rewrite(upstream, &mut account.request, &account.id);
+        if let Some(protocols) = &protocols {
+            account.request.fields.push("Upgrade", protocols);
+        }
         let target = changed_target(route, &account.request);
         let request = &account.request;
         let repeatable = request.method().is_idempotent() && request.body() == BodyLength::None;
@@ -65,18 +71,19 @@ impl<F> Visit<'_, F> {
                     .unwrap_or_else(|| account.request.path_and_query()),
                 fields: &account.request.fields,
                 body: account.request.body(),
+                asks_upgrade: protocols.is_some(),
             };
             let may_try_again = Resend::of(&lease, head.method);
             match self
                 .exchange(&mut lease, upstream, &head, body, response, &mut taken)
                 .await
             {
-                Ok(()) => {
+                Ok(end) => {
                     lease.give_back();
                     if kept.bytes.capacity() > 0 {
                         buffer::give_vec(kept.bytes);
                     }
-                    return Ok(End::finished(Side::Upstream));
+                    return Ok(end);
                 }
                 Err(broken) => {
                     let untouched = !broken.has_begun && !kept.is_lost && !response.has_started();
@@ -108,18 +115,19 @@ impl<F> Visit<'_, F> {
         buffer::give_vec(kept);
     }
 
-    async fn exchange(
+    async fn exchange<'d>(
         &self,
         lease: &mut Lease<'_>,
         upstream: &Upstream,
         head: &Outgoing<'_>,
-        body: &mut RequestBody<'_>,
-        response: &mut Responder<'_>,
+        body: &mut RequestBody<'d>,
+        response: &mut Responder<'d>,
         taken: &mut Taken<'_>,
-    ) -> Result<(), Broken> {
+    ) -> Result<End, Broken> {
         let before = moved(lease);
         let (writer, reader) = lease.connection().exchange();
         let mut passage = Passage {
+            proxy: self.proxy,
             upstream,
             reader,
             response,
@@ -233,6 +241,12 @@ impl Taken<'_> {
         self.kept.is_lost = true;
     }
 
+    /// So much was passed on after 101.
+    fn note_tunnel(&self, count: u64, spliced: u64) {
+        self.bytes.set(self.bytes.get() + count);
+        self.spliced.set(self.spliced.get() + spliced);
+    }
+
     fn note(&mut self, piece: &[u8]) {
         self.bytes.set(self.bytes.get() + piece.len() as u64);
         let kept = &mut *self.kept;
@@ -247,6 +261,9 @@ impl Taken<'_> {
     }
 }
 
+/// The endpoint's answer is none.
+const MALFORMED: End = End::new(Side::Upstream, Phase::Response, Cause::Malformed);
+
 /// Whether the endpoint has closed, in order or not.
 fn is_gone(end: End) -> bool {
     end.side == Side::Upstream && matches!(end.cause, Cause::Closed | Cause::Reset | Cause::Truncated)
@@ -254,26 +271,27 @@ fn is_gone(end: End) -> bool {
 
 /// A request on its way up and its response on its way down.
 struct Passage<'e, 'c, 'd> {
+    proxy: &'e Proxy,
     upstream: &'e Upstream,
     reader: ResponseReader<'c>,
     response: &'e mut Responder<'d>,
 }
 
-impl Passage<'_, '_, '_> {
+impl<'d> Passage<'_, '_, 'd> {
     async fn run(
         &mut self,
         mut writer: RequestWriter<'_>,
         head: &Outgoing<'_>,
-        body: &mut RequestBody<'_>,
+        body: &mut RequestBody<'d>,
         taken: &mut Taken<'_>,
-    ) -> Result<(), End> {
+    ) -> Result<End, End> {
         let sent = if head.body == BodyLength::None {
             writer.start(head).await?;
             writer.finish(None).await
         } else {
             // Boxed: most requests have no body, and none of this.
             match Box::pin(self.send_all(&mut writer, head, body, taken)).await? {
-                Sent::Answered => return Ok(()),
+                Sent::Answered => return Ok(End::finished(Side::Upstream)),
                 Sent::All => Ok(()),
                 Sent::Refused(end) => Err(end),
             }
@@ -283,7 +301,13 @@ impl Passage<'_, '_, '_> {
             (Err(end), Err(refused)) if end.side == Side::Upstream && !self.reader.has_begun() => {
                 Err(refused)
             }
-            (received, _) => received,
+            (Ok(Some(switching)), Ok(())) => {
+                // Boxed: most exchanges end as they began.
+                Box::pin(self.tunnel(switching, head.fields, body, taken)).await
+            }
+            (Ok(Some(_)), Err(refused)) => Err(refused),
+            (Ok(None), _) => Ok(End::finished(Side::Upstream)),
+            (Err(end), _) => Err(end),
         }
     }
 
@@ -314,6 +338,10 @@ impl Passage<'_, '_, '_> {
             };
             if !head.status.is_informational() {
                 return self.answer_early(head, upload).await.map(|()| Sent::Answered);
+            }
+            if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                // Not in the middle of a message.
+                return Err(MALFORMED);
             }
             self.inform(head).await?;
         }
@@ -358,8 +386,9 @@ impl Passage<'_, '_, '_> {
         Ok(())
     }
 
-    /// Waits for the answer to a request that is sent, and passes it on, unless the client goes away.
-    async fn receive(&mut self, body: &RequestBody<'_>) -> Result<(), End> {
+    /// Waits for the answer to a request that is sent, and passes it on, unless the client goes away;
+    /// but gives a 101 back.
+    async fn receive(&mut self, body: &RequestBody<'_>) -> Result<Option<ResponseHead>, End> {
         let deadline = Deadline::within(self.upstream.settings().response_timeout);
         let answered = pin!(self.receive_by(deadline));
         if !body.is_finished() {
@@ -371,11 +400,14 @@ impl Passage<'_, '_, '_> {
         }
     }
 
-    async fn receive_by(&mut self, deadline: Deadline) -> Result<(), End> {
+    async fn receive_by(&mut self, deadline: Deadline) -> Result<Option<ResponseHead>, End> {
         loop {
             let head = self.reader.head(deadline).await?;
             if !head.status.is_informational() {
-                return self.answer(head).await;
+                return self.answer(head).await.map(|()| None);
+            }
+            if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                return Ok(Some(head));
             }
             self.inform(head).await?;
         }
@@ -386,9 +418,47 @@ impl Passage<'_, '_, '_> {
         self.response.inform(&head).await
     }
 
+    /// Passes a 101 on, and then all that both sides say, until that ends.
+    async fn tunnel(
+        &mut self,
+        mut head: ResponseHead,
+        asked: &Fields,
+        body: &mut RequestBody<'d>,
+        taken: &Taken<'_>,
+    ) -> Result<End, End> {
+        if !upgrade::is_what_was_asked(&head, asked) {
+            return Err(MALFORMED);
+        }
+        headers::to_client_with_upgrade(&mut head.fields);
+        let tunnel = self.response.switch(&head, body).await?;
+        drop(head);
+        let (upstream, ahead) = self.reader.switch();
+        let ahead = Ahead {
+            downstream: tunnel.ahead,
+            upstream: ahead,
+        };
+        let _open = self.proxy.counters.tunnel();
+        let (written, spliced) = (upstream.bytes_out(), upstream.carriage().spliced.get());
+        let timeout = self.proxy.generation.http.tunnel_timeout;
+        let end = relay_until_cut(ahead, tunnel.transport, upstream, timeout, tunnel.drain).await;
+        self.response.switched_ended();
+        taken.note_tunnel(
+            upstream.bytes_out() - written,
+            upstream.carriage().spliced.get() - spliced,
+        );
+        match end.is_good() {
+            true => Ok(end),
+            false => Err(end),
+        }
+    }
+
     /// Passes the final head and the body on.
     async fn answer(&mut self, mut head: ResponseHead) -> Result<(), End> {
-        headers::to_client(&mut head.fields);
+        match head.status {
+            // RFC 9110 §15.5.22: it tells by Upgrade what it wants.
+            StatusCode::UPGRADE_REQUIRED => headers::to_client_with_upgrade(&mut head.fields),
+            _ => headers::to_client(&mut head.fields),
+        }
         self.response.start(&head).await?;
         drop(head);
         match self.pass_body().await {

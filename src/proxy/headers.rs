@@ -277,6 +277,15 @@ pub(super) fn to_client(fields: &mut Fields) {
     fields.push("Via", "1.1 atlas");
 }
 
+/// As [`to_client`], of a response that names protocols by Upgrade, for the client to read.
+pub(super) fn to_client_with_upgrade(fields: &mut Fields) {
+    let protocols = join(fields, "upgrade");
+    to_client(fields);
+    if !protocols.is_empty() {
+        fields.push("Upgrade", protocols);
+    }
+}
+
 /// Removes what belongs to one connection only, and what `also` names.
 fn remove_hop_by_hop(fields: &mut Fields, also: impl Fn(&[u8]) -> bool) {
     let listed: Vec<Vec<u8>> = tokens(fields.get_all("connection"))

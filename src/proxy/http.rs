@@ -70,11 +70,11 @@ impl From<files::Failed> for Refusal {
 }
 
 impl<F: Fn(&str) -> bool> Visit<'_, F> {
-    async fn act(
+    async fn act<'d>(
         &self,
         account: &mut Account<'_>,
-        body: &mut RequestBody<'_>,
-        response: &mut Responder<'_>,
+        body: &mut RequestBody<'d>,
+        response: &mut Responder<'d>,
     ) -> Result<End, Refusal> {
         let unroutable = |cause| Refusal::from(End::new(Side::Atlas, Phase::Route, cause));
         let request = &account.request;

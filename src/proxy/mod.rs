@@ -7,6 +7,7 @@ mod headers;
 mod http;
 mod tcp;
 pub mod template;
+mod upgrade;
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! Connection → upstream, bytes untouched.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use futures_util::future::{Either, select};
 
@@ -9,7 +10,7 @@ use crate::access_log::ConnectionRecord;
 use crate::drain::Drain;
 use crate::metrics::{Direction, Peer};
 use crate::outcome::{Cause, End, Phase, Side, Tally};
-use crate::relay;
+use crate::relay::{self, Ahead};
 use crate::transport::Transport;
 
 impl Proxy {
@@ -37,15 +38,8 @@ impl Proxy {
             }
         };
         record.endpoint = Some(endpoint.name().into());
-        let relayed = relay::both_ways(downstream, &transport, upstream.settings().idle_timeout);
-        let end = match select(pin!(relayed), pin!(drain.cut())).await {
-            Either::Left((end, _)) => end,
-            Either::Right(_) => {
-                downstream.abort();
-                transport.abort();
-                End::new(Side::Atlas, Phase::Relay, Cause::Cut)
-            }
-        };
+        let idle_timeout = upstream.settings().idle_timeout;
+        let end = relay_until_cut(Ahead::default(), downstream, &transport, idle_timeout, drain).await;
         let (from, to) = (transport.bytes_in(), transport.bytes_out());
         self.counters.bytes_moved(Direction::FromUpstream, from);
         self.counters.bytes_moved(Direction::ToUpstream, to);
@@ -56,5 +50,24 @@ impl Proxy {
         record.moved.spliced = spliced(downstream) + spliced(&transport);
         record.moved.copied = (from + to).saturating_sub(record.moved.spliced);
         end
+    }
+}
+
+/// Relays until it ends, or until the drain's deadline cuts it: then both sides are reset.
+pub(super) async fn relay_until_cut(
+    ahead: Ahead,
+    downstream: &Transport,
+    upstream: &Transport,
+    idle_timeout: Duration,
+    drain: &Drain,
+) -> End {
+    let relayed = relay::both_ways_after(ahead, downstream, upstream, idle_timeout);
+    match select(pin!(relayed), pin!(drain.cut())).await {
+        Either::Left((end, _)) => end,
+        Either::Right(_) => {
+            downstream.abort();
+            upstream.abort();
+            End::new(Side::Atlas, Phase::Relay, Cause::Cut)
+        }
     }
 }

@@ -68,15 +68,19 @@ impl<'r> Direction<'r> {
         self.is_writing.get()
     }
 
-    /// Moves bytes until the sender closes, and closes towards the receiver then. When the
+    /// Moves `ahead`, and then bytes until the sender closes, and closes towards the receiver then. When the
     /// receiver takes nothing any more, tells its end: what it sent before may still be read.
     ///
     /// # Errors
     ///
     /// The sender's end, when it cannot be read from: then the other direction is over too.
-    pub(super) async fn run(&self) -> Result<Option<End>, End> {
+    pub(super) async fn run(&self, ahead: Buffer) -> Result<Option<End>, End> {
+        let mut ahead = Some(ahead).filter(|ahead| !ahead.is_empty());
         loop {
-            let piece = self.read().await.map_err(|error| end_of(self.side, &error))?;
+            let piece = match ahead.take() {
+                Some(ahead) => Piece::Copied(ahead),
+                None => self.read().await.map_err(|error| end_of(self.side, &error))?,
+            };
             let is_end = piece.len() == 0;
             self.is_writing.set(true);
             let sent = if is_end {

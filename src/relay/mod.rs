@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{Either, select, try_join};
 
 use self::direction::Direction;
+use crate::buffer::Buffer;
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::runtime::sleep_until;
 use crate::time::{Deadline, now};
@@ -30,11 +31,31 @@ const BULK_AFTER: u32 = 4;
 /// is dropped, so that its peer does not take what it got for all there was. How many bytes went
 /// each way the transports know.
 pub async fn both_ways(downstream: &Transport, upstream: &Transport, idle_timeout: Duration) -> End {
-    both_ways_by(BULK_AFTER, downstream, upstream, idle_timeout).await
+    both_ways_after(Ahead::default(), downstream, upstream, idle_timeout).await
+}
+
+/// What was read before the relay began, and goes first.
+#[derive(Default)]
+pub struct Ahead {
+    /// From the client.
+    pub downstream: Buffer,
+    /// From the endpoint.
+    pub upstream: Buffer,
+}
+
+/// As [`both_ways`], after what was read ahead.
+pub async fn both_ways_after(
+    ahead: Ahead,
+    downstream: &Transport,
+    upstream: &Transport,
+    idle_timeout: Duration,
+) -> End {
+    both_ways_by(BULK_AFTER, ahead, downstream, upstream, idle_timeout).await
 }
 
 async fn both_ways_by(
     bulk_after: u32,
+    ahead: Ahead,
     downstream: &Transport,
     upstream: &Transport,
     idle_timeout: Duration,
@@ -42,7 +63,7 @@ async fn both_ways_by(
     let watch = Watch::new();
     let up = Direction::new((downstream, upstream), Side::Downstream, &watch, bulk_after);
     let down = Direction::new((upstream, downstream), Side::Upstream, &watch, bulk_after);
-    let work = pin!(try_join(up.run(), down.run()));
+    let work = pin!(try_join(up.run(ahead.downstream), down.run(ahead.upstream)));
     let end = match select(work, pin!(watch.passed(idle_timeout))).await {
         Either::Left((Ok((up, down)), _)) => {
             up.or(down).unwrap_or_else(|| End::finished(watch.first_closed()))

@@ -250,7 +250,7 @@ fn relay_by(
     let origin = thread::spawn(move || origin(theirs));
     let relayed = runtime::start(preference, |_| async move {
         let (downstream, upstream) = (downstream.transport(), upstream.transport());
-        let end = both_ways_by(way, &downstream, &upstream, idle).await;
+        let end = both_ways_by(way, Ahead::default(), &downstream, &upstream, idle).await;
         let spliced = |transport: &Transport| transport.carriage().spliced.get();
         let relayed = Relayed {
             end,
@@ -582,7 +582,7 @@ fn two_flows_that_never_pause_leave_the_timers_their_time() {
                         let downstream = Transport::plain(Socket::new(downstream).unwrap());
                         let upstream = Transport::plain(Socket::new(upstream).unwrap());
                         let stop = pin!(runtime::sleep(Duration::from_millis(600)));
-                        let work = pin!(both_ways_by(way, &downstream, &upstream, IDLE));
+                        let work = pin!(both_ways_by(way, Ahead::default(), &downstream, &upstream, IDLE));
                         select(work, stop).await;
                     };
                     runtime::spawn(relay, |panic| panic!("{panic}"));
@@ -615,7 +615,13 @@ fn a_relay_that_is_cut_gives_its_pipe_away() {
         let upstream = Transport::plain(Socket::new(upstream).unwrap());
         let sending = thread::spawn(move || while (&sender).write(&[0; 1 << 16]).is_ok() {});
         let during = {
-            let mut relay = pin!(both_ways_by(SPLICE, &downstream, &upstream, IDLE));
+            let mut relay = pin!(both_ways_by(
+                SPLICE,
+                Ahead::default(),
+                &downstream,
+                &upstream,
+                IDLE
+            ));
             let deadline = Deadline::within(Duration::from_millis(200));
             assert!(runtime::before(deadline, relay.as_mut()).await.is_err());
             pipe::in_use()

@@ -60,14 +60,16 @@ fn an_upstream_says_for_itself_whether_the_kernel_carries_its_connections() {
 
 /// The subjects whose bytes go over TLS in quantity, or in a way of their own. `tests/vm/matrix` runs
 /// all of them, on every kernel.
-const MOVE_BYTES: [&str; 7] = [
+const MOVE_BYTES: [&str; 9] = [
     "carriers::",
+    "endpoints::",
     "forwarding::",
     "handshake::",
     "http1::",
     "long_bodies::",
     "static_files::",
     "tcp::",
+    "upgrade::",
 ];
 
 #[test]

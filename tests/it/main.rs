@@ -38,4 +38,5 @@ mod routing;
 mod static_files;
 mod support;
 mod tcp;
+mod upgrade;
 mod workers;

@@ -69,6 +69,7 @@ impl Fetch<'_> {
         let length = self.source.length();
         let target = asked.url.target();
         let outgoing = Outgoing {
+            asks_upgrade: false,
             method: &asked.method,
             target: &target,
             fields: &asked.fields,

@@ -119,6 +119,7 @@ impl Resolver<'_> {
             body_timeout: seconds(timeouts.body.as_ref(), 30),
             idle_timeout: seconds(timeouts.idle.as_ref(), 60),
             write_timeout: seconds(timeouts.write.as_ref(), 30),
+            tunnel_timeout: seconds(timeouts.tunnel.as_ref(), 3600),
             head_bytes_max: to_usize(head_bytes(limits)),
             fields_max: limits
                 .fields

@@ -163,6 +163,7 @@ header = "2s"
 body = "3s"
 idle = "4s"
 write = "5s"
+tunnel = "7s"
 drain = "6s"
 [limits]
 head = "16KiB"
@@ -201,6 +202,7 @@ fn every_key_has_its_effect() {
     let http = &generation.http;
     assert_eq!((http.header_timeout, http.body_timeout), (seconds(2), seconds(3)));
     assert_eq!((http.idle_timeout, http.write_timeout), (seconds(4), seconds(5)));
+    assert_eq!(http.tunnel_timeout, seconds(7));
     assert_eq!(
         (http.head_bytes_max, http.fields_max, http.request_line_bytes_max),
         (16_384, 9, 1024)

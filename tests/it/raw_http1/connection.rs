@@ -126,27 +126,86 @@ fn expectations() -> Vec<Case> {
     ]
 }
 
+/// The origin here answers 200 to whatever it is asked: HTTP goes on.
 fn upgrades() -> Vec<Case> {
     vec![
         case(
-            "an upgrade nobody does",
+            "an upgrade that is passed on and not taken up",
             get("Connection: Upgrade\r\nUpgrade: something/2\r\n"),
         )
         .reaches("GET /")
-        .without("upgrade")
-        .without("connection"),
+        .with("upgrade", "something/2")
+        .with("connection", "upgrade"),
+        case(
+            "an upgrade to WebSocket",
+            get("Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: AQIDBA==\r\n"),
+        )
+        .reaches("GET /")
+        .with("upgrade", "websocket")
+        .with("sec-websocket-key", "AQIDBA=="),
+        case(
+            "an upgrade that lets the connection be closed",
+            get("Connection: close, Upgrade\r\nUpgrade: websocket\r\n"),
+        )
+        .reaches("GET /")
+        .with("upgrade", "websocket")
+        .closed(),
         case(
             "an upgrade to h2c",
             get("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"),
         )
         .reaches("GET /")
         .without("upgrade")
+        .without("connection")
         .without("http2-settings"),
+        case(
+            "an upgrade to h2c or something else",
+            get("Connection: Upgrade\r\nUpgrade: H2C, something\r\n"),
+        )
+        .reaches("GET /")
+        .with("upgrade", "something"),
+        case(
+            "an upgrade to another HTTP",
+            get("Connection: Upgrade\r\nUpgrade: HTTP/2.0, TLS/1.0\r\n"),
+        )
+        .reaches("GET /")
+        .without("upgrade"),
+        case(
+            "an upgrade to nothing",
+            get("Connection: Upgrade\r\nUpgrade: ,\r\n"),
+        )
+        .reaches("GET /")
+        .without("upgrade")
+        .without("connection"),
+        case(
+            "an upgrade with a body",
+            post("Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 5\r\n", "hello"),
+        )
+        .reaches("POST / hello")
+        .with("upgrade", "tcp"),
+        case(
+            "an upgrade in HTTP/1.0",
+            "GET / HTTP/1.0\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        )
+        .reaches("GET /")
+        .without("upgrade")
+        .closed(),
+        case(
+            "an upgrade by CONNECT",
+            "CONNECT a.test:80 HTTP/1.1\r\nHost: a.test:80\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        )
+        .gets(405),
         case(
             "Upgrade that Connection does not name",
             get("Upgrade: websocket\r\n"),
         )
         .reaches("GET /")
         .without("upgrade"),
+        case(
+            "Connection that names an Upgrade which is not there",
+            get("Connection: Upgrade\r\n"),
+        )
+        .reaches("GET /")
+        .without("connection"),
     ]
 }

@@ -186,6 +186,11 @@ impl Connection {
         })
     }
 
+    /// The byte stream, if nothing more was read from it than was used.
+    pub fn into_stream(self) -> Stream {
+        self.wire.stream
+    }
+
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         self.wire.send(bytes).expect("Atlas takes the bytes");

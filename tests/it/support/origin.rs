@@ -390,6 +390,15 @@ impl OriginExchange<'_> {
         self.wire.send(bytes)
     }
 
+    /// Sends back whatever comes from here on, until the peer has said all.
+    pub fn echo(&mut self) -> io::Result<Then> {
+        while let Some(piece) = self.wire.piece(u64::MAX)? {
+            let piece = piece.to_vec();
+            self.wire.send(piece)?;
+        }
+        Ok(Then::Close)
+    }
+
     /// Waits until the peer closes, or a time far beyond a test's; whether it closed.
     pub fn wait_for_close(&mut self) -> bool {
         loop {
@@ -430,10 +439,10 @@ impl Socket {
         };
     }
 
-    /// Makes the close a reset.
+    /// Ends the connection with a reset, at once: whoever else holds the socket.
     fn reset(&self) {
         if let Self::Tcp(stream) = self {
-            let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            rustix::net::connect_unspec(stream).expect("a connection can be taken apart");
         }
     }
 }

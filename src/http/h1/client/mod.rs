@@ -32,6 +32,8 @@ pub struct Outgoing<'a> {
     pub fields: &'a Fields,
     /// How long the body is.
     pub body: BodyLength,
+    /// The fields name protocols to go on in, by Upgrade: [`ResponseReader::head`] may give 101.
+    pub asks_upgrade: bool,
 }
 
 /// What a connection to an endpoint needs to know.
@@ -144,6 +146,7 @@ impl RequestWriter<'_> {
     pub async fn start(&mut self, head: &Outgoing<'_>) -> Result<(), End> {
         self.state.asked.set(Asked {
             head: *head.method == Method::HEAD,
+            upgrade: head.asks_upgrade,
         });
         let framing = encode::request(self.sender.output.open(), head);
         self.sender.begin(framing);
@@ -207,9 +210,9 @@ pub struct ResponseReader<'c> {
     begun: bool,
 }
 
-impl ResponseReader<'_> {
-    /// The next head: informational ones (1xx) first, then the final one. May be dropped while it
-    /// waits, and be called again.
+impl<'c> ResponseReader<'c> {
+    /// The next head: informational ones (1xx) first, then the final one; or 101, where an upgrade
+    /// was asked for, and HTTP ends with it. May be dropped while it waits, and be called again.
     ///
     /// # Errors
     ///
@@ -219,7 +222,10 @@ impl ResponseReader<'_> {
         let fail = |cause| End::new(Side::Upstream, Phase::Response, cause);
         let (head, persists) = self.next_head(deadline).await.map_err(fail)?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(fail(Cause::Malformed)); // nobody asked for another protocol
+            return match self.state.asked.get().upgrade {
+                true => Ok(head),
+                false => Err(fail(Cause::Malformed)),
+            };
         }
         if head.status.is_informational() {
             self.informational += 1;
@@ -261,6 +267,11 @@ impl ResponseReader<'_> {
                 Filled::End => return Err(Cause::Closed),
             }
         }
+    }
+
+    /// After 101: the byte stream, and what came behind that head.
+    pub fn switch(&mut self) -> (&'c Transport, Buffer) {
+        (self.transport, std::mem::take(self.input))
     }
 
     /// The next piece of the body; `None` at the end. May be dropped while it waits.

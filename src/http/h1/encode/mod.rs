@@ -50,6 +50,10 @@ pub fn framing(head: &ResponseHead, to: Recipient) -> Framing {
 pub fn response(out: &mut Buffer, head: &ResponseHead, to: Recipient, persists: bool) {
     status_line(out, head.status);
     let dated = fields(out, &head.fields);
+    if is_upgrade(head) {
+        // RFC 9110 §7.8: "A sender of Upgrade MUST also send an "Upgrade" connection option".
+        put(out, UPGRADES);
+    }
     if head.status.is_informational() {
         put(out, b"\r\n");
         return;
@@ -77,6 +81,17 @@ pub fn response(out: &mut Buffer, head: &ResponseHead, to: Recipient, persists: 
     put(out, b"\r\n");
 }
 
+const UPGRADES: &[u8] = b"Connection: upgrade\r\n";
+
+/// Whether a response names a protocol to go on in: from here on, or if the client asks again.
+fn is_upgrade(head: &ResponseHead) -> bool {
+    match head.status {
+        StatusCode::SWITCHING_PROTOCOLS => true,
+        StatusCode::UPGRADE_REQUIRED => head.fields.has("upgrade"),
+        _ => false,
+    }
+}
+
 /// Writes a request's head and says how its body has to be put on the wire.
 pub fn request(out: &mut Buffer, head: &Outgoing<'_>) -> Framing {
     put(out, head.method.as_str().as_bytes());
@@ -84,6 +99,9 @@ pub fn request(out: &mut Buffer, head: &Outgoing<'_>) -> Framing {
     put(out, head.target.as_bytes());
     put(out, b" HTTP/1.1\r\n");
     fields(out, head.fields);
+    if head.asks_upgrade {
+        put(out, UPGRADES);
+    }
     let framing = match head.body {
         BodyLength::None => Framing::Exact(0),
         BodyLength::Exact(length) => Framing::Exact(length),

@@ -157,6 +157,7 @@ fn requests_are_framed_by_body_and_method() {
     ];
     for (method, body, expected, expected_framing) in table {
         let head = Outgoing {
+            asks_upgrade: false,
             method: &method,
             target: "/x?y",
             fields: &fields,

@@ -79,6 +79,8 @@ pub fn request(input: &mut Buffer, scan: &mut Scan, limits: &Limits) -> Result<O
 pub struct Asked {
     /// The request was HEAD: no body comes, whatever the head says.
     pub head: bool,
+    /// The request named other protocols: 101 may come.
+    pub upgrade: bool,
 }
 
 /// Whether the sender of a response lets the connection be used again.
@@ -383,6 +385,7 @@ fn parse_request(input: &mut Buffer, length: usize, fields_max: usize) -> Result
         body,
         persists: parts.facts.persists(parts.version),
         expects_continue: parts.facts.expects_continue && parts.version == Version::Http11,
+        asks_upgrade: parts.facts.upgrades && parts.version == Version::Http11,
         fields,
     })
 }
@@ -503,6 +506,7 @@ struct Facts {
     codings: Codings,
     closes: bool,
     keeps_alive: bool,
+    upgrades: bool,
     expects_continue: bool,
     expects_else: bool,
 }
@@ -561,6 +565,8 @@ impl Facts {
                 self.closes = true;
             } else if is("keep-alive") {
                 self.keeps_alive = true;
+            } else if is("upgrade") {
+                self.upgrades = true;
             } else if is("content-length") || is("transfer-encoding") || is("host") || is("connection") {
                 return Err("Connection names a field that belongs to the message");
             } else if !is_token(option) {

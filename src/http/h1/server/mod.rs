@@ -11,7 +11,9 @@ use futures_util::future::{Either, select};
 use http::{Method, StatusCode};
 
 use super::super::errors::Fault;
-use super::super::{BodyLength, Exchange, Fields, RequestHead, ResponseHead, Service, Settings, Version};
+use super::super::{
+    BodyLength, Exchange, Fields, RequestHead, ResponseHead, Service, Settings, Tunnel, Version,
+};
 use super::body::{Decoder, Step};
 use super::encode::{self, Framing, Recipient};
 use super::parse::{self, Refused, Scan};
@@ -177,6 +179,7 @@ impl<'c> Connection<'c> {
     async fn after(&mut self, state: &State, end: End) -> Option<End> {
         match state.progress.get() {
             Progress::Finished => {}
+            Progress::Switched | Progress::SwitchedAndEnded => return Some(end),
             Progress::Nothing | Progress::Started(_) => {
                 return Some(match end.is_good() {
                     true => End::new(Side::Atlas, Phase::Response, Cause::System),
@@ -271,6 +274,10 @@ enum Progress {
     Nothing,
     Started(Framing),
     Finished,
+    /// The connection goes on in another protocol.
+    Switched,
+    /// That has ended, and the connection with it.
+    SwitchedAndEnded,
 }
 
 /// What an exchange's two halves tell each other, and the connection after them.
@@ -381,6 +388,13 @@ impl<'c> RequestBody<'c> {
         self.state.note(read)
     }
 
+    /// What has come behind the body.
+    fn take_ahead(&mut self) -> Buffer {
+        let mut input = self.input.take();
+        self.source.settle(&mut input);
+        input
+    }
+
     /// Whether all of it has been read, or there is none.
     pub fn is_finished(&self) -> bool {
         self.source.is_finished()
@@ -440,11 +454,9 @@ impl<'c> RequestBody<'c> {
 
 impl Drop for RequestBody<'_> {
     fn drop(&mut self) {
-        let mut input = self.input.take();
-        self.source.settle(&mut input);
-        self.state
-            .rest
-            .replace(self.source.take_rest().map(|rest| (input, rest)));
+        let input = self.take_ahead();
+        let rest = self.source.take_rest().map(|rest| (input, rest));
+        self.state.rest.replace(rest);
     }
 }
 
@@ -456,6 +468,8 @@ pub struct Responder<'c> {
     to: Recipient,
     sender: Sender<'c>,
     status: Option<StatusCode>,
+    /// What had been written on the connection when it switched protocols.
+    switched_at: u64,
 }
 
 impl<'c> Responder<'c> {
@@ -470,6 +484,7 @@ impl<'c> Responder<'c> {
             },
             sender: Sender::new(connection.output()),
             status: None,
+            switched_at: 0,
         }
     }
 
@@ -525,7 +540,7 @@ impl<'c> Responder<'c> {
     pub async fn write(&mut self, piece: &[u8]) -> Result<(), End> {
         match self.state.progress.get() {
             Progress::Started(_) => self.sender.write(piece).await,
-            Progress::Nothing | Progress::Finished => Err(out_of_order()),
+            _ => Err(out_of_order()),
         }
     }
 
@@ -591,7 +606,7 @@ impl<'c> Responder<'c> {
     /// The client's end; `Atlas … System` for less than the head promised.
     pub async fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), End> {
         match self.state.progress.get() {
-            Progress::Nothing => Err(out_of_order()),
+            Progress::Nothing | Progress::Switched | Progress::SwitchedAndEnded => Err(out_of_order()),
             Progress::Finished => Ok(()),
             Progress::Started(_) => {
                 self.sender.finish(trailers).await?;
@@ -601,7 +616,41 @@ impl<'c> Responder<'c> {
         }
     }
 
-    /// Whether [`Self::start`] was called.
+    /// Sends 101: HTTP ends here, and the byte stream with what came behind the request is the
+    /// caller's. Whoever lets go of it before [`Self::switched_ended`] resets it.
+    ///
+    /// # Errors
+    ///
+    /// The client's end; `Atlas Response System` for another status, after a start, and for a
+    /// request whose body was not read.
+    pub async fn switch(
+        &mut self,
+        head: &ResponseHead,
+        body: &mut RequestBody<'c>,
+    ) -> Result<Tunnel<'c>, End> {
+        let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if self.has_started() || !switches || !body.is_finished() {
+            return Err(out_of_order());
+        }
+        self.state.persists.set(false);
+        self.state.progress.set(Progress::Switched);
+        self.status = Some(head.status);
+        encode::response(self.sender.output.open(), head, self.to, true);
+        self.sender.output.flush().await?;
+        self.switched_at = self.transport.bytes_out();
+        Ok(Tunnel {
+            transport: self.transport,
+            ahead: body.take_ahead(),
+            drain: self.drain,
+        })
+    }
+
+    /// What followed the 101 has ended, and each side knows how.
+    pub fn switched_ended(&mut self) {
+        self.state.progress.set(Progress::SwitchedAndEnded);
+    }
+
+    /// Whether [`Self::start`] or [`Self::switch`] was called.
     pub fn has_started(&self) -> bool {
         self.status.is_some()
     }
@@ -611,9 +660,13 @@ impl<'c> Responder<'c> {
         self.status
     }
 
-    /// Body bytes written so far, without framing; none for HEAD, 204 and 304.
+    /// Body bytes written so far, without framing; none for HEAD, 204 and 304. After 101, all that
+    /// was written since.
     pub fn body_bytes(&self) -> u64 {
-        self.sender.sent()
+        match self.switched_at {
+            0 => self.sender.sent(),
+            at => self.transport.bytes_out() - at,
+        }
     }
 
     /// The connection shall not be used for another request. Said in the head if that has not
@@ -627,7 +680,11 @@ impl Drop for Responder<'_> {
     fn drop(&mut self) {
         // The end of the connection would be the end of the body: whoever lets go of a response
         // that is not finished, a failure, a panic or a drain's deadline, must not make it look so.
-        if self.state.progress.get() == Progress::Started(Framing::UntilClose) {
+        let progress = self.state.progress.get();
+        if matches!(
+            progress,
+            Progress::Started(Framing::UntilClose) | Progress::Switched
+        ) {
             self.transport.abort();
         }
     }
