@@ -59,6 +59,7 @@ pub struct Connection {
 /// What the two directions of an exchange leave behind.
 struct State {
     asked: Cell<Asked>,
+    asks_upgrade: Cell<bool>,
     request_finished: Cell<bool>,
     response_finished: Cell<bool>,
     persists: Cell<bool>,
@@ -69,6 +70,7 @@ impl Connection {
     pub fn new(transport: Transport, settings: Settings) -> Self {
         let state = State {
             asked: Cell::default(),
+            asks_upgrade: Cell::default(),
             request_finished: Cell::new(true),
             response_finished: Cell::new(true),
             persists: Cell::new(true),
@@ -89,6 +91,7 @@ impl Connection {
     /// The two directions of one exchange, to be driven by one task.
     pub fn exchange(&mut self) -> (RequestWriter<'_>, ResponseReader<'_>) {
         self.state.asked.take();
+        self.state.asks_upgrade.set(false);
         self.state.request_finished.set(false);
         self.state.response_finished.set(false);
         let (settings, state) = (&self.settings, &self.state);
@@ -146,8 +149,8 @@ impl RequestWriter<'_> {
     pub async fn start(&mut self, head: &Outgoing<'_>) -> Result<(), End> {
         self.state.asked.set(Asked {
             head: *head.method == Method::HEAD,
-            upgrade: head.asks_upgrade,
         });
+        self.state.asks_upgrade.set(head.asks_upgrade);
         let framing = encode::request(self.sender.output.open(), head);
         self.sender.begin(framing);
         Ok(())
@@ -222,7 +225,7 @@ impl<'c> ResponseReader<'c> {
         let fail = |cause| End::new(Side::Upstream, Phase::Response, cause);
         let (head, persists) = self.next_head(deadline).await.map_err(fail)?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            return match self.state.asked.get().upgrade {
+            return match self.state.asks_upgrade.get() {
                 true => Ok(head),
                 false => Err(fail(Cause::Malformed)),
             };

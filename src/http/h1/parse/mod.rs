@@ -79,8 +79,6 @@ pub fn request(input: &mut Buffer, scan: &mut Scan, limits: &Limits) -> Result<O
 pub struct Asked {
     /// The request was HEAD: no body comes, whatever the head says.
     pub head: bool,
-    /// The request named other protocols: 101 may come.
-    pub upgrade: bool,
 }
 
 /// Whether the sender of a response lets the connection be used again.

@@ -532,10 +532,7 @@ fn responses_are_understood_or_refused_as_the_table_says() {
 
 #[test]
 fn a_response_to_head_has_no_body_whatever_it_says() {
-    let asked = Asked {
-        head: true,
-        ..Asked::default()
-    };
+    let asked = Asked { head: true };
     let length = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n";
     assert_eq!(response_understood(length, asked), "200 3");
     assert_eq!(response_understood("HTTP/1.1 200 OK\r\n\r\n", asked), "200 none");
