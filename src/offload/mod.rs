@@ -285,4 +285,4 @@ fn cipher_of(suite: CipherSuite) -> Option<Cipher> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

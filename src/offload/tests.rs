@@ -15,7 +15,8 @@ use rustls::{
 
 use super::*;
 
-pub(super) const SUITES: [SupportedCipherSuite; 6] = [
+/// All that the kernel takes: of TLS 1.2 first, then of 1.3.
+pub(crate) const SUITES: [SupportedCipherSuite; 6] = [
     suites::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
     suites::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
     suites::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,

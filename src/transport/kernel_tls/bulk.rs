@@ -1,0 +1,238 @@
+//! Much, each way and in each suite, and many connections.
+
+use super::*;
+
+/// How much goes each way in each test of bulk: 2 MiB, or as many as `ATLAS_BULK_MIB` says.
+fn bulk() -> usize {
+    let mib = std::env::var("ATLAS_BULK_MIB").map_or(2, |mib| mib.parse().unwrap());
+    mib * 1024 * 1024
+}
+
+/// Hashes bytes as they come.
+#[derive(Default)]
+struct Sum {
+    hasher: DefaultHasher,
+    count: usize,
+}
+
+impl Sum {
+    fn add(&mut self, bytes: &[u8]) {
+        self.hasher.write(bytes);
+        self.count += bytes.len();
+    }
+
+    fn of_bulk() -> u64 {
+        let mut sum = Self::default();
+        send_bulk(|piece| sum.add(piece));
+        sum.hasher.finish()
+    }
+}
+
+/// The bytes of the tests of bulk, piece by piece.
+fn send_bulk(mut send: impl FnMut(&[u8])) {
+    const PIECE: usize = 70_001;
+    let mut rest = bulk();
+    for seed in 0.. {
+        let size = rest.min(PIECE);
+        send(&pattern(size, seed));
+        rest -= size;
+        if rest == 0 {
+            return;
+        }
+    }
+}
+
+fn receive_bulk(from: &mut impl Read) {
+    let mut sum = Sum::default();
+    let mut buffer = vec![0; 64 * 1024];
+    while sum.count < bulk() {
+        let wanted = buffer.len().min(bulk() - sum.count);
+        let count = from.read(&mut buffer[..wanted]).unwrap();
+        assert!(count > 0, "an end after {}", sum.count);
+        sum.add(&buffer[..count]);
+    }
+    assert_eq!(sum.hasher.finish(), Sum::of_bulk());
+}
+
+#[test]
+fn bulk_crosses_whole_each_way_in_all_suites() {
+    let Some(offload) = offload() else { return };
+    let mut file = tempfile::tempfile().unwrap();
+    send_bulk(|piece| file.write_all(piece).unwrap());
+    for suite in SUITES {
+        let (config, client_config) = configs_of_suite(suite);
+        let (listener, port) = listen();
+        let client = std::thread::spawn(move || {
+            let mut client = connect(port, &client_config);
+            for _ in ["read", "splice"] {
+                send_bulk(|piece| client.write_all(piece).unwrap());
+                client.read_exact(&mut [0]).unwrap();
+            }
+            for _ in ["write", "sendfile", "splice"] {
+                receive_bulk(&mut client);
+                client.write_all(b"x").unwrap();
+            }
+        });
+        let keys = accept_keys(&listener, &config);
+        run_long(async {
+            let ours = into_transport(keys, &offload);
+            upload_by_read(&ours).await;
+            ours.write_all(b"x", LONG).await.unwrap();
+            upload_by_splice(&ours).await;
+            ours.write_all(b"x", LONG).await.unwrap();
+            download_by_write(&ours).await;
+            assert_eq!(read_count(&ours, 1).await, b"x");
+            download_by_sendfile(&ours, &file).await;
+            assert_eq!(read_count(&ours, 1).await, b"x");
+            download_by_splice(&ours).await;
+            assert_eq!(read_count(&ours, 1).await, b"x");
+            let total = bulk() as u64;
+            assert_eq!(ours.carriage().sendfile.get(), total);
+            assert_eq!(ours.carriage().spliced.get(), total);
+            assert_eq!(ours.bytes_out(), 3 * total + 2);
+            assert_eq!(ours.bytes_in(), 2 * total + 3);
+        });
+        client.join().unwrap();
+    }
+}
+
+async fn upload_by_read(ours: &Transport) {
+    let mut sum = Sum::default();
+    let mut buffer = vec![0; 64 * 1024];
+    while sum.count < bulk() {
+        let count = ours.read(&mut buffer).await.unwrap();
+        assert!(count > 0, "an end after {}", sum.count);
+        sum.add(&buffer[..count]);
+    }
+    assert_eq!(sum.hasher.finish(), Sum::of_bulk());
+}
+
+async fn upload_by_splice(ours: &Transport) {
+    let mut sum = Sum::default();
+    let mut pipe = Pipe::take().unwrap();
+    while sum.count < bulk() {
+        ours.socket().turn().await;
+        let count = splice_in(ours, &mut pipe).await.unwrap();
+        assert!(count > 0, "an end after {}", sum.count);
+        sum.add(&empty(&mut pipe));
+    }
+    assert_eq!(sum.hasher.finish(), Sum::of_bulk());
+}
+
+async fn download_by_write(ours: &Transport) {
+    let mut pieces = Vec::new();
+    send_bulk(|piece| pieces.push(piece.to_vec()));
+    for piece in pieces {
+        ours.write_all(&piece, LONG).await.unwrap();
+    }
+}
+
+async fn download_by_sendfile(ours: &Transport, file: &std::fs::File) {
+    let mut at = 0;
+    while at < bulk() {
+        match ours.try_sendfile(file.as_fd(), at as u64, bulk() - at) {
+            Ok(count) => at += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                ours.socket().writable().await.unwrap();
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// From a plain socket.
+async fn download_by_splice(ours: &Transport) {
+    let (listener, port) = listen();
+    let origin = std::thread::spawn(move || {
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        send_bulk(|piece| socket.write_all(piece).unwrap());
+    });
+    let from = Transport::plain(into_socket(listener.accept().unwrap().0));
+    let mut pipe = Pipe::take().unwrap();
+    while splice_in(&from, &mut pipe).await.unwrap() > 0 {
+        while !pipe.is_empty() {
+            match pipe.empty(|fd, len| ours.try_splice_out(fd, len, false)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ours.socket().writable().await.unwrap();
+                }
+                result => _ = result.unwrap(),
+            }
+        }
+    }
+    origin.join().unwrap();
+}
+
+/// Without the limit of time of [`run`].
+fn run_long(test: impl Future<Output = ()>) {
+    runtime::start(Preference::Auto, |_| test).expect("a driver");
+}
+
+#[test]
+fn a_thousand_connections_leave_nothing_behind() {
+    const NAME: &str = "transport::kernel_tls::a_thousand_connections_leave_nothing_behind";
+    const ALONE: &str = "ATLAS_TEST_ALONE";
+    let Some(offload) = offload() else { return };
+    // In a process of its own, where nobody else opens anything.
+    if std::env::var_os(ALONE).is_none() {
+        let alone = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", NAME, "--nocapture"])
+            .env(ALONE, "1")
+            .output()
+            .unwrap();
+        assert!(
+            alone.status.success(),
+            "{}",
+            String::from_utf8_lossy(&alone.stderr)
+        );
+        return;
+    }
+    let (config, client_config) = configs_of(TLS_1_3);
+    let (listener, port) = listen();
+    let clients = std::thread::spawn(move || {
+        for _ in 0..1000 {
+            let mut client = connect(port, &client_config);
+            client.write_all(b"splice me").unwrap();
+            client.read_exact(&mut [0; 9]).unwrap();
+            client.conn.send_close_notify();
+            client.flush().unwrap();
+            let _ = read_to_end(&mut client);
+        }
+    });
+    run_long(async {
+        let mut first = None;
+        for _ in 0..20 {
+            for _ in 0..50 {
+                echo_spliced(accept(&listener, &config, &offload)).await;
+            }
+            // io_uring closes what was dropped at its next turn.
+            runtime::sleep(Duration::from_millis(20)).await;
+            let (open, memory) = (descriptors(), resident_kib());
+            let first = *first.get_or_insert((open, memory));
+            // The client's of its next connection may be one of them.
+            assert!(open <= first.0 + 1, "{open} descriptors, first {}", first.0);
+            let grown = memory.saturating_sub(first.1);
+            assert!(grown < 8 * 1024, "{grown} KiB more than after the first fifty");
+        }
+    });
+    clients.join().unwrap();
+}
+
+async fn echo_spliced(ours: Transport) {
+    let mut pipe = Pipe::take().unwrap();
+    assert_eq!(splice_in(&ours, &mut pipe).await.unwrap(), 9);
+    while !pipe.is_empty() {
+        pipe.empty(|fd, len| ours.try_splice_out(fd, len, false)).unwrap();
+    }
+    assert!(ours.close(Deadline::within(SECOND)).await);
+}
+
+fn descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Memory of this process.
+fn resident_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
