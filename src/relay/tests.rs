@@ -263,9 +263,13 @@ fn relay_by(
         runtime::sleep(Duration::from_millis(20)).await;
         relayed
     });
-    client.join().unwrap();
-    origin.join().unwrap();
     let relayed = relayed.unwrap();
+    client
+        .join()
+        .unwrap_or_else(|_| panic!("a client failed: {relayed:?}"));
+    origin
+        .join()
+        .unwrap_or_else(|_| panic!("an origin failed: {relayed:?}"));
     match way {
         COPY => assert_eq!(relayed.spliced, 0),
         SPLICE => assert_eq!(relayed.spliced, relayed.up + relayed.down),

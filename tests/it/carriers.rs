@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use crate::guest::{self, Guest};
-use crate::support::{alone, atlas, ca, carrier, cert, origin};
+use crate::support::{Builder, alone, atlas, ca, carrier, cert, has, origin};
 
 /// Larger than the threshold that is there by itself.
 const LARGE: usize = 2 << 20;
@@ -56,6 +58,59 @@ fn an_upstream_says_for_itself_whether_the_kernel_carries_its_connections() {
         let can = guest::refusal_of_this_kernel().is_none();
         assert_eq!(is_spliced, is_carried && can, "{lines}: {record}");
     }
+}
+
+#[test]
+fn a_kernel_that_takes_no_socket_on_is_named() {
+    for (error, refusal) in [
+        (Errno::NOMEM, "attach_no_memory"),
+        (Errno::NOBUFS, "attach_no_memory"),
+        (Errno::PERM, "attach_failed"),
+    ] {
+        let atlas = serves_large().without_kernel_tls(error).start();
+        assert_eq!(atlas.get("/large").body.len(), LARGE);
+        let record = atlas.exchange("/large");
+        assert_eq!(
+            (&record["carrier"], &record["refusal"]),
+            (&"process".into(), &refusal.into())
+        );
+        assert_eq!(record["bytes_copied"], LARGE);
+    }
+}
+
+/// The kernel loads it for those who have CAP_NET_ADMIN.
+#[test]
+fn who_may_not_load_the_kernels_module_is_told_that_it_is_not_loaded() {
+    if !has("setpriv") {
+        return;
+    }
+    let atlas = serves_large();
+    let atlas = match rustix::process::geteuid().is_root() {
+        true => atlas.by_way_of(&["/usr/bin/setpriv", "--bounding-set=-net_admin"]),
+        false => atlas,
+    };
+    let atlas = atlas.start();
+    assert_eq!(atlas.get("/large").body.len(), LARGE);
+    let record = atlas.exchange("/large");
+    let expected = match guest::refusal_of_this_kernel() {
+        // Whether there is a module is known where modules can be seen.
+        Some("no_ulp") if !has_modules() => ("process", Some("no_permission")),
+        _ => carrier::expected(carrier::lines(), true),
+    };
+    let said = (record["carrier"].as_str().unwrap(), record["refusal"].as_str());
+    assert_eq!(said, expected, "{record}");
+}
+
+fn serves_large() -> Builder {
+    atlas()
+        .listens_tls("a.test")
+        .file("site/large", vec![b'l'; LARGE])
+        .text("[[route]]\nfiles = \"site\"")
+}
+
+fn has_modules() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    std::path::Path::new("/lib/modules").join(release).is_dir()
 }
 
 /// The subjects whose bytes go over TLS in quantity, or in a way of their own. `tests/vm/matrix` runs

@@ -5,7 +5,7 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::support::{cert, command, expired_cert, free_port};
+use crate::support::{Denied, cert, command, command_without, expired_cert, free_port, has};
 
 fn doctor(arguments: &[&str]) -> Output {
     let words = [&["doctor"], arguments].concat();
@@ -115,6 +115,55 @@ fn a_port_that_is_taken_may_be_atlas_itself() {
     assert_eq!(code, Some(0), "{document:#}");
     let told = finding(&document, "listeners", &format!("127.0.0.1:{port}"));
     assert_eq!(told["verdict"], "advice");
+}
+
+#[test]
+fn where_io_uring_is_denied_it_says_what_serves_instead() {
+    let denied = [Denied::call(libc::SYS_io_uring_setup)];
+    let arguments = ["doctor", "--format", "json"];
+    let output = command_without(&denied, env!("CARGO_BIN_EXE_atlas"), &arguments, b"");
+    assert_eq!(output.status.code(), Some(0), "epoll serves as well");
+    let document = serde_json::from_slice(&output.stdout).expect("one document");
+    let told = finding(&document, "driver", "io_uring is denied");
+    assert_eq!(told["verdict"], "advice");
+    assert!(
+        told["advice"].as_str().unwrap().contains("epoll serves"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_port_that_needs_a_privilege_is_wrong_for_who_lacks_it() {
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    let is_root = rustix::process::geteuid().is_root();
+    if first.trim() == "0" || (is_root && !has("setpriv")) {
+        eprintln!("skipped: there is no such port here, or no way to lose the privilege");
+        return;
+    }
+    let folder = written("address = \"127.0.0.1\"\nport = 81", &cert(&["a.test"]));
+    let file = folder.path().join("atlas.toml");
+    let asks = [
+        env!("CARGO_BIN_EXE_atlas"),
+        "doctor",
+        "--format",
+        "json",
+        "-c",
+        file.to_str().unwrap(),
+    ];
+    let output = match is_root {
+        true => command(
+            "/usr/bin/setpriv",
+            &[&["--bounding-set=-net_bind_service"][..], &asks].concat(),
+            b"",
+        ),
+        false => command(asks[0], &asks[1..], b""),
+    };
+    assert_eq!(output.status.code(), Some(1));
+    let document = serde_json::from_slice(&output.stdout).expect("one document");
+    let told = finding(&document, "listeners", "127.0.0.1:81");
+    assert_eq!(told["verdict"], "wrong");
+    let what = told["what"].as_str().unwrap();
+    assert!(what.contains("CAP_NET_BIND_SERVICE"), "{told}");
 }
 
 #[test]

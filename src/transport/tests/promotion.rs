@@ -7,6 +7,10 @@ use std::sync::Barrier;
 use ::rustls::SupportedCipherSuite;
 use ::rustls::crypto::aws_lc_rs::{cipher_suite as suites, default_provider};
 
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+
 use super::*;
 use crate::offload::tests::SUITES;
 use crate::sys::ktls::{self, Cipher, Direction, Key, Version};
@@ -194,6 +198,49 @@ fn a_version_that_the_kernel_does_not_take_stays() {
         assert_eq!(carrier(&transport), Carrier::Process(Refusal::Version));
         stays(&transport, Refusal::Version).await;
     });
+}
+
+/// A kernel short of memory, one that a profile keeps from it, one without: each by a filter on the
+/// one system call.
+#[test]
+fn a_kernel_that_does_not_take_the_socket_leaves_the_connection_where_it_is() {
+    for (error, refusal) in [
+        (libc::ENOMEM, Refusal::AttachNoMemory),
+        (libc::ENOBUFS, Refusal::AttachNoMemory),
+        (libc::EPERM, Refusal::AttachFailed),
+        (libc::ENOENT, Refusal::NoUlp),
+        (libc::ENOTCONN, Refusal::PeerClosedEarly),
+    ] {
+        let meeting = std::thread::spawn(move || {
+            deny_kernel_tls(error);
+            for suite in [SUITES[0], SUITES[3]] {
+                meet(
+                    suite,
+                    Offload::assumed,
+                    asks_and_closes,
+                    async |transport: Transport| stays(&transport, refusal).await,
+                );
+            }
+        });
+        meeting.join().unwrap();
+    }
+}
+
+/// Whoever wants the kernel's TLS for a socket on this thread gets this error.
+fn deny_kernel_tls(error: i32) {
+    let is = |place, value: i32| {
+        let value = value.unsigned_abs().into();
+        SeccompCondition::new(place, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).unwrap()
+    };
+    let wants_it = vec![is(1, libc::IPPROTO_TCP), is(2, libc::TCP_ULP)];
+    let filter = SeccompFilter::new(
+        [(libc::SYS_setsockopt, vec![SeccompRule::new(wants_it).unwrap()])].into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(error.unsigned_abs()),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let program: BpfProgram = filter.unwrap().try_into().unwrap();
+    seccompiler::apply_filter(&program).unwrap();
 }
 
 #[test]

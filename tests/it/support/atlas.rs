@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::certs::{Leaf, ca, cert};
 use super::client::{Answer, Connection, Tls};
+use super::denied::{self, Denied};
 use super::origin::Origin;
 use super::{Share, carrier, free_port, wait_until};
 
@@ -63,7 +65,7 @@ pub struct Builder {
     expected: Vec<String>,
     driver: Driver,
     before: Vec<String>,
-    denied: Vec<i64>,
+    denied: Vec<Denied>,
     log_format: &'static str,
 }
 
@@ -176,7 +178,13 @@ impl Builder {
 
     /// Lets the kernel answer EPERM to a system call, as a container's seccomp profile does.
     pub fn without_system_call(mut self, number: i64) -> Self {
-        self.denied.push(number);
+        self.denied.push(Denied::call(number));
+        self
+    }
+
+    /// Lets the kernel answer this when a socket is to be given its TLS.
+    pub fn without_kernel_tls(mut self, error: Errno) -> Self {
+        self.denied.push(Denied::kernel_tls(error));
         self
     }
 
@@ -275,7 +283,7 @@ impl Builder {
         if self.driver == Driver::Epoll {
             command.env("ATLAS_DRIVER", "epoll");
         }
-        let mut process = spawn(command, self.denied.clone());
+        let mut process = denied::spawn(command, &self.denied);
         let log = gather(process.stderr.take().expect("it is piped"));
         let output = gather(process.stdout.take().expect("it is piped"));
         Atlas {
@@ -287,33 +295,6 @@ impl Builder {
             _share: share,
         }
     }
-}
-
-/// Starts a program from a thread that may not make some system calls; children inherit that.
-fn spawn(mut command: Command, denied: Vec<i64>) -> Child {
-    let start = move || {
-        if !denied.is_empty() {
-            deny(&denied);
-        }
-        command.spawn().expect("the program starts")
-    };
-    thread::spawn(start).join().expect("starting does not panic")
-}
-
-fn deny(system_calls: &[i64]) {
-    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
-    let rules = system_calls.iter().map(|number| (*number, Vec::new())).collect();
-    let filter = SeccompFilter::new(
-        rules,
-        SeccompAction::Allow,
-        SeccompAction::Errno(rustix::io::Errno::PERM.raw_os_error().unsigned_abs()),
-        std::env::consts::ARCH
-            .try_into()
-            .expect("seccomp knows this machine"),
-    )
-    .expect("the rules are good");
-    let program: BpfProgram = filter.try_into().expect("the rules are good");
-    seccompiler::apply_filter(&program).expect("the kernel has seccomp");
 }
 
 fn gather(stream: impl std::io::Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {

@@ -4,6 +4,7 @@ pub mod atlas;
 pub mod carrier;
 pub mod certs;
 pub mod client;
+pub mod denied;
 pub mod origin;
 pub mod tools;
 pub mod wire;
@@ -17,8 +18,9 @@ use std::time::{Duration, Instant};
 pub use self::atlas::{Atlas, Builder, Driver, atlas, on_both_drivers};
 pub use self::certs::{Kind, ca, cert, expired_cert, rsa_cert};
 pub use self::client::{Answer, Connection, Ending, Tls};
+pub use self::denied::Denied;
 pub use self::origin::{Origin, Then, origin};
-pub use self::tools::{command, has, measures_time, nginx};
+pub use self::tools::{command, command_without, has, measures_time, nginx};
 
 /// Asks until there is an answer; fails the test when none comes.
 pub fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::denied::{self, Denied};
 use super::{free_port, wait_until};
 
 /// Whether this program is there. Says so when not; fails when `ATLAS_REQUIRE` names it.
@@ -40,13 +41,18 @@ const PROGRAM_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs a program to its end, with this on its standard input.
 pub fn command(program: &str, arguments: &[&str], input: &[u8]) -> Output {
-    let mut child = Command::new(program)
+    command_without(&[], program, arguments, input)
+}
+
+/// As [`command`], without some system calls.
+pub fn command_without(denied: &[Denied], program: &str, arguments: &[&str], input: &[u8]) -> Output {
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("cannot start {program}: {error}"));
+        .stderr(Stdio::piped());
+    let mut child = denied::spawn(command, denied);
     let mut stdin = child.stdin.take().expect("it is piped");
     let input = input.to_vec();
     // A program that stops reading early is fine.
