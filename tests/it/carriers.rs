@@ -115,12 +115,13 @@ fn has_modules() -> bool {
 
 /// The subjects whose bytes go over TLS in quantity, or in a way of their own. `tests/vm/matrix` runs
 /// all of them, on every kernel.
-const MOVE_BYTES: [&str; 9] = [
+const MOVE_BYTES: [&str; 10] = [
     "carriers::",
     "endpoints::",
     "forwarding::",
     "handshake::",
     "http1::",
+    "kernel_tls::",
     "long_bodies::",
     "static_files::",
     "tcp::",

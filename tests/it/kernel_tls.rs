@@ -1,0 +1,239 @@
+//! Peers whose own TLS records the kernel makes, by OpenSSL in its tools and in nginx, as origins and
+//! as clients; Atlas's are the kernel's, too. Need a kernel with TLS.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::guest;
+use crate::support::{
+    Atlas, Connection, Digest, alone, atlas, ca, cert, command, free_port, has, nginx, noise, origin,
+    wait_until,
+};
+
+const SIZE: usize = 20_000_003;
+
+const VERSIONS: [&str; 2] = ["TLSv1.2", "TLSv1.3"];
+
+fn is_missing() -> bool {
+    let is_missing = guest::refusal_of_this_kernel().is_some();
+    if is_missing {
+        eprintln!("skipped: this kernel has no TLS");
+    }
+    is_missing
+}
+
+/// Connections of the whole machine whose sending side the kernel has taken so far.
+fn taken() -> u64 {
+    let counters = std::fs::read_to_string("/proc/net/tls_stat").unwrap();
+    let mut numbers = counters.lines().filter_map(|line| line.strip_prefix("TlsTxSw"));
+    numbers.next().unwrap().trim().parse().unwrap()
+}
+
+/// Of what was moved on a plain side, at least this must have come from the kernel's TLS, or gone there.
+fn is_spliced(atlas: &Atlas, path: &str) -> bool {
+    atlas.exchange(path)["bytes_spliced"].as_u64().unwrap_or(0) > SIZE as u64 / 2
+}
+
+#[test]
+fn nginx_is_an_origin() {
+    if is_missing() || !has("nginx") {
+        return;
+    }
+    let _alone = alone();
+    let file = noise(SIZE);
+    for version in VERSIONS {
+        let folder = tempfile::tempdir().unwrap();
+        let (chain, key) = cert(&["inner.test"]).write(folder.path(), "leaf");
+        let port = free_port();
+        let nginx = nginx(&format!(
+            "listen 127.0.0.1:{port} ssl; sendfile on;
+             ssl_certificate {}; ssl_certificate_key {};
+             ssl_protocols {version}; ssl_conf_command Options KTLS;
+             location /put {{ dav_methods PUT; create_full_put_path on; }}",
+            chain.display(),
+            key.display()
+        ));
+        let root = nginx.folder.path();
+        std::fs::set_permissions(root, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        std::fs::write(root.join("file"), &file).unwrap();
+        let atlas = in_front_of(port);
+        let before = taken();
+        let mut client = atlas.connect();
+        assert!(client.get("/file").body == file, "{version}");
+        assert!(is_spliced(&atlas, "/file"));
+        assert_eq!(client.request("PUT", "/put/a", &[], &file).status, 201);
+        assert!(is_spliced(&atlas, "/put/a"));
+        assert!(std::fs::read(root.join("put/a")).unwrap() == file, "{version}");
+        assert!(taken() >= before + 2, "{version}: Atlas's side and nginx's");
+    }
+}
+
+#[test]
+fn nginx_is_a_client() {
+    if is_missing() || !has("nginx") {
+        return;
+    }
+    let _alone = alone();
+    let file = noise(SIZE);
+    for version in VERSIONS {
+        let (_origin, atlas) = serves(&file);
+        let nginx = nginx(&format!(
+            "location / {{
+                proxy_pass https://{}; proxy_http_version 1.1; proxy_set_header Host a.test;
+                proxy_ssl_server_name on; proxy_ssl_name a.test; proxy_ssl_protocols {version};
+                proxy_ssl_conf_command Options KTLS;
+                proxy_buffering off; proxy_request_buffering off;
+            }}",
+            atlas.address()
+        ));
+        let before = taken();
+        let mut client = Connection::plain(nginx.address.parse().unwrap()).unwrap();
+        assert!(client.get("/file").body == file, "{version}");
+        assert_eq!(atlas.exchange("/file")["carrier"], "kernel");
+        let answer = client.request("POST", "/up", &[], &file);
+        assert_eq!(answer.body, Digest::of(&file).as_bytes(), "{version}");
+        assert!(is_spliced(&atlas, "/up"));
+        assert!(taken() >= before + 4, "{version}: both sides of two connections");
+    }
+}
+
+#[test]
+fn openssl_is_an_origin() {
+    if is_missing() || !has("openssl") {
+        return;
+    }
+    let _alone = alone();
+    let file = noise(SIZE);
+    for version in VERSIONS {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), &file).unwrap();
+        let (_server, port) = s_server(folder.path(), version);
+        let atlas = in_front_of(port);
+        let before = taken();
+        // It tells no length, and what is sent in chunks is copied; HTTP/1.0 knows no chunks.
+        let answer = atlas.send("GET /file HTTP/1.0\r\nHost: a.test\r\n\r\n");
+        assert!(answer.body == file, "{version}");
+        assert!(is_spliced(&atlas, "/file"));
+        assert!(taken() >= before + 2, "{version}: Atlas's side and OpenSSL's");
+    }
+}
+
+#[test]
+fn openssl_is_a_client() {
+    if is_missing() || !has("openssl") {
+        return;
+    }
+    let _alone = alone();
+    let file = noise(SIZE);
+    for version in VERSIONS {
+        let (_origin, atlas) = serves(&file);
+        let said = settings(atlas.folder());
+        let (setting, address) = (format!("OPENSSL_CONF={said}"), atlas.address().to_string());
+        let ask = |request: Vec<u8>| {
+            let arguments = [
+                &setting,
+                "openssl",
+                "s_client",
+                "-quiet",
+                "-servername",
+                "a.test",
+                flag(version),
+                "-connect",
+                &address,
+            ];
+            command("env", &arguments, &request).stdout
+        };
+        let before = taken();
+        let answer = ask(b"GET /file HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n".to_vec());
+        assert!(answer.ends_with(&file), "{version}: {} bytes", answer.len());
+        let head = format!(
+            "POST /up HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\nContent-Length: {SIZE}\r\n\r\n"
+        );
+        let answer = ask([head.as_bytes(), &file].concat());
+        assert!(answer.ends_with(Digest::of(&file).as_bytes()), "{version}");
+        assert_eq!(atlas.exchange("/file")["carrier"], "kernel");
+        assert!(is_spliced(&atlas, "/up"));
+        assert!(taken() >= before + 4, "{version}: both sides of two connections");
+    }
+}
+
+/// A plain listener before an origin that speaks TLS.
+fn in_front_of(port: u16) -> Atlas {
+    let tls = "tls = { ca = \"ca.pem\", server_name = \"inner.test\", ktls_threshold = \"0B\" }";
+    atlas()
+        .file("ca.pem", ca().pem())
+        .listens_plain()
+        .text("[[route]]\nupstream = \"app\"")
+        .upstream("app", &[&format!("127.0.0.1:{port}")], tls)
+        .start()
+}
+
+/// Serves a file, and passes uploads on to an origin that answers with their hash.
+fn serves(file: &[u8]) -> (crate::support::Origin, Atlas) {
+    let origin = origin()
+        .handles_all(|exchange| {
+            let digest = exchange.read_body()?.sha256;
+            exchange.answer(200, &[], digest.as_bytes())
+        })
+        .start();
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .tls_lines("ktls_threshold = \"0B\"")
+        .file("site/file", file)
+        .text("[[route]]\nfiles = \"site\"\n[[route]]\npath = \"/up\"\nupstream = \"app\"")
+        .upstream("app", &[origin.address()], "")
+        .start();
+    (origin, atlas)
+}
+
+/// A configuration by which all that OpenSSL does goes to the kernel; its path.
+fn settings(folder: &Path) -> String {
+    let file = folder.join("openssl.cnf");
+    let text = "openssl_conf = all\n[all]\nssl_conf = tls\n[tls]\nsystem_default = default\n[default]\nOptions = KTLS\n";
+    std::fs::write(&file, text).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+fn flag(version: &str) -> &'static str {
+    match version {
+        "TLSv1.2" => "-tls1_2",
+        _ => "-tls1_3",
+    }
+}
+
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Serves a folder.
+fn s_server(folder: &Path, version: &str) -> (Server, u16) {
+    let (chain, key) = cert(&["inner.test"]).write(folder, "leaf");
+    let port = free_port();
+    let server = Command::new("openssl")
+        .args([
+            "s_server",
+            "-WWW",
+            "-http_server_binmode",
+            flag(version),
+            "-accept",
+        ])
+        .arg(format!("127.0.0.1:{port}"))
+        .args([Path::new("-cert"), &chain, Path::new("-key"), &key])
+        .env("OPENSSL_CONF", settings(folder))
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("openssl starts");
+    let server = Server(server);
+    wait_until("openssl listens", || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+    });
+    (server, port)
+}
