@@ -121,7 +121,9 @@ impl Source {
     /// What is left of a file, where it is worth sending without reading it.
     pub(super) fn uncopied(&self) -> Option<(Arc<File>, Range<u64>)> {
         match self {
-            Self::File { file, at, to, .. } if to - at >= UNCOPIED_MIN => Some((file.clone(), *at..*to)),
+            Self::File {
+                file, from, at, to, ..
+            } if to - from >= UNCOPIED_MIN && at < to => Some((file.clone(), *at..*to)),
             _ => None,
         }
     }
