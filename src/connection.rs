@@ -11,9 +11,11 @@ use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 
 use crate::access_log::{self, ConnectionFacts, ConnectionRecord, Log, Moved};
+use crate::buffer::Buffer;
 use crate::drain::Drain;
 use crate::generation::{Generation, Listener, Mode};
-use crate::http::h1;
+use crate::http::h1::server::Served;
+use crate::http::{h1, h2};
 use crate::listener::{Slot, proxy_protocol};
 use crate::metrics::{Counters, Direction, Peer};
 use crate::outcome::{Carriage, Carrier, Cause, End, Phase, Side, Tally};
@@ -212,7 +214,19 @@ async fn http(
         _ => false,
     };
     let visit = serving.proxy.visit(facts.clone(), is_misdirected);
-    h1::server::serve(transport, &serving.generation.http, &visit, &serving.drain).await
+    let (settings, drain) = (&serving.generation.http, &serving.drain);
+    let input = match facts.alpn.as_deref() {
+        Some("h2") => Buffer::none(),
+        _ => {
+            let takes_http2 = listener.tls.is_none() && listener.speaks_http2;
+            match h1::server::serve_unless_http2(transport, settings, &visit, drain, takes_http2).await {
+                Served::End(end) => return end,
+                Served::Http2(input) => input,
+            }
+        }
+    };
+    // Boxed: what HTTP/2 needs, connections of HTTP/1 do not pay for.
+    Box::pin(h2::server::serve(transport, input, settings, &visit, drain)).await
 }
 
 /// Whether the peer still hears a goodbye. One that reset, or stopped reading, does not; nor does

@@ -63,6 +63,11 @@ impl Drain {
         self.0.step.get() >= Step::Started
     }
 
+    /// Waits until clients are to be told.
+    pub async fn started(&self) {
+        self.reached(Step::Started).await;
+    }
+
     /// Waits until a connection without a request has to close.
     pub async fn idle_ends(&self) {
         self.reached(Step::IdleEnds).await;
@@ -135,9 +140,11 @@ mod tests {
     #[test]
     fn each_step_reaches_those_who_wait_for_it_and_no_others() {
         let drain = Drain::new();
+        assert_eq!(drain.started().now_or_never(), None);
         assert_eq!(drain.idle_ends().now_or_never(), None);
         drain.advance(Step::Started);
         assert!(drain.has_started());
+        assert_eq!(drain.started().now_or_never(), Some(()));
         assert_eq!(drain.idle_ends().now_or_never(), None);
         drain.advance(Step::Cut);
         drain.advance(Step::IdleEnds);

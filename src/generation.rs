@@ -48,6 +48,9 @@ pub struct Listener {
     pub tls: Option<Arc<tls::Settings>>,
     /// What is spoken inside.
     pub mode: Mode,
+    /// In HTTP's mode, whether HTTP/2 is spoken too: inside TLS where it was agreed on, else where a
+    /// client begins with it.
+    pub speaks_http2: bool,
 }
 
 /// What is spoken on a listener, inside TLS.

@@ -134,6 +134,22 @@ words! {
         TooSlow = "too_slow",
         /// A limit of the configuration was reached.
         LimitReached = "limit_reached",
+        /// HTTP/2: the client cancelled its requests again and again.
+        RapidReset = "rapid_reset",
+        /// HTTP/2: the client made Atlas cancel its requests again and again.
+        ProvokedResets = "provoked_resets",
+        /// HTTP/2: the client split a head into more and more CONTINUATION frames.
+        ContinuationFlood = "continuation_flood",
+        /// HTTP/2: the client sent PING again and again.
+        PingFlood = "ping_flood",
+        /// HTTP/2: the client changed its settings again and again.
+        SettingsFlood = "settings_flood",
+        /// HTTP/2: the client opened its windows again and again, for nothing.
+        WindowUpdateFlood = "window_update_flood",
+        /// HTTP/2: the client sent DATA with nothing or next to nothing in it, again and again.
+        EmptyFrames = "empty_frames",
+        /// HTTP/2: the client sent frames that say nothing (PRIORITY, unknown ones) again and again.
+        FrameFlood = "frame_flood",
         /// No route matches.
         NoRoute = "no_route",
         /// The file is not there, or must not be served.
@@ -298,6 +314,8 @@ words! {
         NoBoundary = "no_boundary",
         /// The kernel had refused others shortly before.
         Breaker = "breaker",
+        /// HTTP/2 is spoken on it, whose frames are made in this process.
+        Http2 = "http2",
         /// `setsockopt(TCP_ULP)` failed for want of memory.
         AttachNoMemory = "attach_no_memory",
         /// `setsockopt(TCP_ULP)` failed for another reason; the log tells which.
@@ -379,6 +397,7 @@ impl Refusal {
             Self::BelowThreshold => "no body was large enough to be worth it",
             Self::NoBoundary => "half a record or a key update stood in the way",
             Self::Breaker => "the kernel had refused others shortly before",
+            Self::Http2 => "it speaks HTTP/2, whose frames are made in this process",
             Self::AttachNoMemory => "the kernel had no memory for it",
             Self::AttachFailed => "the kernel would not take it; the log tells why",
         }

@@ -31,8 +31,9 @@ const LINES_PER_SECOND_MAX: u64 = 20;
 /// How long the end of the process waits for standard error.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is logged when neither ATLAS_LOG nor RUST_LOG says.
-const DEFAULT_FILTER: &str = "info";
+/// What is logged when neither ATLAS_LOG nor RUST_LOG says. The `h2` crate warns of what clients do:
+/// that is told by our own records.
+const DEFAULT_FILTER: &str = "info,h2=error";
 
 /// The running error log. Dropping it writes what waits, for a second at most.
 #[must_use = "dropped at once, it would lose the last lines"]

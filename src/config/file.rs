@@ -30,6 +30,7 @@ pub const TABLES: &[Table] = &[
     UpstreamTls::TABLE,
     Timeouts::TABLE,
     Limits::TABLE,
+    Http2Limits::TABLE,
     AccessLog::TABLE,
     Admin::TABLE,
 ];
@@ -42,6 +43,10 @@ pub type Connections = Number<1, 10_000_000>;
 pub type IdleConnections = Number<0, 65_536>;
 /// A number of fields.
 pub type FieldCount = Number<1, 1_000>;
+/// A number of HTTP/2 streams.
+pub type Streams = Number<1, 65_536>;
+/// A number of frames.
+pub type Frames = Number<1, 1_000_000>;
 /// A status.
 pub type Status = Number<0, 65_535>;
 
@@ -86,6 +91,8 @@ table! {
         tls: ListenTls = "the table `[tls]`",
         /// In tcp mode: the upstream the bytes go to.
         upstream: String = "required in tcp mode",
+        /// In http mode: whether HTTP/2 is spoken: with TLS to clients that choose it, without TLS to those that begin with it.
+        http2: bool = "true",
         /// Whether each connection begins with a PROXY protocol header, version 1 or 2, that tells the client's address.
         proxy_protocol: bool = "false",
         /// How many connections may be open at a time; those beyond wait in the kernel's queue.
@@ -114,7 +121,7 @@ table! {
         /// The oldest version of TLS that is spoken.
         min_version: MinVersion = "\"1.2\"",
         /// The protocols offered to clients (ALPN), best first; in tcp mode any, and none unless written.
-        alpn: Vec<At<Protocol>> = "[\"http/1.1\"]",
+        alpn: Vec<At<Protocol>> = "[\"h2\", \"http/1.1\"]",
     }
 }
 
@@ -291,6 +298,22 @@ table! {
         body: Bound = "\"unlimited\"",
         /// How much of a body has to come or go in a second, on average after 5 seconds; `"0B"` is any.
         min_rate: Size = "\"240B\"",
+        /// How much a client may do on one connection of HTTP/2.
+        http2: Http2Limits = "as below",
+    }
+}
+
+table! {
+    /// How much a client may do on one connection of HTTP/2; who does more is told ENHANCE_YOUR_CALM.
+    Http2Limits "[limits.http2]" {
+        /// How many requests may be under way at a time.
+        streams: Streams = "128",
+        /// How much of all requests' bodies together may come before the upstreams take it; a quarter of it for each. At least 64 KiB.
+        window: Size = "\"1MiB\"",
+        /// How many requests may be cancelled at once, beyond one for each that is let finish, and 33 a second for ever.
+        resets: Frames = "500",
+        /// How many frames of each kind that says little (PING, PRIORITY, WINDOW_UPDATE beyond what is sent, empty DATA) may come at once, and a tenth of it a second for ever; of SETTINGS a tenth.
+        overhead: Frames = "1000",
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod errors;
 pub mod h1;
+pub mod h2;
 pub mod message;
 
 use std::ops::Range;
@@ -12,7 +13,7 @@ pub use message::{BodyLength, Fields, RequestHead, ResponseHead, Version};
 
 use crate::buffer::Buffer;
 use crate::drain::Drain;
-use crate::outcome::End;
+use crate::outcome::{Cause, End, Phase, Side};
 use crate::pipe::Pipe;
 use crate::transport::Transport;
 
@@ -40,6 +41,8 @@ pub struct Settings {
     /// Bytes per second a peer has to send or take while a body is on its way, averaged after a
     /// grace of [`MIN_RATE_GRACE`]; 0: any.
     pub min_rate: u64,
+    /// What a client may do on one connection of HTTP/2.
+    pub h2: h2::Settings,
 }
 
 /// How long a body may be slower than the least rate.
@@ -58,6 +61,7 @@ impl Default for Settings {
             request_line_bytes_max: 8 * 1024,
             body_bytes_max: None,
             min_rate: 240,
+            h2: h2::Settings::default(),
         }
     }
 }
@@ -78,6 +82,8 @@ pub struct Exchange<'c> {
 pub enum RequestBody<'c> {
     /// On an HTTP/1 connection.
     H1(h1::server::RequestBody<'c>),
+    /// On a stream of an HTTP/2 connection.
+    H2(h2::server::RequestBody<'c>),
 }
 
 impl RequestBody<'_> {
@@ -89,6 +95,7 @@ impl RequestBody<'_> {
     pub async fn read(&mut self) -> Result<Option<&[u8]>, End> {
         match self {
             Self::H1(body) => body.read().await,
+            Self::H2(body) => body.read().await,
         }
     }
 
@@ -98,6 +105,7 @@ impl RequestBody<'_> {
     pub fn ahead(&mut self) -> u64 {
         match self {
             Self::H1(body) => body.ahead(),
+            Self::H2(_) => 0,
         }
     }
 
@@ -106,6 +114,7 @@ impl RequestBody<'_> {
     pub fn to_come(&self) -> u64 {
         match self {
             Self::H1(body) => body.to_come(),
+            Self::H2(body) => body.to_come(),
         }
     }
 
@@ -114,6 +123,7 @@ impl RequestBody<'_> {
     pub fn promote(&self, bytes: u64) {
         match self {
             Self::H1(body) => body.promote(bytes),
+            Self::H2(_) => {}
         }
     }
 
@@ -126,6 +136,7 @@ impl RequestBody<'_> {
     pub async fn read_piped(&mut self) -> Result<Option<Pipe>, End> {
         match self {
             Self::H1(body) => body.read_piped().await,
+            Self::H2(_) => Ok(None),
         }
     }
 
@@ -133,6 +144,7 @@ impl RequestBody<'_> {
     pub fn is_finished(&self) -> bool {
         match self {
             Self::H1(body) => body.is_finished(),
+            Self::H2(body) => body.is_finished(),
         }
     }
 
@@ -140,6 +152,7 @@ impl RequestBody<'_> {
     pub fn has_begun(&self) -> bool {
         match self {
             Self::H1(body) => body.has_begun(),
+            Self::H2(body) => body.has_begun(),
         }
     }
 
@@ -147,6 +160,7 @@ impl RequestBody<'_> {
     pub fn trailers(&self) -> Option<&Fields> {
         match self {
             Self::H1(body) => body.trailers(),
+            Self::H2(body) => body.trailers(),
         }
     }
 
@@ -155,6 +169,7 @@ impl RequestBody<'_> {
     pub async fn client_gone(&self) -> End {
         match self {
             Self::H1(body) => body.client_gone().await,
+            Self::H2(body) => body.client_gone().await,
         }
     }
 }
@@ -163,6 +178,8 @@ impl RequestBody<'_> {
 pub enum Responder<'c> {
     /// On an HTTP/1 connection.
     H1(h1::server::Responder<'c>),
+    /// On a stream of an HTTP/2 connection.
+    H2(h2::server::Responder<'c>),
 }
 
 impl<'c> Responder<'c> {
@@ -174,6 +191,7 @@ impl<'c> Responder<'c> {
     pub async fn inform(&mut self, head: &ResponseHead) -> Result<(), End> {
         match self {
             Self::H1(responder) => responder.inform(head).await,
+            Self::H2(responder) => responder.inform(head),
         }
     }
 
@@ -187,6 +205,7 @@ impl<'c> Responder<'c> {
     pub async fn start(&mut self, head: &ResponseHead) -> Result<(), End> {
         match self {
             Self::H1(responder) => responder.start(head).await,
+            Self::H2(responder) => responder.start(head),
         }
     }
 
@@ -198,6 +217,7 @@ impl<'c> Responder<'c> {
     pub async fn write(&mut self, piece: &[u8]) -> Result<(), End> {
         match self {
             Self::H1(responder) => responder.write(piece).await,
+            Self::H2(responder) => responder.write(piece).await,
         }
     }
 
@@ -205,6 +225,7 @@ impl<'c> Responder<'c> {
     pub fn is_bare(&self) -> bool {
         match self {
             Self::H1(responder) => responder.is_bare(),
+            Self::H2(_) => false,
         }
     }
 
@@ -213,6 +234,7 @@ impl<'c> Responder<'c> {
     pub fn promote(&self, bytes: u64) {
         match self {
             Self::H1(responder) => responder.promote(bytes),
+            Self::H2(_) => {}
         }
     }
 
@@ -221,6 +243,7 @@ impl<'c> Responder<'c> {
     pub fn is_kernel_stream(&self) -> bool {
         match self {
             Self::H1(responder) => responder.is_kernel_stream(),
+            Self::H2(_) => false,
         }
     }
 
@@ -238,6 +261,7 @@ impl<'c> Responder<'c> {
     pub async fn write_file(&mut self, file: BorrowedFd<'_>, part: Range<u64>) -> Result<u64, End> {
         match self {
             Self::H1(responder) => responder.write_file(file, part).await,
+            Self::H2(_) => Err(takes_neither()),
         }
     }
 
@@ -246,6 +270,7 @@ impl<'c> Responder<'c> {
     pub fn takes_pipes(&self) -> bool {
         match self {
             Self::H1(responder) => responder.takes_pipes(),
+            Self::H2(_) => false,
         }
     }
 
@@ -257,6 +282,7 @@ impl<'c> Responder<'c> {
     pub async fn write_piped(&mut self, pipe: Pipe) -> Result<(), End> {
         match self {
             Self::H1(responder) => responder.write_piped(pipe).await,
+            Self::H2(_) => Err(takes_neither()),
         }
     }
 
@@ -268,6 +294,7 @@ impl<'c> Responder<'c> {
     pub async fn flush(&mut self) -> Result<(), End> {
         match self {
             Self::H1(responder) => responder.flush().await,
+            Self::H2(_) => Ok(()),
         }
     }
 
@@ -280,6 +307,7 @@ impl<'c> Responder<'c> {
     pub async fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), End> {
         match self {
             Self::H1(responder) => responder.finish(trailers).await,
+            Self::H2(responder) => responder.finish(trailers),
         }
     }
 
@@ -296,6 +324,8 @@ impl<'c> Responder<'c> {
     ) -> Result<Tunnel<'c>, End> {
         match (self, body) {
             (Self::H1(responder), RequestBody::H1(body)) => responder.switch(head, body).await,
+            // RFC 9113 §8.6: HTTP/2 has no 101, and no Upgrade that could ask for it.
+            _ => Err(End::new(Side::Atlas, Phase::Response, Cause::System)),
         }
     }
 
@@ -303,6 +333,7 @@ impl<'c> Responder<'c> {
     pub fn switched_ended(&mut self) {
         match self {
             Self::H1(responder) => responder.switched_ended(),
+            Self::H2(_) => {}
         }
     }
 
@@ -310,6 +341,7 @@ impl<'c> Responder<'c> {
     pub fn has_started(&self) -> bool {
         match self {
             Self::H1(responder) => responder.has_started(),
+            Self::H2(responder) => responder.has_started(),
         }
     }
 
@@ -317,6 +349,7 @@ impl<'c> Responder<'c> {
     pub fn status(&self) -> Option<http::StatusCode> {
         match self {
             Self::H1(responder) => responder.status(),
+            Self::H2(responder) => responder.status(),
         }
     }
 
@@ -324,13 +357,24 @@ impl<'c> Responder<'c> {
     pub fn body_bytes(&self) -> u64 {
         match self {
             Self::H1(responder) => responder.body_bytes(),
+            Self::H2(responder) => responder.body_bytes(),
         }
     }
 
-    /// The connection shall not be used for another request.
+    /// How the client ended the exchange from outside, where that is known: it has reset its stream,
+    /// or the connection is gone. To be asked by whoever is dropped amid an answer.
+    pub fn gone(&self) -> Option<End> {
+        match self {
+            Self::H1(_) => None,
+            Self::H2(responder) => responder.gone(),
+        }
+    }
+
+    /// The connection shall not be used for another request; on HTTP/2 only this one ends.
     pub fn close_after(&mut self) {
         match self {
             Self::H1(responder) => responder.close_after(),
+            Self::H2(_) => {}
         }
     }
 }
@@ -343,6 +387,11 @@ pub struct Tunnel<'c> {
     pub ahead: Buffer,
     /// Whether the worker is going away.
     pub drain: &'c Drain,
+}
+
+/// Pipes and files were written to what does not take them.
+fn takes_neither() -> End {
+    End::new(Side::Atlas, Phase::ResponseBody, Cause::System)
 }
 
 /// What answers exchanges; the HTTP drivers know nothing else of the proxy.

@@ -110,6 +110,9 @@ pub(super) struct Carried {
 /// The TLS versions handshakes are told apart by; the last is for those that agreed on none.
 pub(super) const TLS_VERSIONS: [&str; 3] = ["TLSv1.2", "TLSv1.3", "none"];
 
+/// The versions of HTTP requests come by, in their order.
+pub(super) const PROTOCOLS: [&str; 3] = ["HTTP/1.0", "HTTP/1.1", "HTTP/2.0"];
+
 /// Classes of response statuses; the first is for exchanges without a response.
 pub(super) const STATUS_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -133,6 +136,7 @@ pub struct Counters {
     connections: Ends,
     exchanges: Ends,
     responses: [Counter; STATUS_CLASSES.len()],
+    requests: [Counter; PROTOCOLS.len()],
     bytes: [Counter; Direction::ALL.len()],
     moved: [Carried; Peer::ALL.len()],
     records_dropped: Counter,
@@ -157,6 +161,7 @@ impl Counters {
             connections: Ends::new(),
             exchanges: Ends::new(),
             responses: Default::default(),
+            requests: Default::default(),
             bytes: Default::default(),
             moved: Default::default(),
             records_dropped: Counter::default(),
@@ -216,6 +221,13 @@ impl Counters {
         self.exchanges.count(end);
         let class = status.map_or(0, |status| usize::from(status / 100));
         self.responses[class.min(STATUS_CLASSES.len() - 1)].add(1);
+    }
+
+    /// A request came by the version of HTTP that has this number in their order, from HTTP/1.0 on.
+    pub fn request_came(&self, protocol: usize) {
+        if let Some(counter) = self.requests.get(protocol) {
+            counter.add(1);
+        }
     }
 
     /// Plaintext bytes went through.
@@ -302,6 +314,10 @@ impl Counters {
 
     pub(super) fn responses_by_class(&self) -> &[Counter] {
         &self.responses
+    }
+
+    pub(super) fn requests_by_protocol(&self) -> &[Counter] {
+        &self.requests
     }
 
     pub(super) fn bytes_by_direction(&self) -> &[Counter] {

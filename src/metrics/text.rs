@@ -11,7 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::counters::{
-    ACCEPT_ERRORS, CONNECT_BOUNDS_US, Counter, Counters, Direction, Peer, Process, STATUS_CLASSES,
+    ACCEPT_ERRORS, CONNECT_BOUNDS_US, Counter, Counters, Direction, PROTOCOLS, Peer, Process, STATUS_CLASSES,
     TLS_VERSIONS, UpstreamCounters, carriers, ends,
 };
 use crate::offload::Offload;
@@ -178,6 +178,14 @@ fn exchanges(families: &mut Families, workers: &[Arc<Counters>]) {
             "Requests with their responses, by how they ended",
             worker.exchanges_by_end(),
         );
+        for (protocol, count) in PROTOCOLS.iter().zip(worker.requests_by_protocol()) {
+            families.counter(
+                "atlas_requests",
+                "Requests that became exchanges, by the version of HTTP they came by",
+                vec![("protocol", (*protocol).to_owned())],
+                count.value(),
+            );
+        }
         for (class, count) in STATUS_CLASSES.iter().zip(worker.responses_by_class()) {
             families.counter(
                 "atlas_responses",

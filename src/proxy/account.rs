@@ -91,6 +91,9 @@ pub(super) struct Answering<'p, 'c> {
 
 impl Drop for Answering<'_, '_> {
     fn drop(&mut self) {
+        if self.account.end.is_none() {
+            self.account.end = self.response.gone();
+        }
         let is_clients = self.account.end.is_some_and(|end| end.side == Side::Downstream);
         let status = self.response.status().map(|status| status.as_u16());
         if let Some(record) = self.account.record() {
@@ -117,6 +120,7 @@ impl Drop for Account<'_> {
         record.moved = self.moved(&record);
         let counted = record.status.filter(|status| *status != CLIENT_GONE);
         self.proxy.counters.exchange_ended(end, counted);
+        self.proxy.counters.request_came(self.request.version() as usize);
         let request = &self.request;
         let facts = RequestFacts {
             request: Request::Parsed {

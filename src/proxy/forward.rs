@@ -99,6 +99,7 @@ impl<F> Visit<'_, F> {
         let via = match request.version() {
             Version::Http10 => "1.0 atlas",
             Version::Http11 => "1.1 atlas",
+            Version::Http2 => "2.0 atlas",
         };
         if request.version() == Version::Http10 {
             // RFC 9110 §10.1.1: "A server that receives a 100-continue expectation in an HTTP/1.0

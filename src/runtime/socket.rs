@@ -330,10 +330,19 @@ impl Socket {
 
     /// Lets others go first if this connection has done its share; else goes on at once.
     pub async fn turn(&self) {
-        if self.spent.get() >= TURN_COST_MAX {
-            self.spent.set(0);
+        if self.turn_is_over() {
             gate::turn().await;
         }
+    }
+
+    /// Whether this connection has done its share, and its user has to let others go first
+    /// ([`super::turn`]); the next turn begins.
+    pub fn turn_is_over(&self) -> bool {
+        let is_over = self.spent.get() >= TURN_COST_MAX;
+        if is_over {
+            self.spent.set(0);
+        }
+        is_over
     }
 
     /// Counts work that moved few bytes and made no system call, as an answer to one of many

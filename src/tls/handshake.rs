@@ -118,7 +118,11 @@ fn secured(socket: Socket, sealed: Sealed, offload: &Arc<Offload>, threshold: u6
     let facts = facts(sealed.agreed());
     let offload = offload.clone();
     let transport = Transport::sealed(socket, sealed, Promotion { offload, threshold });
-    transport.promote(0)?;
+    match facts.alpn.as_deref() {
+        // Its frames are written by this process, some of each kilobyte: nothing could be spliced.
+        Some("h2") => transport.stay(Refusal::Http2),
+        _ => transport.promote(0)?,
+    }
     Ok(Secured { transport, facts })
 }
 

@@ -32,6 +32,15 @@ impl Transport {
         Self::new(socket, layer, Carrier::Process(refusal))
     }
 
+    /// Leaves the connection in this process for good, for a reason that lies in what is spoken on it.
+    pub fn stay(&self, refusal: Refusal) {
+        if let Layer::Sealed(_, promotion) = &mut *self.layer.borrow_mut()
+            && promotion.take().is_some()
+        {
+            self.carriage.carrier.set(Carrier::Process(refusal));
+        }
+    }
+
     /// Moves the connection into the kernel, if `bytes` are worth it: so many are about to be moved,
     /// or have been in a tunnel that goes on. May be called again before each large piece: where
     /// nothing is to be done, or nothing can be, it costs next to nothing.

@@ -27,6 +27,7 @@ mod forwarding;
 mod guest;
 mod handshake;
 mod http1;
+mod http2;
 mod kernel_tls;
 mod limits;
 mod long_bodies;

@@ -59,6 +59,7 @@ impl<'a> Resolver<'a> {
                 proxy_protocol: is_on(listen.proxy_protocol.as_ref(), false),
                 connections_max: connections_max.map_or(65_536, |most| to_usize(most.value.0)),
             },
+            speaks_http2: speaks_http2(listen),
             tls,
             mode: mode?,
         };
@@ -96,6 +97,11 @@ impl<'a> Resolver<'a> {
     }
 
     fn mode(&mut self, listen: &Listen) -> Option<generation::Mode> {
+        if let (Mode::Tcp, Some(http2)) = (mode(listen), &listen.http2) {
+            let message = "`http2` in a listener is for http mode";
+            let help = "leave it out: in tcp mode bytes are passed on as they are";
+            self.error("misplaced-key", http2.key.clone(), message, help);
+        }
         if listen.has("mode") && listen.mode.is_none() {
             return None; // told already; which rules hold is not known
         }
@@ -135,7 +141,7 @@ impl<'a> Resolver<'a> {
             None if listen.has("tls") => return None,
             None => self.top_tls(listen)?,
         };
-        let settings = self.server_tls(table, mode(listen))?;
+        let settings = self.server_tls(table, mode(listen), speaks_http2(listen))?;
         Some((Some(settings), certificate_places(table)))
     }
 
@@ -185,7 +191,7 @@ impl<'a> Resolver<'a> {
             return;
         };
         if self.listens().iter().all(|listen| listen.has("tls")) {
-            self.server_tls(&tls.value, Mode::Tcp); // its files are checked all the same
+            self.server_tls(&tls.value, Mode::Tcp, true); // its files are checked all the same
             let help = "leave it out, or take `tls` out of a listener";
             self.warning(
                 "unused-tls",
@@ -227,6 +233,11 @@ fn certificate_places(table: &Tls) -> CertificatePlaces {
 /// What is spoken on a listener.
 pub(super) fn mode(listen: &Listen) -> Mode {
     listen.mode.as_ref().map_or(Mode::Http, |mode| mode.value)
+}
+
+/// Whether HTTP/2 is spoken on a listener, where HTTP is.
+fn speaks_http2(listen: &Listen) -> bool {
+    is_on(listen.http2.as_ref(), true)
 }
 
 /// Where a listener listens, if that is written well.

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use super::Lines;
 use super::error::{Diagnostic, nearest};
 use super::file::{self, File, Limits, Timeouts};
-use super::read::At;
+use super::read::{At, Number};
 use super::values::{AddressAndPort, LogFormat, Size, Time};
 use crate::generation::Generation;
 use crate::offload::Offload;
@@ -24,6 +24,9 @@ use crate::{access_log, http, time};
 
 /// Heads are kept whole in memory, so there is a bound to what can be configured.
 const HEAD_BYTES: RangeInclusive<u64> = 1024..=1024 * 1024;
+
+/// RFC 9113 §6.9.1: no window is larger than 2 GiB; and whoever allows one may have to hold as much.
+const HTTP2_WINDOW_BYTES: RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
 
 /// The keys that decide whether a connection comes to a listener, and what is done with it.
 const LISTEN_KEYS: &[&str] = &["address", "port", "name", "mode", "tls", "upstream"];
@@ -128,6 +131,26 @@ impl Resolver<'_> {
             request_line_bytes_max: to_usize(request_line_bytes(limits)),
             body_bytes_max: limits.body.as_ref().and_then(|body| body.value.0),
             min_rate: bytes(limits.min_rate.as_ref(), 240),
+            h2: self.http2(limits),
+        }
+    }
+
+    fn http2(&mut self, limits: &Limits) -> http::h2::Settings {
+        let default = http::h2::Settings::default();
+        let Some(written) = limits.http2.as_ref().map(|http2| &http2.value) else {
+            return default;
+        };
+        let window = bytes(written.window.as_ref(), default.window_bytes.into());
+        if !HTTP2_WINDOW_BYTES.contains(&window) {
+            let help = "write a size from \"64KiB\" to \"1GiB\"";
+            let place = span(written.window.as_ref());
+            self.error("out-of-range", place, "`window` is out of range", help);
+        }
+        http::h2::Settings {
+            streams_max: number(written.streams.as_ref(), default.streams_max),
+            window_bytes: u32::try_from(window).unwrap_or(default.window_bytes),
+            resets_max: number(written.resets.as_ref(), default.resets_max),
+            overhead_max: number(written.overhead.as_ref(), default.overhead_max),
         }
     }
 
@@ -295,6 +318,12 @@ fn seconds(time: Option<&At<Time>>, default: u64) -> Duration {
 
 fn bytes(size: Option<&At<Size>>, default: u64) -> u64 {
     size.map_or(default, |size| size.value.0)
+}
+
+fn number<const MIN: u64, const MAX: u64>(written: Option<&At<Number<MIN, MAX>>>, default: u32) -> u32 {
+    written.map_or(default, |number| {
+        u32::try_from(number.value.0).unwrap_or(u32::MAX)
+    })
 }
 
 fn is_on(flag: Option<&At<bool>>, default: bool) -> bool {

@@ -18,7 +18,7 @@ use crate::tls::certificates::{Certificate, CertificateError, Problem, read_root
 use crate::tls::{Build, ClientBuild, ClientSettings, KTLS_THRESHOLD, Settings, Version};
 
 /// The protocols this build speaks inside TLS, the dearest first.
-pub(super) const SPOKEN: &[&str] = &["http/1.1"];
+pub(super) const SPOKEN: &[&str] = &["h2", "http/1.1"];
 
 /// TLS of all listeners of a generation.
 pub(super) fn of_generation(generation: &Generation) -> Vec<Arc<Settings>> {
@@ -28,7 +28,7 @@ pub(super) fn of_generation(generation: &Generation) -> Vec<Arc<Settings>> {
 
 impl Resolver<'_> {
     /// TLS towards clients, as a table describes it for listeners of one mode.
-    pub(super) fn server_tls(&mut self, table: &Tls, mode: Mode) -> Option<Arc<Settings>> {
+    pub(super) fn server_tls(&mut self, table: &Tls, mode: Mode, http2: bool) -> Option<Arc<Settings>> {
         let mut certificates = vec![self.certificate(&Pair {
             header: "[tls]",
             table: &table.span,
@@ -45,7 +45,7 @@ impl Resolver<'_> {
                 has: [more.has("cert"), more.has("key")],
             }));
         }
-        let alpn = self.protocols(table, mode);
+        let alpn = self.protocols(table, mode, http2);
         let min_version = table.min_version.as_ref().map(|version| version.value);
         let built = Settings::build(Build {
             certificates: certificates.into_iter().collect::<Option<_>>()?,
@@ -193,24 +193,26 @@ impl Resolver<'_> {
         }
     }
 
-    fn protocols(&mut self, table: &Tls, mode: Mode) -> Option<Vec<String>> {
+    /// What is offered by ALPN. A listener that does not speak HTTP/2 leaves it out of what others do.
+    fn protocols(&mut self, table: &Tls, mode: Mode, http2: bool) -> Option<Vec<String>> {
+        let is_spoken = |name: &str| mode == Mode::Tcp || http2 || name != "h2";
         let Some(list) = &table.alpn else {
             let default = if mode == Mode::Http { SPOKEN } else { &[] };
-            return (!table.has("alpn")).then(|| default.iter().map(|&name| name.to_owned()).collect());
+            let default = default.iter().filter(|name| is_spoken(name));
+            return (!table.has("alpn")).then(|| default.map(|&name| name.to_owned()).collect());
         };
         let is_unspoken =
             |protocol: &&At<Protocol>| mode == Mode::Http && !SPOKEN.contains(&&*protocol.value.0);
         let unspoken: Vec<_> = list.value.iter().filter(is_unspoken).collect();
         for protocol in &unspoken {
-            let message = match &*protocol.value.0 {
-                "h2" => "this build does not speak HTTP/2 (`h2`)".to_owned(),
-                name => format!("this build does not speak `{name}`"),
-            };
-            let help = "write: alpn = [\"http/1.1\"], or leave it out; in tcp mode it may be anything";
+            let message = format!("this build does not speak `{}`", protocol.value.0);
+            let help =
+                "write: alpn = [\"h2\", \"http/1.1\"], or leave it out; in tcp mode it may be anything";
             self.error("bad-alpn", protocol.span.clone(), message, help);
         }
         let names = || values(Some(list), |protocol| protocol.0.clone());
-        unspoken.is_empty().then(names)
+        let names = unspoken.is_empty().then(names)?;
+        Some(names.into_iter().filter(|name| is_spoken(name)).collect())
     }
 }
 

@@ -78,7 +78,7 @@ fn the_smallest_configuration_listens_with_tls_and_forwards() {
     assert_eq!(listener.mode, Mode::Http);
     let tls = listener.tls.as_ref().unwrap();
     assert_eq!((tls.prefer_ktls, tls.ktls_threshold), (true, 1024 * 1024));
-    assert_eq!(tls.server.alpn_protocols, [b"http/1.1".to_vec()]);
+    assert_eq!(tls.server.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
     let [route] = generation.routes.routes() else {
         panic!("one route");
     };

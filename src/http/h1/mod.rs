@@ -6,4 +6,4 @@ pub mod encode;
 pub mod parse;
 pub mod server;
 mod source;
-mod wire;
+pub(in crate::http) mod wire;

@@ -24,14 +24,14 @@ const FILE_PIECE_MAX: usize = 512 * 1024;
 ///
 /// Only time spent waiting for the peer counts, so that nobody is blamed for another's slowness.
 #[derive(Default)]
-pub(super) struct Pace {
+pub(in crate::http) struct Pace {
     waited: Duration,
     bytes: u64,
 }
 
 impl Pace {
     /// Counts a wait and what it brought; whether the peer is fast enough.
-    fn keeps(&mut self, waited: Duration, min_rate: u64) -> bool {
+    pub(in crate::http) fn keeps(&mut self, waited: Duration, min_rate: u64) -> bool {
         self.waited += waited;
         if min_rate == 0 || self.waited <= MIN_RATE_GRACE {
             return true;
@@ -40,7 +40,7 @@ impl Pace {
         u128::from(self.bytes) >= owed
     }
 
-    fn count(&mut self, bytes: usize) {
+    pub(in crate::http) fn count(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
     }
 }

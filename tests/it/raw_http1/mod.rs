@@ -160,7 +160,10 @@ fn there_are_at_least_150_cases_with_names_of_their_own() {
 #[test]
 fn raw_requests_without_tls() {
     let origin = origin().start();
-    let atlas = atlas().listens_plain().forwards_to(&origin).start();
+    let atlas = atlas()
+        .listener(false, "http2 = false")
+        .forwards_to(&origin)
+        .start();
     run(&atlas, &origin, all());
 }
 

@@ -336,6 +336,11 @@ impl Atlas {
         SocketAddr::from(([127, 0, 0, 1], self.built.listeners[listener].port))
     }
 
+    /// Whether a listener speaks TLS.
+    pub fn is_tls(&self, listener: usize) -> bool {
+        self.built.listeners[listener].tls
+    }
+
     pub fn folder(&self) -> &Path {
         self.built.folder.path()
     }

@@ -284,16 +284,11 @@ impl Connection {
             match self.wire.piece(u64::MAX) {
                 Ok(Some(piece)) => all.extend_from_slice(piece),
                 Ok(None) => return (all, Ending::Closed),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::UnexpectedEof => return (all, Ending::Truncated),
-                    io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                        return (all, Ending::Reset);
-                    }
-                    _ => panic!(
-                        "the connection is still open ({error}); so far {} bytes",
-                        all.len()
-                    ),
-                },
+                Err(error) => {
+                    eprintln!("so far {} bytes", all.len());
+                    let still_open = || panic!("the connection is still open ({error})");
+                    return (all, ending(&error).unwrap_or_else(still_open));
+                }
             }
         }
     }
@@ -309,6 +304,21 @@ impl Connection {
             }
         }
         all
+    }
+
+    /// Reads exactly so many bytes, or how the peer ended the connection before; `None`: it has not,
+    /// but nothing comes.
+    pub fn try_read_exactly(&mut self, count: usize) -> Result<Vec<u8>, Option<Ending>> {
+        let mut all = Vec::new();
+        while all.len() < count {
+            let most = (count - all.len()) as u64;
+            match self.wire.piece(most) {
+                Ok(Some(piece)) => all.extend_from_slice(piece),
+                Ok(None) => return Err(Some(Ending::Closed)),
+                Err(error) => return Err(ending(&error)),
+            }
+        }
+        Ok(all)
     }
 
     /// How the peer ends the connection, and how long that takes; nothing more may come.
@@ -379,6 +389,15 @@ impl Connection {
     pub fn protocol(&self) -> Option<String> {
         let protocol = self.session().alpn_protocol();
         protocol.map(|name| String::from_utf8_lossy(name).into_owned())
+    }
+}
+
+/// How the peer has ended a connection that gives this error, if it has.
+fn ending(error: &io::Error) -> Option<Ending> {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => Some(Ending::Truncated),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Some(Ending::Reset),
+        _ => None,
     }
 }
 

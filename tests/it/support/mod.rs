@@ -5,6 +5,7 @@ pub mod carrier;
 pub mod certs;
 pub mod client;
 pub mod denied;
+pub mod frames;
 pub mod origin;
 pub mod tools;
 pub mod wire;

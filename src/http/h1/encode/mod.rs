@@ -76,7 +76,7 @@ pub fn response(out: &mut Buffer, head: &ResponseHead, to: Recipient, persists: 
     match (to.version, persists) {
         (_, false) => put(out, b"Connection: close\r\n"),
         (Version::Http10, true) => put(out, b"Connection: keep-alive\r\n"),
-        (Version::Http11, true) => {}
+        (_, true) => {}
     }
     put(out, b"\r\n");
 }
@@ -237,7 +237,7 @@ thread_local! {
 }
 
 /// Calls `with` with the date as HTTP writes it; formatted once a second.
-fn with_date(with: impl FnOnce(&[u8])) {
+pub(in crate::http) fn with_date(with: impl FnOnce(&[u8])) {
     let now = time::wall();
     let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     DATE.with_borrow_mut(|(known, text)| {

@@ -135,7 +135,7 @@ pub fn trailers(bytes: &[u8], fields_max: usize) -> Result<Fields, &'static str>
 }
 
 /// Whether a field may come after the body.
-pub(super) fn is_good_trailer(name: &str) -> bool {
+pub(in crate::http) fn is_good_trailer(name: &str) -> bool {
     const NEVER: [&str; 24] = [
         "authorization",
         "cache-control",
@@ -589,8 +589,8 @@ impl Facts {
 
     fn persists(&self, version: Version) -> bool {
         match version {
-            Version::Http11 => !self.closes,
             Version::Http10 => self.keeps_alive && !self.closes,
+            _ => !self.closes,
         }
     }
 

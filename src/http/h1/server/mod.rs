@@ -11,6 +11,7 @@ use futures_util::future::{Either, select};
 use http::{Method, StatusCode};
 
 use super::super::errors::Fault;
+use super::super::h2::PREFACE_LINE;
 use super::super::{
     BodyLength, Exchange, Fields, RequestHead, ResponseHead, Service, Settings, Tunnel, Version,
 };
@@ -50,25 +51,50 @@ const BODY_TOO_LARGE: Refused = Refused {
     why: "Content-Length is more than is allowed here",
 };
 
+/// What became of a connection that may be one of HTTP/2.
+pub enum Served {
+    /// It ended.
+    End(End),
+    /// It begins with the preface of HTTP/2, of which this was read.
+    Http2(Buffer),
+}
+
 /// Serves exchanges on a connection until it ends; how and why it ended.
 ///
 /// Does not close the transport: the caller does, by [`Transport::close`], which a response that
 /// broke off has been taught to be rude.
 pub async fn serve(transport: &Transport, settings: &Settings, service: &impl Service, drain: &Drain) -> End {
+    match serve_unless_http2(transport, settings, service, drain, false).await {
+        Served::End(end) => end,
+        Served::Http2(_) => client_end(Phase::Request, Cause::Unsupported), // it was refused
+    }
+}
+
+/// As [`serve`], but where `takes_http2` one that begins with the preface of HTTP/2 (RFC 9113 §3.3,
+/// "prior knowledge") is given back.
+pub async fn serve_unless_http2(
+    transport: &Transport,
+    settings: &Settings,
+    service: &impl Service,
+    drain: &Drain,
+    takes_http2: bool,
+) -> Served {
     let mut connection = Connection {
         transport,
         settings,
         drain,
         input: Buffer::none(),
+        may_be_http2: takes_http2,
     };
     loop {
         let ended = match connection.next_head().await {
             Ok(head) => connection.exchange(head, service).await,
             Err(Ending::Refused(refused)) => Some(connection.refuse(refused, service).await),
             Err(Ending::End(end)) => Some(end),
+            Err(Ending::Http2) => return Served::Http2(std::mem::take(&mut connection.input)),
         };
         if let Some(end) = ended {
-            return end;
+            return Served::End(end);
         }
     }
 }
@@ -79,12 +105,15 @@ struct Connection<'c> {
     drain: &'c Drain,
     /// What has come and is not yet taken. No memory while nothing has come.
     input: Buffer,
+    /// Nothing has come that is HTTP/1.
+    may_be_http2: bool,
 }
 
 /// Why there is no next head.
 enum Ending {
     Refused(Refused),
     End(End),
+    Http2,
 }
 
 impl From<End> for Ending {
@@ -107,8 +136,14 @@ impl<'c> Connection<'c> {
                 true => self.first_bytes().await?,
                 false => self.transport.socket().turn().await,
             }
+            if self.may_be_http2 && self.input.filled().starts_with(PREFACE_LINE) {
+                return Err(Ending::Http2);
+            }
             match parse::request(&mut self.input, &mut scan, &limits) {
-                Ok(Some(head)) => return Ok(head),
+                Ok(Some(head)) => {
+                    self.may_be_http2 = false;
+                    return Ok(head);
+                }
                 Ok(None) if self.input.is_empty() => continue, // only the blank line of the last one
                 Ok(None) => {}
                 Err(refused) => return Err(Ending::Refused(refused)),

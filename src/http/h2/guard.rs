@@ -1,0 +1,320 @@
+//! Counts what a client sends beyond requests and bodies, frame by frame, as it comes; free of waits.
+//!
+//! The `h2` crate answers every such frame, whatever their number, and bounds some of what they cost
+//! but not how often. Counting is by frame headers alone: what is in the frames is the crate's.
+
+use std::time::Instant;
+
+use super::Settings;
+use crate::outcome::Cause;
+use crate::time::now;
+
+/// Bytes of the connection preface, RFC 9113 §3.4.
+const PREFACE_BYTES: usize = 24;
+
+/// Bytes of a frame's header, RFC 9113 §4.1.
+const HEADER_BYTES: usize = 9;
+
+/// Requests a second that may be cancelled for ever. nghttp2 allows as many.
+const RESETS_PER_SECOND: u32 = 33;
+
+/// What a bucket loses in a second is this part of what it holds.
+const LEAK_DIVISOR: u32 = 10;
+
+/// Settings are changed once or twice in a connection's life.
+const SETTINGS_DIVISOR: u32 = 10;
+
+/// So many bytes sent to the client allow it one more WINDOW_UPDATE: less than a frame of one byte
+/// and its header, of which a client may acknowledge each on its stream and on the connection.
+const BYTES_PER_WINDOW_UPDATE: u64 = 4;
+
+const END_STREAM: u8 = 0x1;
+const END_HEADERS: u8 = 0x4;
+
+const DATA: u8 = 0x0;
+const HEADERS: u8 = 0x1;
+const RST_STREAM: u8 = 0x3;
+const SETTINGS: u8 = 0x4;
+const PING: u8 = 0x6;
+const WINDOW_UPDATE: u8 = 0x8;
+const CONTINUATION: u8 = 0x9;
+
+/// A connection's frames so far.
+pub(super) struct Guard {
+    /// Bytes of the preface still to come.
+    preface: usize,
+    header: [u8; HEADER_BYTES],
+    have: usize,
+    /// Bytes of the frame's payload still to come.
+    payload: usize,
+    /// HEADERS came and its END_HEADERS has not.
+    in_block: bool,
+    /// Since when a frame or a block of fields has begun and not ended; bodies have deadlines of
+    /// their own.
+    unfinished: Option<Instant>,
+    resets: Bucket,
+    pings: Bucket,
+    settings: Bucket,
+    windows: Bucket,
+    empty: Bucket,
+    others: Bucket,
+    /// Bytes sent when WINDOW_UPDATEs were last set off against them.
+    sent: u64,
+}
+
+impl Guard {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let now = now();
+        let overhead = settings.overhead_max;
+        let bucket = |max: u32| Bucket::new(max, (max / LEAK_DIVISOR).max(1), now);
+        Self {
+            preface: PREFACE_BYTES,
+            header: [0; HEADER_BYTES],
+            have: 0,
+            payload: 0,
+            in_block: false,
+            unfinished: None,
+            resets: Bucket::new(settings.resets_max, RESETS_PER_SECOND, now),
+            pings: bucket(overhead),
+            settings: bucket((overhead / SETTINGS_DIVISOR).max(1)),
+            windows: bucket(overhead),
+            empty: bucket(overhead),
+            others: bucket(overhead),
+            sent: 0,
+        }
+    }
+
+    /// Looks at bytes as they came. `sent`: bytes that went the other way so far.
+    ///
+    /// # Errors
+    ///
+    /// What there was too much of.
+    pub(super) fn observe(&mut self, mut bytes: &[u8], sent: u64) -> Result<(), Cause> {
+        let skipped = self.preface.min(bytes.len());
+        self.preface -= skipped;
+        bytes = &bytes[skipped..];
+        while !bytes.is_empty() {
+            if self.payload > 0 {
+                let count = self.payload.min(bytes.len());
+                self.payload -= count;
+                bytes = &bytes[count..];
+            } else {
+                let count = (HEADER_BYTES - self.have).min(bytes.len());
+                self.header[self.have..self.have + count].copy_from_slice(&bytes[..count]);
+                self.have += count;
+                bytes = &bytes[count..];
+                if self.have < HEADER_BYTES {
+                    break;
+                }
+                self.have = 0;
+                self.begin(sent)?;
+            }
+            if self.payload == 0 && !self.in_block {
+                self.unfinished = None;
+            }
+        }
+        let is_between = self.have == 0 && self.payload == 0 && !self.in_block;
+        let in_body = self.have == 0 && self.payload > 0 && self.header[3] == DATA;
+        if !is_between && !in_body {
+            self.unfinished.get_or_insert_with(now);
+        }
+        Ok(())
+    }
+
+    /// Since when the client owes the rest of something that is no body.
+    pub(super) fn unfinished(&self) -> Option<Instant> {
+        self.unfinished
+    }
+
+    /// A request was let finish.
+    pub(super) fn finished(&mut self) {
+        self.resets.level = self.resets.level.saturating_sub(1);
+    }
+
+    /// A frame begins; its header is there.
+    fn begin(&mut self, sent: u64) -> Result<(), Cause> {
+        let [a, b, c, kind, flags, ..] = self.header;
+        self.payload = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        match kind {
+            DATA if self.payload == 0 && flags & END_STREAM == 0 => self.empty.add(Cause::EmptyFrames),
+            DATA => Ok(()),
+            HEADERS | CONTINUATION => {
+                self.in_block = flags & END_HEADERS == 0;
+                Ok(())
+            }
+            RST_STREAM => self.resets.add(Cause::RapidReset),
+            SETTINGS => self.settings.add(Cause::SettingsFlood),
+            PING => self.pings.add(Cause::PingFlood),
+            WINDOW_UPDATE => {
+                if self.windows.level >= self.windows.max {
+                    let earned = (sent - self.sent) / BYTES_PER_WINDOW_UPDATE;
+                    self.windows.give_back(earned);
+                    self.sent = sent;
+                }
+                self.windows.add(Cause::WindowUpdateFlood)
+            }
+            // PRIORITY, PUSH_PROMISE, GOAWAY, and those the RFC wants ignored.
+            _ => self.others.add(Cause::FrameFlood),
+        }
+    }
+}
+
+/// Fills by one with each frame and leaks with time; the clock is read only when it is full.
+struct Bucket {
+    level: u32,
+    max: u32,
+    per_second: u32,
+    since: Instant,
+}
+
+impl Bucket {
+    fn new(max: u32, per_second: u32, now: Instant) -> Self {
+        Self {
+            level: 0,
+            max,
+            per_second,
+            since: now,
+        }
+    }
+
+    fn add(&mut self, cause: Cause) -> Result<(), Cause> {
+        if self.level >= self.max {
+            self.leak(now());
+        }
+        if self.level >= self.max {
+            return Err(cause);
+        }
+        self.level += 1;
+        Ok(())
+    }
+
+    fn leak(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.since).as_millis();
+        let leaked = elapsed.saturating_mul(u128::from(self.per_second)) / 1000;
+        if leaked > 0 {
+            self.give_back(u64::try_from(leaked).unwrap_or(u64::MAX));
+            self.since = now;
+        }
+    }
+
+    fn give_back(&mut self, count: u64) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.level = self.level.saturating_sub(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const TOLERANT: Settings = Settings {
+        streams_max: 10,
+        window_bytes: 65_535,
+        resets_max: 5,
+        overhead_max: 20,
+    };
+
+    fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
+        let length = u32::try_from(payload).unwrap().to_be_bytes();
+        let mut frame = vec![length[1], length[2], length[3], kind, flags, 0, 0, 0, 1];
+        frame.resize(HEADER_BYTES + payload, 0);
+        frame
+    }
+
+    fn guard() -> Guard {
+        let mut guard = Guard::new(&TOLERANT);
+        guard
+            .observe(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0)
+            .expect("it is the preface");
+        guard
+    }
+
+    /// What a client hears that sends a frame again and again, and after how many.
+    fn after(kind: u8, flags: u8, payload: usize) -> Option<(usize, Cause)> {
+        let mut guard = guard();
+        (0..200).find_map(|count| {
+            let told = guard.observe(&frame(kind, flags, payload), 0);
+            told.err().map(|cause| (count, cause))
+        })
+    }
+
+    #[test]
+    fn each_kind_of_frame_has_its_bound_and_its_name() {
+        let table = [
+            (RST_STREAM, 0, 4, Some((5, Cause::RapidReset))),
+            (PING, 0, 8, Some((20, Cause::PingFlood))),
+            (SETTINGS, 0, 0, Some((2, Cause::SettingsFlood))),
+            (WINDOW_UPDATE, 0, 4, Some((20, Cause::WindowUpdateFlood))),
+            (DATA, 0, 0, Some((20, Cause::EmptyFrames))),
+            (DATA, END_STREAM, 0, None),
+            (DATA, 0, 1, None),
+            (HEADERS, END_HEADERS, 10, None),
+            (0x2, 0, 5, Some((20, Cause::FrameFlood))),
+            (0xfa, 0, 3, Some((20, Cause::FrameFlood))),
+        ];
+        for (kind, flags, payload, expected) in table {
+            assert_eq!(after(kind, flags, payload), expected, "frame {kind:#x}");
+        }
+    }
+
+    #[test]
+    fn it_does_not_matter_in_what_pieces_frames_come() {
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        for _ in 0..6 {
+            bytes.extend(frame(HEADERS, END_HEADERS, 17));
+            bytes.extend(frame(RST_STREAM, 0, 4));
+        }
+        for size in [1, 2, 7, 9, 10, 64, 1000] {
+            let mut guard = Guard::new(&TOLERANT);
+            let told = bytes.chunks(size).try_for_each(|piece| guard.observe(piece, 0));
+            assert_eq!(told, Err(Cause::RapidReset), "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn requests_that_were_let_finish_make_up_for_those_that_were_not() {
+        let mut guard = guard();
+        for _ in 0..100 {
+            assert_eq!(guard.observe(&frame(RST_STREAM, 0, 4), 0), Ok(()));
+            guard.finished();
+        }
+    }
+
+    #[test]
+    fn whoever_gets_bytes_may_open_its_windows() {
+        let mut guard = guard();
+        for sent in 0..1000 {
+            let told = guard.observe(&frame(WINDOW_UPDATE, 0, 4), sent * BYTES_PER_WINDOW_UPDATE);
+            assert_eq!(told, Ok(()), "after {sent}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_leaks() {
+        let start = now();
+        let mut bucket = Bucket::new(10, 2, start);
+        bucket.level = 10;
+        bucket.leak(start + Duration::from_millis(499));
+        assert_eq!(bucket.level, 10);
+        bucket.leak(start + Duration::from_millis(2500));
+        assert_eq!(bucket.level, 5);
+    }
+
+    #[test]
+    fn what_has_begun_and_is_no_body_is_owed() {
+        let mut guard = guard();
+        assert_eq!(guard.unfinished(), None);
+        let headers = frame(HEADERS, 0, 10);
+        guard.observe(&headers[..4], 0).unwrap();
+        let since = guard.unfinished();
+        assert!(since.is_some());
+        guard.observe(&headers[4..], 0).unwrap();
+        assert_eq!(guard.unfinished(), since, "the block has not ended");
+        guard.observe(&frame(CONTINUATION, END_HEADERS, 3), 0).unwrap();
+        assert_eq!(guard.unfinished(), None);
+        guard.observe(&frame(DATA, 0, 100)[..50], 0).unwrap();
+        assert_eq!(guard.unfinished(), None, "bodies have deadlines of their own");
+    }
+}

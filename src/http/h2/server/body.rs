@@ -1,0 +1,180 @@
+//! A request's body on a stream: read piece by piece; what was passed on opens the client's window.
+
+use std::future::{Future, pending, poll_fn};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::RecvStream;
+
+use super::super::translate;
+use super::stream::State;
+use crate::http::h1::wire::Pace;
+use crate::http::{BodyLength, Fields, RequestHead};
+use crate::outcome::{Cause, End, Phase};
+use crate::runtime::before;
+use crate::time::{Deadline, now};
+
+/// What a stream gives: a piece, its error, or nothing at its end.
+type Found = Option<Result<Bytes, h2::Error>>;
+
+/// A request's body on a stream of HTTP/2.
+pub struct RequestBody<'s> {
+    state: &'s State<'s>,
+    stream: RecvStream,
+    /// What the last call told of. Its place in the client's window is given back at the next: by
+    /// then it has been taken.
+    piece: Bytes,
+    /// Content still to come, if that was said.
+    left: Option<u64>,
+    content: u64,
+    pace: Pace,
+    /// The client waits for somebody's word: what it takes to come is not its slowness.
+    excused: bool,
+    begun: bool,
+    ended: bool,
+    failed: Option<End>,
+    trailers: Option<Fields>,
+}
+
+impl<'s> RequestBody<'s> {
+    pub(super) fn new(state: &'s State<'s>, request: &RequestHead, stream: RecvStream) -> Self {
+        Self {
+            state,
+            ended: stream.is_end_stream(),
+            stream,
+            piece: Bytes::new(),
+            left: match request.body() {
+                BodyLength::None => Some(0),
+                BodyLength::Exact(length) => Some(length),
+                BodyLength::Chunked | BodyLength::UntilClose => None,
+            },
+            content: 0,
+            pace: Pace::default(),
+            excused: request.expects_continue(),
+            begun: false,
+            failed: None,
+            trailers: None,
+        }
+    }
+
+    /// The next piece; `None` at the end. May be dropped while it waits.
+    ///
+    /// # Errors
+    ///
+    /// `Downstream RequestBody …`: `Closed`, `Reset`, `TimedOut`, `TooSlow`, `LimitReached`,
+    /// `Malformed`; the same again if it is called again.
+    pub async fn read(&mut self) -> Result<Option<&[u8]>, End> {
+        self.give_back();
+        if let Some(end) = self.failed {
+            return Err(end);
+        }
+        if self.ended {
+            return Ok(None);
+        }
+        match self.next().await {
+            Ok(piece) => {
+                self.piece = piece.unwrap_or_default();
+                Ok(Some(&self.piece[..]).filter(|piece| !piece.is_empty()))
+            }
+            Err(cause) => {
+                let end = self.state.end(Phase::RequestBody, cause);
+                Err(*self.failed.insert(end))
+            }
+        }
+    }
+
+    /// What was told of has been taken: the client may send as much again.
+    fn give_back(&mut self) {
+        let count = std::mem::take(&mut self.piece).len();
+        if count > 0 {
+            // It fails only for more than was told of.
+            let _ = self.stream.flow_control().release_capacity(count);
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Cause> {
+        loop {
+            let (found, waited) = match self.look().await {
+                Some(found) => (found, Duration::ZERO),
+                None => self.wait().await?,
+            };
+            let Some(piece) = found else {
+                self.ended = true;
+                self.trailers = self.read_trailers().await?;
+                return Ok(None);
+            };
+            let piece = piece.map_err(|error| self.state.cause(&error))?;
+            if piece.is_empty() {
+                continue; // frames that carry nothing are counted elsewhere
+            }
+            self.begun = true;
+            self.content += piece.len() as u64;
+            self.left = self.left.map(|left| left.saturating_sub(piece.len() as u64));
+            let settings = self.state.settings();
+            if self.content > settings.body_bytes_max.unwrap_or(u64::MAX) {
+                return Err(Cause::LimitReached);
+            }
+            self.pace.count(piece.len());
+            return match waited.is_zero() || self.pace.keeps(waited, settings.min_rate) {
+                true => Ok(Some(piece)),
+                false => Err(Cause::TooSlow),
+            };
+        }
+    }
+
+    /// What is there, without waiting.
+    async fn look(&mut self) -> Option<Found> {
+        poll_fn(|cx| match self.stream.poll_data(cx) {
+            Poll::Ready(found) => Poll::Ready(Some(found)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
+    /// Waits for the client; how long that was its slowness.
+    async fn wait(&mut self) -> Result<(Found, Duration), Cause> {
+        let began = now();
+        let deadline = Deadline::after(began, self.state.settings().body_timeout);
+        let data = poll_fn(|cx| self.stream.poll_data(cx));
+        let found = before(deadline, data).await.map_err(|_| Cause::TimedOut)?;
+        let waited = match std::mem::take(&mut self.excused) {
+            true => Duration::ZERO,
+            false => now() - began,
+        };
+        Ok((found, waited))
+    }
+
+    async fn read_trailers(&mut self) -> Result<Option<Fields>, Cause> {
+        // They are there when the content has ended, or there are none.
+        let found = poll_fn(|cx| self.stream.poll_trailers(cx)).await;
+        let found = found.map_err(|error| self.state.cause(&error))?;
+        let trailers = found.as_ref().map(translate::trailers).transpose()?;
+        Ok(trailers.filter(|trailers| !trailers.is_empty()))
+    }
+
+    /// Content that is still to come, if that is known; else 0.
+    pub fn to_come(&self) -> u64 {
+        self.left.unwrap_or(0)
+    }
+
+    /// Whether all of it has been read, or there is none.
+    pub fn is_finished(&self) -> bool {
+        self.ended || self.stream.is_end_stream()
+    }
+
+    /// Whether a piece of it has been read.
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// The trailers, after the end.
+    pub fn trailers(&self) -> Option<&Fields> {
+        self.trailers.as_ref()
+    }
+
+    /// Waits for ever: a stream that its client gives up is ended from outside.
+    pub fn client_gone(&self) -> impl Future<Output = End> {
+        pending()
+    }
+}

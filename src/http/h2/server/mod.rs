@@ -1,0 +1,398 @@
+//! One downstream HTTP/2 connection: requests side by side, each a future of the connection's task.
+
+mod body;
+mod respond;
+mod signal;
+mod stream;
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::FuturesUnordered;
+use h2::Reason;
+use h2::server::{Builder, Connection};
+
+pub use self::body::RequestBody;
+pub use self::respond::Responder;
+use self::signal::Signal;
+use self::stream::Shared;
+use super::super::{Service, Settings};
+use super::wire::{Io, Wire};
+use crate::buffer::Buffer;
+use crate::drain::Drain;
+use crate::outcome::{Cause, End, Phase, Side};
+use crate::runtime::{before, sleep_until};
+use crate::time::{Deadline, now};
+use crate::transport::Transport;
+
+/// Bytes of a response that may wait for their turn on the connection, for each stream.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// How much of the window for all bodies one of them may fill.
+const STREAM_WINDOW_DIVISOR: u32 = 4;
+
+/// What RFC 9113 §6.5.2 lets a window be at the least that is not tiny: what all begin with.
+const WINDOW_BYTES_MIN: u32 = 65_535;
+
+/// What the crate counts for each field beyond its bytes (RFC 9113 §10.5.1).
+const FIELD_OVERHEAD: usize = 32;
+
+/// How long a connection may take to hear our goodbye.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Serves exchanges on a connection until it ends; how and why it ended. `input`: what was read of
+/// it already.
+///
+/// Does not close the transport: the caller does.
+pub async fn serve(
+    transport: &Transport,
+    input: Buffer,
+    settings: &Settings,
+    service: &impl Service,
+    drain: &Drain,
+) -> End {
+    let wire = Wire::new(transport, input, settings);
+    let shared = Shared {
+        settings,
+        wire: &wire,
+        gone: Default::default(),
+    };
+    let connection = match shake(&wire, settings).await {
+        Ok(connection) => connection,
+        Err(end) => return end,
+    };
+    let mut driver = Driver {
+        shared: &shared,
+        connection,
+        signal: Signal::new(),
+        streams: FuturesUnordered::new(),
+        streams_signal: Signal::new(),
+        idle_since: Some(now()),
+        goodbye: None,
+        timer: Timer::default(),
+        drain,
+        draining: Some(Box::pin(drain.started())),
+        is_draining: false,
+        must_end: false,
+    };
+    poll_fn(|cx| driver.poll(service, cx)).await
+}
+
+/// Exchanges the first words: our settings, the client's preface.
+async fn shake<'w, 'c>(
+    wire: &'w Wire<'c>,
+    settings: &Settings,
+) -> Result<Connection<Io<'w, 'c>, Bytes>, End> {
+    let end = |cause| End::new(Side::Downstream, Phase::Request, cause);
+    let mut handshake = pin!(builder(settings).handshake(Io(wire)));
+    let shaken = poll_fn(|cx| {
+        let shaken = handshake.as_mut().poll(cx);
+        // Our settings go out at once: a client may wait for them.
+        match wire.poll_send(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(Cause::of(&error))),
+            _ => shaken.map_err(|_| wire.failed().unwrap_or(Cause::Malformed)),
+        }
+    });
+    match before(Deadline::within(settings.header_timeout), shaken).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(_)) if wire.has_ended() => Err(end(Cause::Closed)),
+        Ok(Err(cause)) => Err(end(cause)),
+        Err(_) => Err(end(Cause::TimedOut)),
+    }
+}
+
+fn builder(settings: &Settings) -> Builder {
+    let limits = &settings.h2;
+    let head_bytes = settings.head_bytes_max + settings.fields_max * FIELD_OVERHEAD;
+    let resets = usize::try_from(limits.resets_max).unwrap_or(usize::MAX);
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(limits.streams_max)
+        .initial_connection_window_size(limits.window_bytes.max(WINDOW_BYTES_MIN))
+        .initial_window_size((limits.window_bytes / STREAM_WINDOW_DIVISOR).max(WINDOW_BYTES_MIN))
+        .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .max_pending_accept_reset_streams(resets)
+        .max_local_error_reset_streams(Some(resets));
+    builder
+}
+
+/// A connection at work: what the client sends, the requests under way, and time.
+struct Driver<'d> {
+    shared: &'d Shared<'d>,
+    connection: Connection<Io<'d, 'd>, Bytes>,
+    signal: Signal,
+    /// Requests under way; as many as the client was allowed to open.
+    streams: FuturesUnordered<LocalBoxFuture<'d, ()>>,
+    streams_signal: Signal,
+    /// Since when there is no request.
+    idle_since: Option<Instant>,
+    /// What the connection is being ended by, and until when it may hear so.
+    goodbye: Option<(End, Deadline)>,
+    timer: Timer,
+    drain: &'d Drain,
+    /// Waits for the next step of the drain.
+    draining: Option<LocalBoxFuture<'d, ()>>,
+    /// The client was told to go.
+    is_draining: bool,
+    /// Without a request it ends at once.
+    must_end: bool,
+}
+
+impl<'d> Driver<'d> {
+    fn poll<S: Service>(&mut self, service: &'d S, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            self.signal.begin(cx);
+            self.streams_signal.begin(cx);
+            if let Poll::Ready(end) = self.round(service, cx) {
+                return Poll::Ready(end);
+            }
+            if !(self.signal.end() | self.streams_signal.end()) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Does all that can be done now.
+    fn round<S: Service>(&mut self, service: &'d S, cx: &mut Context<'_>) -> Poll<End> {
+        self.poll_drain(cx);
+        loop {
+            let (is_called, are_called) = (self.signal.take(), self.streams_signal.take());
+            if is_called && let Poll::Ready(end) = self.poll_connection(service) {
+                return Poll::Ready(end);
+            }
+            if is_called || are_called {
+                self.poll_streams();
+                continue;
+            }
+            match self.poll_time(cx) {
+                Time::Enough => return Poll::Pending,
+                Time::Over(end) => return Poll::Ready(end),
+                Time::Passed => self.signal.set(), // what was said has to go out
+            }
+        }
+    }
+
+    /// Reads what came, begins requests, and sends what is ready.
+    fn poll_connection<S: Service>(&mut self, service: &'d S) -> Poll<End> {
+        let waker = self.signal.waker();
+        let cx = &mut Context::from_waker(&waker);
+        loop {
+            let accepted = pin!(self.connection.accept()).poll(cx);
+            match accepted {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    self.shared.wire.worked();
+                    self.idle_since = None;
+                    let stream = stream::serve(request, respond, self.shared, service);
+                    self.streams.push(Box::into_pin(
+                        Box::write(Box::new_uninit(), stream) as Box<dyn Future<Output = ()>>
+                    ));
+                    self.streams_signal.set();
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(self.ended(Some(&error))),
+                Poll::Ready(None) => return Poll::Ready(self.ended(None)),
+                Poll::Pending => break,
+            }
+        }
+        if let (Some(cause), None) = (self.shared.wire.failed(), &self.goodbye) {
+            self.say_goodbye(Reason::ENHANCE_YOUR_CALM, self.client_end(cause));
+        }
+        // An error is told by the next look at the connection.
+        let _ = self.shared.wire.poll_send(cx);
+        Poll::Pending
+    }
+
+    fn poll_streams(&mut self) {
+        let waker = self.streams_signal.waker();
+        let cx = &mut Context::from_waker(&waker);
+        while let Poll::Ready(Some(())) = self.streams.poll_next_unpin(cx) {
+            if self.streams.is_empty() {
+                self.idle_since = Some(now());
+            }
+        }
+    }
+
+    /// Tells the client to open no more requests; later, ends a connection without any.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) {
+        while let Some(step) = &mut self.draining {
+            if step.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            if self.is_draining {
+                self.draining = None;
+                self.must_end = true;
+            } else {
+                self.is_draining = true;
+                self.draining = Some(Box::pin(self.drain.idle_ends()));
+                // GOAWAY, which refuses nothing yet, and a PING: what the client had sent before it
+                // heard is served.
+                self.connection.graceful_shutdown();
+                self.signal.set();
+            }
+        }
+    }
+
+    /// Looks at the next moment by which something has to have happened.
+    fn poll_time(&mut self, cx: &mut Context<'_>) -> Time {
+        loop {
+            let Some((deadline, owed)) = self.next_deadline() else {
+                return Time::Enough;
+            };
+            if self.timer.poll(deadline, cx).is_pending() {
+                return Time::Enough;
+            }
+            if deadline.passed(now()) {
+                return self.missed(owed);
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<(Deadline, Owed)> {
+        let settings = self.shared.settings;
+        if let Some((_, deadline)) = self.goodbye {
+            return Some((deadline, Owed::Goodbye));
+        }
+        let (frame, space) = self.shared.wire.deadlines(settings.header_timeout);
+        let is_idle = self.streams.is_empty() && !self.shared.wire.is_sending();
+        let idle = self
+            .idle_since
+            .filter(|_| is_idle)
+            .map(|since| match self.must_end {
+                true => Deadline::after(since, Duration::ZERO),
+                false => Deadline::after(since, settings.idle_timeout),
+            });
+        let all = [(frame, Owed::Frame), (space, Owed::Space), (idle, Owed::Request)];
+        let known = all
+            .into_iter()
+            .filter_map(|(deadline, owed)| Some((deadline?, owed)));
+        known.min_by_key(|(deadline, _)| *deadline)
+    }
+
+    /// The client has not done in time what it owed.
+    fn missed(&mut self, owed: Owed) -> Time {
+        let (reason, end) = match (owed, self.goodbye) {
+            (Owed::Goodbye, Some((end, _))) => return Time::Over(self.end_streams(end)),
+            // It would not take a goodbye either.
+            (Owed::Space | Owed::Goodbye, _) => {
+                let end = End::new(Side::Downstream, Phase::Response, Cause::TimedOut);
+                return Time::Over(self.end_streams(end));
+            }
+            (Owed::Frame, _) => (
+                Reason::ENHANCE_YOUR_CALM,
+                End::new(Side::Downstream, Phase::Request, Cause::TimedOut),
+            ),
+            (Owed::Request, _) if self.must_end => (
+                Reason::NO_ERROR,
+                End::new(Side::Atlas, Phase::Idle, Cause::Drained),
+            ),
+            (Owed::Request, _) => (Reason::NO_ERROR, End::new(Side::Atlas, Phase::Idle, Cause::Idle)),
+        };
+        self.say_goodbye(reason, end);
+        Time::Passed
+    }
+
+    /// Ends the connection with a word of why; what is under way ends with it.
+    fn say_goodbye(&mut self, reason: Reason, end: End) {
+        self.shared.wire.close_ears();
+        self.connection.abrupt_shutdown(reason);
+        self.signal.set();
+        self.goodbye = Some((end, Deadline::within(GOODBYE_TIMEOUT)));
+        self.end_streams(end);
+    }
+
+    /// The connection is over for the requests that are under way.
+    fn end_streams(&mut self, end: End) -> End {
+        self.shared.gone.set(Some(end));
+        self.streams.clear();
+        end
+    }
+
+    /// How the connection ended.
+    fn ended(&mut self, error: Option<&h2::Error>) -> End {
+        let end = match (self.goodbye, self.shared.wire.failed(), error) {
+            (Some((end, _)), _, _) => end,
+            (None, Some(cause), _) => self.client_end(cause),
+            (None, None, Some(error)) => self.client_end(cause_of(error, self.shared.wire)),
+            (None, None, None) if self.shared.wire.has_ended() => {
+                self.client_end(match self.streams.is_empty() {
+                    true => Cause::Finished,
+                    false => Cause::Closed,
+                })
+            }
+            (None, None, None) if self.is_draining => End::new(Side::Atlas, Phase::Done, Cause::Drained),
+            (None, None, None) => End::finished(Side::Downstream),
+        };
+        self.end_streams(end)
+    }
+
+    fn client_end(&self, cause: Cause) -> End {
+        let phase = match self.streams.is_empty() {
+            true => Phase::Idle,
+            false => Phase::Response,
+        };
+        End::new(Side::Downstream, phase, cause)
+    }
+}
+
+/// Why the crate has ended a connection.
+fn cause_of(error: &h2::Error, wire: &Wire<'_>) -> Cause {
+    if let Some(error) = error.get_io() {
+        return Cause::of(error);
+    }
+    if error.is_remote() {
+        return Cause::Reset; // a GOAWAY with an error
+    }
+    match error.reason() {
+        Some(Reason::ENHANCE_YOUR_CALM) => wire.excess().unwrap_or(Cause::LimitReached),
+        _ => Cause::Malformed,
+    }
+}
+
+/// What the client has to do by a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owed {
+    /// The rest of a frame, or of a block of fields.
+    Frame,
+    /// To take some of what is sent.
+    Space,
+    /// A request.
+    Request,
+    /// To take our goodbye.
+    Goodbye,
+}
+
+/// What has become of the time.
+enum Time {
+    /// There is enough of it.
+    Enough,
+    /// Something was said because of it.
+    Passed,
+    /// The connection ends.
+    Over(End),
+}
+
+/// One timer for all that is waited for: set anew only for what is earlier than before, and asked
+/// again when it is over.
+#[derive(Default)]
+struct Timer {
+    waits: Option<(Deadline, LocalBoxFuture<'static, ()>)>,
+}
+
+impl Timer {
+    fn poll(&mut self, deadline: Deadline, cx: &mut Context<'_>) -> Poll<()> {
+        let is_late = self.waits.as_ref().is_none_or(|(set, _)| deadline < *set);
+        if is_late {
+            self.waits = Some((deadline, Box::pin(sleep_until(deadline))));
+        }
+        if let Some((_, sleep)) = &mut self.waits {
+            std::task::ready!(sleep.as_mut().poll(cx));
+        }
+        self.waits = None;
+        Poll::Ready(())
+    }
+}

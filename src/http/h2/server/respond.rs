@@ -1,0 +1,189 @@
+//! A response on a stream: as much of it at a time as the client has opened its windows for.
+
+use std::future::poll_fn;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+
+use super::super::translate;
+use super::stream::State;
+use crate::http::h1::encode::Framing;
+use crate::http::h1::wire::Pace;
+use crate::http::{Fields, RequestHead, ResponseHead};
+use crate::outcome::{Cause, End, Phase, Side};
+use crate::runtime::before;
+use crate::time::{Deadline, now};
+
+/// The way back on a stream of HTTP/2.
+pub struct Responder<'s> {
+    state: &'s State<'s>,
+    to_head: bool,
+    framing: Framing,
+    /// Bytes still owed, if their number was promised.
+    left: u64,
+    sent: u64,
+    status: Option<StatusCode>,
+    pace: Pace,
+}
+
+impl<'s> Responder<'s> {
+    pub(super) fn new(state: &'s State<'s>, request: &RequestHead) -> Self {
+        Self::to(state, *request.method() == Method::HEAD)
+    }
+
+    /// `to_head`: the request was HEAD.
+    pub(super) fn to(state: &'s State<'s>, to_head: bool) -> Self {
+        Self {
+            state,
+            to_head,
+            framing: Framing::Suppressed,
+            left: 0,
+            sent: 0,
+            status: None,
+            pace: Pace::default(),
+        }
+    }
+
+    /// Sends an informational response (1xx but 101). Does nothing once the response has been
+    /// started.
+    ///
+    /// # Errors
+    ///
+    /// The client's end, as for the other calls: `Downstream Response …` or `ResponseBody …`:
+    /// `Reset`, `Closed`, `TimedOut`, `TooSlow`; `Atlas … System` for a call out of order.
+    pub fn inform(&mut self, head: &ResponseHead) -> Result<(), End> {
+        let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if !head.status.is_informational() || switches {
+            return Err(out_of_order());
+        }
+        if self.has_started() {
+            return Ok(());
+        }
+        let (response, _) = translate::response(head, self.to_head).map_err(upstreams)?;
+        self.state.inform(response)
+    }
+
+    /// Begins the response.
+    ///
+    /// # Errors
+    ///
+    /// `Atlas Response System` for an informational status or a second start.
+    pub fn start(&mut self, head: &ResponseHead) -> Result<(), End> {
+        if self.has_started() || head.status.is_informational() {
+            return Err(out_of_order());
+        }
+        let (response, framing) = translate::response(head, self.to_head).map_err(upstreams)?;
+        let is_all = matches!(framing, Framing::Suppressed | Framing::Exact(0));
+        self.state.start(response, is_all)?;
+        self.status = Some(head.status);
+        self.framing = framing;
+        if let Framing::Exact(length) = framing {
+            self.left = length;
+        }
+        Ok(())
+    }
+
+    /// Adds to the body. Must not be dropped while it waits, unless the exchange ends with that.
+    ///
+    /// # Errors
+    ///
+    /// The client's end; `Atlas … System` for more than the head promised.
+    pub async fn write(&mut self, mut piece: &[u8]) -> Result<(), End> {
+        if !self.has_started() {
+            return Err(out_of_order());
+        }
+        if piece.is_empty() || self.framing == Framing::Suppressed {
+            return Ok(());
+        }
+        self.count(piece.len() as u64)?;
+        while !piece.is_empty() {
+            let room = self.room(piece.len()).await?;
+            let (taken, rest) = piece.split_at(room.min(piece.len()));
+            let is_last = rest.is_empty() && self.has_length() && self.left == 0;
+            self.state.send(Bytes::copy_from_slice(taken), is_last)?;
+            self.pace.count(taken.len());
+            piece = rest;
+        }
+        Ok(())
+    }
+
+    /// So much content is being written.
+    fn count(&mut self, length: u64) -> Result<(), End> {
+        if self.has_length() && length > self.left {
+            return Err(promise_broken());
+        }
+        self.left = self.left.saturating_sub(length);
+        self.sent += length;
+        Ok(())
+    }
+
+    /// How many of `wanted` bytes may be sent now; at least one, after a wait for the client.
+    async fn room(&mut self, wanted: usize) -> Result<usize, End> {
+        if let Some(room) = self.state.room(wanted) {
+            return Ok(room);
+        }
+        let settings = self.state.settings();
+        let began = now();
+        let deadline = Deadline::after(began, settings.write_timeout);
+        let room = before(deadline, poll_fn(|cx| self.state.poll_room(cx))).await;
+        let room = room.map_err(|_| self.state.end(Phase::ResponseBody, Cause::TimedOut))??;
+        match self.pace.keeps(now() - began, settings.min_rate) {
+            true => Ok(room),
+            false => Err(self.state.end(Phase::ResponseBody, Cause::TooSlow)),
+        }
+    }
+
+    /// Ends the response.
+    ///
+    /// # Errors
+    ///
+    /// The client's end; `Atlas … System` for less than the head promised.
+    pub fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), End> {
+        if !self.has_started() {
+            return Err(out_of_order());
+        }
+        if self.has_length() && self.left > 0 {
+            return Err(promise_broken());
+        }
+        self.state.finish(translate::response_trailers(trailers))
+    }
+
+    fn has_length(&self) -> bool {
+        matches!(self.framing, Framing::Exact(_))
+    }
+
+    /// Whether [`Self::start`] was called.
+    pub fn has_started(&self) -> bool {
+        self.status.is_some()
+    }
+
+    /// The status of the response, once started.
+    pub fn status(&self) -> Option<StatusCode> {
+        self.status
+    }
+
+    /// Body bytes written so far; none for HEAD, 204 and 304.
+    pub fn body_bytes(&self) -> u64 {
+        self.sent
+    }
+
+    /// How the client ended the exchange from outside, if it did.
+    pub fn gone(&self) -> Option<End> {
+        self.state.gone()
+    }
+}
+
+/// The service has called in an order that makes no response.
+fn out_of_order() -> End {
+    End::new(Side::Atlas, Phase::Response, Cause::System)
+}
+
+/// Whoever writes bodies has counted wrongly; what went out so far cannot be mended.
+fn promise_broken() -> End {
+    End::new(Side::Atlas, Phase::ResponseBody, Cause::System)
+}
+
+/// A head that cannot be said in HTTP/2: the endpoint's, since Atlas's own can.
+fn upstreams(cause: Cause) -> End {
+    End::new(Side::Upstream, Phase::Response, cause)
+}

@@ -1,0 +1,268 @@
+//! One stream: a request, what it means, its answer, and the reset of what does not end in order.
+
+use std::cell::{Cell, RefCell};
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{Either, select};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, Response, StatusCode, request};
+
+use super::super::translate;
+use super::super::wire::Wire;
+use super::body::RequestBody;
+use super::respond::Responder;
+use crate::http::errors::Fault;
+use crate::http::h1::parse::{Limits, Refused};
+use crate::http::{BodyLength, Exchange, RequestHead, Service, Settings};
+use crate::outcome::{Cause, End, Phase, Side};
+
+const BODY_TOO_LARGE: Refused = Refused {
+    fault: &Fault::REQUEST_BODY_TOO_LARGE,
+    cause: Cause::LimitReached,
+    why: "content-length is more than is allowed here",
+};
+
+/// What the streams of one connection share.
+pub(super) struct Shared<'c> {
+    pub(super) settings: &'c Settings,
+    pub(super) wire: &'c Wire<'c>,
+    /// How the connection ended, once it has.
+    pub(super) gone: Cell<Option<End>>,
+}
+
+/// What the two halves of an exchange share.
+pub(super) struct State<'s> {
+    shared: &'s Shared<'s>,
+    sending: RefCell<Sending>,
+    /// The client has given the stream up.
+    gone: Cell<Option<End>>,
+    is_finished: Cell<bool>,
+}
+
+enum Sending {
+    /// The head is still to come.
+    Head(SendResponse<Bytes>),
+    Body(SendStream<Bytes>),
+}
+
+/// Serves one request to its end. Only the stream ends with what goes wrong.
+pub(super) async fn serve(
+    request: http::Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    shared: &Shared<'_>,
+    service: &impl Service,
+) {
+    let (parts, body) = request.into_parts();
+    let state = State {
+        shared,
+        sending: RefCell::new(Sending::Head(respond)),
+        gone: Cell::new(None),
+        is_finished: Cell::new(false),
+    };
+    let end = match understood(&parts, &body, shared.settings) {
+        Ok(request) => {
+            drop(parts);
+            state.answer(request, body, service).await
+        }
+        Err(refused) => state.refuse(&refused, &parts, service).await,
+    };
+    state.settle(end);
+}
+
+fn understood(
+    parts: &request::Parts,
+    body: &RecvStream,
+    settings: &Settings,
+) -> Result<RequestHead, Refused> {
+    let limits = Limits {
+        head_bytes_max: settings.head_bytes_max,
+        fields_max: settings.fields_max,
+        request_line_bytes_max: settings.request_line_bytes_max,
+    };
+    let request = translate::request(parts, body.is_end_stream(), &limits)?;
+    match (request.body(), settings.body_bytes_max) {
+        (BodyLength::Exact(length), Some(max)) if length > max => Err(BODY_TOO_LARGE),
+        _ => Ok(request),
+    }
+}
+
+impl<'s> State<'s> {
+    /// Has the request answered, unless the client gives it up.
+    async fn answer(&'s self, request: RequestHead, body: RecvStream, service: &impl Service) -> End {
+        let exchange = Exchange {
+            body: crate::http::RequestBody::H2(RequestBody::new(self, &request, body)),
+            response: crate::http::Responder::H2(Responder::new(self, &request)),
+            request,
+        };
+        // Made where it lies, as for HTTP/1: moving it would cost more than a small exchange.
+        let answer = Box::into_pin(Box::write(Box::new_uninit(), service.answer(exchange)));
+        match select(AssertUnwindSafe(answer).catch_unwind(), pin!(self.given_up())).await {
+            Either::Left((Ok(end), _)) => end,
+            // The panic hook has told what, and where; other streams go on.
+            Either::Left((Err(_), _)) => End::new(Side::Atlas, Phase::Done, Cause::Panicked),
+            Either::Right((end, answer)) => {
+                drop(answer); // and with it the endpoint's connection
+                end
+            }
+        }
+    }
+
+    /// Answers a request that does not become an exchange.
+    async fn refuse(&'s self, refused: &Refused, parts: &request::Parts, service: &impl Service) -> End {
+        let phase = match refused.fault.status {
+            StatusCode::PAYLOAD_TOO_LARGE => Phase::RequestBody,
+            _ => Phase::Request,
+        };
+        let end = End::new(Side::Downstream, phase, refused.cause);
+        let (head, body) = refused.fault.response_because(refused.why);
+        let mut responder = Responder::to(self, parts.method == http::Method::HEAD);
+        let sent = async {
+            responder.start(&head)?;
+            responder.write(body.as_bytes()).await?;
+            responder.finish(None)
+        };
+        // A client that does not take its answer ends all the same, by what it did before.
+        let _: Result<(), End> = sent.await;
+        let line = translate::request_line(parts);
+        service.refused(line.as_bytes(), head.status, responder.body_bytes(), end);
+        end
+    }
+
+    /// Resets a stream whose response did not go through.
+    fn settle(&self, end: End) {
+        if self.is_finished.get() {
+            self.shared.wire.finished();
+            return;
+        }
+        let reason = match end.side {
+            Side::Downstream => Reason::CANCEL,
+            Side::Atlas | Side::Upstream => Reason::INTERNAL_ERROR,
+        };
+        match &mut *self.sending.borrow_mut() {
+            Sending::Head(respond) => respond.send_reset(reason),
+            Sending::Body(stream) => stream.send_reset(reason),
+        }
+    }
+
+    pub(super) fn settings(&self) -> &'s Settings {
+        self.shared.settings
+    }
+
+    /// How the client ended the exchange from outside, if it did.
+    pub(super) fn gone(&self) -> Option<End> {
+        self.gone.get().or_else(|| self.shared.gone.get())
+    }
+
+    /// The client's end: what is known of its connection goes before what a stream sees of it.
+    pub(super) fn end(&self, phase: Phase, cause: Cause) -> End {
+        let cause = self.shared.gone.get().map_or(cause, |end| end.cause);
+        End::new(Side::Downstream, phase, cause)
+    }
+
+    /// Why a stream cannot be used any more.
+    pub(super) fn cause(&self, error: &h2::Error) -> Cause {
+        match self.shared.wire.failed() {
+            Some(cause) => cause,
+            None if error.is_library() && error.is_reset() => Cause::Malformed,
+            None if error.is_go_away() || error.is_io() => Cause::Closed,
+            None => Cause::Reset,
+        }
+    }
+
+    fn broken(&self, phase: Phase, error: &h2::Error) -> End {
+        self.end(phase, self.cause(error))
+    }
+
+    async fn given_up(&self) -> End {
+        let cause = std::future::poll_fn(|cx| self.poll_given_up(cx)).await;
+        let end = End::new(Side::Downstream, Phase::Response, cause);
+        self.gone.set(Some(end));
+        end
+    }
+
+    fn poll_given_up(&self, cx: &mut Context<'_>) -> Poll<Cause> {
+        let told = match &mut *self.sending.borrow_mut() {
+            Sending::Head(respond) => ready!(respond.poll_reset(cx)),
+            Sending::Body(stream) => ready!(stream.poll_reset(cx)),
+        };
+        Poll::Ready(match told {
+            Ok(_) => self.shared.wire.failed().unwrap_or(Cause::Reset),
+            Err(error) => self.cause(&error),
+        })
+    }
+
+    pub(super) fn inform(&self, response: Response<()>) -> Result<(), End> {
+        match &mut *self.sending.borrow_mut() {
+            Sending::Head(respond) => respond
+                .send_informational(response)
+                .map_err(|error| self.broken(Phase::Response, &error)),
+            Sending::Body(_) => Ok(()),
+        }
+    }
+
+    /// Sends the head; with it ends what has no body.
+    pub(super) fn start(&self, response: Response<()>, is_all: bool) -> Result<(), End> {
+        let mut sending = self.sending.borrow_mut();
+        if let Sending::Head(respond) = &mut *sending {
+            let stream = respond.send_response(response, is_all);
+            *sending = Sending::Body(stream.map_err(|error| self.broken(Phase::Response, &error))?);
+        }
+        self.is_finished.set(is_all);
+        Ok(())
+    }
+
+    /// How many of `wanted` bytes may be sent at once; `None`: none, and the client is asked for
+    /// room.
+    pub(super) fn room(&self, wanted: usize) -> Option<usize> {
+        let Sending::Body(stream) = &mut *self.sending.borrow_mut() else {
+            return None;
+        };
+        stream.reserve_capacity(wanted);
+        Some(stream.capacity()).filter(|room| *room > 0)
+    }
+
+    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<usize, End>> {
+        let Sending::Body(stream) = &mut *self.sending.borrow_mut() else {
+            return Poll::Pending;
+        };
+        loop {
+            let told = ready!(stream.poll_capacity(cx));
+            return Poll::Ready(match told {
+                Some(Ok(0)) => continue,
+                Some(Ok(room)) => Ok(room),
+                Some(Err(error)) => Err(self.broken(Phase::ResponseBody, &error)),
+                None => Err(self.end(Phase::ResponseBody, Cause::Reset)),
+            });
+        }
+    }
+
+    pub(super) fn send(&self, content: Bytes, is_last: bool) -> Result<(), End> {
+        if let Sending::Body(stream) = &mut *self.sending.borrow_mut() {
+            stream
+                .send_data(content, is_last)
+                .map_err(|error| self.broken(Phase::ResponseBody, &error))?;
+            self.is_finished.set(is_last);
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(&self, trailers: Option<HeaderMap>) -> Result<(), End> {
+        if self.is_finished.get() {
+            return Ok(());
+        }
+        if let Sending::Body(stream) = &mut *self.sending.borrow_mut() {
+            let sent = match trailers {
+                Some(trailers) => stream.send_trailers(trailers),
+                None => stream.send_data(Bytes::new(), true),
+            };
+            sent.map_err(|error| self.broken(Phase::ResponseBody, &error))?;
+            self.is_finished.set(true);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,235 @@
+//! What means one thing goes through, what could mean two does not.
+
+use http::{HeaderValue, Request};
+
+use super::*;
+
+const LIMITS: Limits = Limits {
+    head_bytes_max: 4096,
+    fields_max: 20,
+    request_line_bytes_max: 1024,
+};
+
+fn parts(method: &str, uri: &str, fields: &[(&str, &str)]) -> request::Parts {
+    let mut request = Request::builder().method(method).uri(uri);
+    for (name, value) in fields {
+        request = request.header(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+fn get(uri: &str, fields: &[(&str, &str)]) -> Result<RequestHead, Refused> {
+    request(&parts("GET", uri, fields), true, &LIMITS)
+}
+
+fn lines(fields: &Fields) -> Vec<String> {
+    let line = |(name, value): (&str, &[u8])| format!("{name}: {}", String::from_utf8_lossy(value));
+    fields.iter().map(line).collect()
+}
+
+#[test]
+fn a_request_means_what_it_would_in_http_1() {
+    let fields = [
+        ("accept", "*/*"),
+        ("cookie", "a=1"),
+        ("x-a", "1"),
+        ("cookie", "b=2"),
+        ("x-a", "2"),
+    ];
+    let head = get("https://a.test:8443/x%20y?q=1", &fields).unwrap();
+    assert_eq!(head.method(), Method::GET);
+    assert_eq!(head.version(), Version::Http2);
+    assert_eq!((head.path(), head.query()), ("/x%20y", Some("q=1")));
+    assert_eq!(head.authority(), Some("a.test:8443"));
+    assert_eq!(head.body(), BodyLength::None);
+    assert_eq!(
+        lines(&head.fields),
+        [
+            "Host: a.test:8443",
+            "accept: */*",
+            "cookie: a=1; b=2",
+            "x-a: 1",
+            "x-a: 2"
+        ]
+    );
+}
+
+#[test]
+fn a_body_is_as_long_as_is_said_or_as_it_comes() {
+    let body = |fields: &[(&str, &str)], ends| {
+        request(&parts("POST", "https://a.test/", fields), ends, &LIMITS)
+            .unwrap()
+            .body()
+    };
+    assert_eq!(body(&[], true), BodyLength::None);
+    assert_eq!(body(&[], false), BodyLength::Chunked);
+    assert_eq!(body(&[("content-length", "5")], false), BodyLength::Exact(5));
+    assert_eq!(body(&[("content-length", "0")], false), BodyLength::Exact(0));
+    assert_eq!(body(&[("content-length", "0")], true), BodyLength::Exact(0));
+}
+
+#[test]
+fn what_could_mean_something_else_behind_us_is_refused() {
+    type Sent<'f> = &'f [(&'f str, &'f str)];
+    let table: &[(&str, &str, Sent<'_>)] = &[
+        (
+            ":authority and Host differ",
+            "https://a.test/",
+            &[("host", "b.test")],
+        ),
+        (
+            "two Hosts",
+            "https://a.test/",
+            &[("host", "a.test"), ("host", "a.test")],
+        ),
+        ("a Host that is none", "/", &[("host", "a.test/b")]),
+        ("neither :authority nor Host", "/", &[]),
+        ("user information in :authority", "https://u@a.test/", &[]),
+        ("Connection", "https://a.test/", &[("connection", "close")]),
+        ("Keep-Alive", "https://a.test/", &[("keep-alive", "5")]),
+        (
+            "Proxy-Connection",
+            "https://a.test/",
+            &[("proxy-connection", "close")],
+        ),
+        (
+            "Transfer-Encoding",
+            "https://a.test/",
+            &[("transfer-encoding", "chunked")],
+        ),
+        ("Upgrade", "https://a.test/", &[("upgrade", "h2c")]),
+        ("TE: gzip", "https://a.test/", &[("te", "gzip")]),
+        (
+            "TE: trailers and more",
+            "https://a.test/",
+            &[("te", "trailers, gzip")],
+        ),
+        ("a space before a value", "https://a.test/", &[("x", " 1")]),
+        ("a tab behind a value", "https://a.test/", &[("x", "1\t")]),
+        (
+            "a space before a cookie",
+            "https://a.test/",
+            &[("cookie", " a=1")],
+        ),
+        (
+            "two lengths",
+            "https://a.test/",
+            &[("content-length", "1"), ("content-length", "2")],
+        ),
+        (
+            "a length that is none",
+            "https://a.test/",
+            &[("content-length", "+1")],
+        ),
+        ("a path with a broken escape", "https://a.test/%zz", &[]),
+        ("a path that is not ASCII", "https://a.test/\u{e4}", &[]),
+        ("an asterisk for GET", "*", &[("host", "a.test")]),
+        (
+            "another expectation",
+            "https://a.test/",
+            &[("expect", "miracles")],
+        ),
+    ];
+    for (name, uri, fields) in table {
+        assert!(get(uri, fields).is_err(), "{name}");
+    }
+    let connect = parts("CONNECT", "a.test:443", &[]);
+    let refused = request(&connect, false, &LIMITS).err().unwrap();
+    assert_eq!(refused.fault, &Fault::METHOD_UNSUPPORTED);
+    let trace = request(&parts("TRACE", "https://a.test/", &[]), true, &LIMITS);
+    assert_eq!(trace.err().unwrap().fault, &Fault::METHOD_UNSUPPORTED);
+}
+
+#[test]
+fn what_says_the_same_twice_goes_through() {
+    let head = get("https://a.test/", &[("host", "A.test"), ("te", "trailers")]).unwrap();
+    assert_eq!(lines(&head.fields), ["Host: a.test", "te: trailers"]);
+    let head = get("/only-host", &[("host", "b.test")]).unwrap();
+    assert_eq!(head.authority(), Some("b.test"));
+    let options = request(&parts("OPTIONS", "*", &[("host", "a.test")]), true, &LIMITS).unwrap();
+    assert_eq!(options.path(), "*");
+}
+
+#[test]
+fn limits_hold_as_for_http_1() {
+    let long = "a".repeat(5000);
+    let refused = |uri: &str, fields: &[(&str, &str)]| get(uri, fields).err().unwrap().fault;
+    assert_eq!(
+        refused("https://a.test/", &[("x", &long)]),
+        &Fault::REQUEST_HEAD_TOO_LARGE
+    );
+    let path = format!("https://a.test/{}", &long[..2000]);
+    assert_eq!(refused(&path, &[]), &Fault::REQUEST_LINE_TOO_LONG);
+    let many: Vec<_> = (0..21).map(|_| ("x", "1")).collect();
+    assert_eq!(refused("https://a.test/", &many), &Fault::REQUEST_HEAD_TOO_LARGE);
+}
+
+#[test]
+fn a_response_says_how_long_it_is_and_when_it_was_made() {
+    let translated = |status: StatusCode, body, to_head| {
+        let mut head = ResponseHead::new(status, body);
+        head.fields.push("X-Name", "1");
+        head.fields.push("Connection", "close");
+        let (response, framing) = response(&head, to_head).unwrap();
+        let length = response
+            .headers()
+            .get("content-length")
+            .map(|v| v.to_str().unwrap().to_owned());
+        assert_eq!(response.headers().get("x-name").unwrap(), "1");
+        assert!(!response.headers().contains_key("connection"));
+        (framing, length, response.headers().contains_key("date"))
+    };
+    let ok = StatusCode::OK;
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        translated(ok, BodyLength::Exact(5), false),
+        (Framing::Exact(5), some("5"), true)
+    );
+    assert_eq!(
+        translated(ok, BodyLength::None, false),
+        (Framing::Exact(0), some("0"), true)
+    );
+    assert_eq!(
+        translated(ok, BodyLength::Chunked, false),
+        (Framing::Chunked, None, true)
+    );
+    assert_eq!(
+        translated(ok, BodyLength::UntilClose, false),
+        (Framing::Chunked, None, true)
+    );
+    assert_eq!(
+        translated(ok, BodyLength::Exact(5), true),
+        (Framing::Suppressed, some("5"), true)
+    );
+    let not_modified = StatusCode::NOT_MODIFIED;
+    assert_eq!(
+        translated(not_modified, BodyLength::Exact(5), false),
+        (Framing::Suppressed, some("5"), true)
+    );
+    let no_content = StatusCode::NO_CONTENT;
+    assert_eq!(
+        translated(no_content, BodyLength::Exact(0), false),
+        (Framing::Suppressed, None, true)
+    );
+    let hints = StatusCode::EARLY_HINTS;
+    assert_eq!(
+        translated(hints, BodyLength::None, false),
+        (Framing::Suppressed, None, false)
+    );
+}
+
+#[test]
+fn trailers_hold_nothing_that_belongs_in_a_head() {
+    let mut map = HeaderMap::new();
+    for name in ["grpc-status", "content-length", "host", "x-sum"] {
+        map.append(name, HeaderValue::from_static("1"));
+    }
+    assert_eq!(lines(&trailers(&map).unwrap()), ["grpc-status: 1", "x-sum: 1"]);
+    let mut fields = Fields::new();
+    fields.push("Grpc-Status", "0");
+    fields.push("Content-Length", "5");
+    let map = response_trailers(Some(&fields)).unwrap();
+    assert_eq!(map.len(), 1);
+    assert_eq!(map.get("grpc-status").unwrap(), "0");
+    assert!(response_trailers(None).is_none());
+}

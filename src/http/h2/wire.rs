@@ -1,0 +1,289 @@
+//! A connection's bytes as the `h2` crate wants them: tokio's traits over a transport, on
+//! nonblocking calls and waits that may be dropped at any time.
+//!
+//! Frames are gathered and go out at the end of a round, in one piece; the crate flushes after each.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::super::Settings;
+use super::super::h1::wire::Pace;
+use super::guard::Guard;
+use crate::buffer::{Buffer, LARGE, SMALL};
+use crate::outcome::Cause;
+use crate::runtime;
+use crate::time::{Deadline, now};
+use crate::transport::Transport;
+
+/// What the crate finds to be too much, in the words its GOAWAY ends with. It does not tell us.
+const EXCESSES: [(&[u8], Cause); 5] = [
+    (b"too_many_continuations", Cause::ContinuationFlood),
+    (b"too_many_data_frames", Cause::EmptyFrames),
+    (b"too_many_internal_resets", Cause::ProvokedResets),
+    (b"too_many_resets", Cause::RapidReset),
+    (b"header_list_way_too_large", Cause::LimitReached),
+];
+
+type Rest = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A transport, with what is on its way in and out. Both directions are used by one task.
+pub(super) struct Wire<'c> {
+    transport: &'c Transport,
+    write_timeout: Duration,
+    min_rate: u64,
+    /// What was read before it was known to be HTTP/2.
+    input: RefCell<Buffer>,
+    /// Frames that wait for the end of the round. No memory while there are none.
+    output: RefCell<Buffer>,
+    guard: RefCell<Guard>,
+    /// A turn that is over.
+    rest: RefCell<Option<Rest>>,
+    pace: RefCell<Pace>,
+    /// Since when the client takes nothing.
+    stuck: Cell<Option<Instant>>,
+    failed: Cell<Option<Cause>>,
+    excess: Cell<Option<Cause>>,
+    has_ended: Cell<bool>,
+    is_deaf: Cell<bool>,
+}
+
+impl<'c> Wire<'c> {
+    /// `input`: what was read of it already.
+    pub(super) fn new(transport: &'c Transport, input: Buffer, settings: &Settings) -> Self {
+        Self {
+            transport,
+            write_timeout: settings.write_timeout,
+            min_rate: settings.min_rate,
+            input: RefCell::new(input),
+            output: RefCell::default(),
+            guard: RefCell::new(Guard::new(&settings.h2)),
+            rest: RefCell::default(),
+            pace: RefCell::default(),
+            stuck: Cell::default(),
+            failed: Cell::default(),
+            excess: Cell::default(),
+            has_ended: Cell::default(),
+            is_deaf: Cell::default(),
+        }
+    }
+
+    /// Why it cannot be used any more, or must not.
+    pub(super) fn failed(&self) -> Option<Cause> {
+        self.failed.get()
+    }
+
+    /// What the crate found to be too much, if that is what it has ended the connection for.
+    pub(super) fn excess(&self) -> Option<Cause> {
+        self.excess.get()
+    }
+
+    /// Whether the client has said in order that it sends no more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.get()
+    }
+
+    /// Whether frames wait to be sent.
+    pub(super) fn is_sending(&self) -> bool {
+        !self.output.borrow().is_empty()
+    }
+
+    /// Reads nothing more: what the client sends from here on is not wanted.
+    pub(super) fn close_ears(&self) {
+        self.is_deaf.set(true);
+    }
+
+    /// A request was let finish.
+    pub(super) fn finished(&self) {
+        self.guard.borrow_mut().finished();
+    }
+
+    /// A share of this connection's turn.
+    pub(super) fn worked(&self) {
+        self.transport.socket().worked();
+    }
+
+    /// When the client has to have sent the rest of a frame, and to have taken something.
+    pub(super) fn deadlines(&self, header_timeout: Duration) -> (Option<Deadline>, Option<Deadline>) {
+        let unfinished = self.guard.borrow().unfinished();
+        (
+            unfinished.map(|since| Deadline::after(since, header_timeout)),
+            self.stuck
+                .get()
+                .map(|since| Deadline::after(since, self.write_timeout)),
+        )
+    }
+
+    /// Sends what was gathered.
+    pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut output = self.output.borrow_mut();
+        loop {
+            ready!(self.poll_space(cx))?;
+            if output.is_empty() {
+                output.rest();
+                match self.transport.try_flush() {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stuck.set(Some(now())),
+                    result => return Poll::Ready(result.map_err(|error| self.fail(error))),
+                }
+                continue;
+            }
+            ready!(self.poll_turn(cx));
+            match self.transport.try_write(output.filled()) {
+                Ok(count) => {
+                    self.pace.borrow_mut().count(count);
+                    output.consume(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stuck.set(Some(now())),
+                Err(error) => return Poll::Ready(Err(self.fail(error))),
+            }
+        }
+    }
+
+    /// Lets others go first if this connection has done its share.
+    fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut rest = self.rest.borrow_mut();
+        if rest.is_none() && self.transport.socket().turn_is_over() {
+            *rest = Some(Box::pin(runtime::turn()));
+        }
+        if let Some(turn) = &mut *rest {
+            ready!(turn.as_mut().poll(cx));
+            *rest = None;
+        }
+        Poll::Ready(())
+    }
+
+    /// Waits until the client takes bytes again, if it has stopped to.
+    fn poll_space(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(since) = self.stuck.get() else {
+            return Poll::Ready(Ok(()));
+        };
+        ready!(self.transport.socket().poll_writable(cx)).map_err(|error| self.fail(error))?;
+        self.stuck.set(None);
+        let is_fast_enough = self.pace.borrow_mut().keeps(now() - since, self.min_rate);
+        Poll::Ready(match is_fast_enough {
+            true => Ok(()),
+            false => Err(self.fail(Cause::TooSlow.into_error(io::ErrorKind::TimedOut))),
+        })
+    }
+
+    fn poll_read(&self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.is_deaf.get() {
+            return Poll::Pending;
+        }
+        let mut input = self.input.borrow_mut();
+        if !input.is_empty() {
+            let count = input.len().min(into.remaining());
+            into.put_slice(&input.filled()[..count]);
+            input.consume(count);
+            input.rest();
+            return self.observe(into);
+        }
+        loop {
+            ready!(self.poll_turn(cx));
+            match self.transport.try_read(into.initialize_unfilled()) {
+                Ok(0) => {
+                    self.has_ended.set(true);
+                    return Poll::Ready(Ok(()));
+                }
+                Ok(count) => {
+                    into.advance(count);
+                    return self.observe(into);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.transport.socket().poll_readable(cx)).map_err(|error| self.fail(error))?;
+                }
+                Err(error) => return Poll::Ready(Err(self.fail(error))),
+            }
+        }
+    }
+
+    /// Counts what came. Of what there is too much nothing is passed on.
+    fn observe(&self, into: &ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let sent = self.transport.bytes_out();
+        match self.guard.borrow_mut().observe(into.filled(), sent) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(cause) => {
+                self.failed.set(Some(cause));
+                self.is_deaf.set(true);
+                Poll::Pending // whoever has polled looks at `failed`
+            }
+        }
+    }
+
+    /// Takes frames; waits for the client only when there are more than a large buffer of them.
+    fn poll_take(&self, pieces: &[IoSlice<'_>], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.output.borrow().len() >= LARGE {
+            ready!(self.poll_send(cx))?;
+        }
+        let mut output = self.output.borrow_mut();
+        let wanted: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if output.space().len() < wanted {
+            output.compact();
+            let size = (output.len() + wanted).clamp(SMALL, LARGE);
+            output.grow(size);
+        }
+        let taken = pieces.iter().map(|piece| output.push(piece)).sum();
+        Poll::Ready(Ok(taken))
+    }
+
+    /// What the last frame says, which is the crate's goodbye.
+    fn note_last_words(&self) {
+        let output = self.output.borrow();
+        let said = EXCESSES
+            .iter()
+            .find(|(words, _)| output.filled().ends_with(words));
+        if let Some((_, cause)) = said {
+            self.excess.set(Some(*cause));
+        }
+    }
+
+    fn fail(&self, error: io::Error) -> io::Error {
+        if self.failed.get().is_none() {
+            self.failed.set(Some(Cause::of(&error)));
+        }
+        error
+    }
+}
+
+/// A wire, as the `h2` crate holds it.
+pub(super) struct Io<'w, 'c>(pub(super) &'w Wire<'c>);
+
+impl AsyncRead for Io<'_, '_> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Io<'_, '_> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.poll_take(&[IoSlice::new(from)], cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.poll_take(from, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Does nothing: whoever drives the connection sends at the end of a round.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends what is left. The transport is closed by whoever owns it.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.note_last_words();
+        self.0.poll_send(cx)
+    }
+}

@@ -1,0 +1,466 @@
+//! What RFC 9113 asks of a server, section by section, in the order of its text.
+//!
+//! Where the RFC names one code and the `h2` crate says another error than that, both are listed.
+
+use super::sequences::{Case, Outcome, case, run};
+use super::{malformed, plain};
+use crate::support::frames::*;
+
+const PROTOCOL: Outcome = Outcome::Goaway(&[PROTOCOL_ERROR]);
+/// RFC 9113 §4.2 wants FRAME_SIZE_ERROR; the crate says PROTOCOL_ERROR for the frames it parses whole.
+const FRAME_SIZE: Outcome = Outcome::Goaway(&[FRAME_SIZE_ERROR, PROTOCOL_ERROR]);
+const FLOW: Outcome = Outcome::Goaway(&[FLOW_CONTROL_ERROR]);
+const IGNORED: Outcome = Outcome::Ignored;
+
+fn all() -> Vec<Case> {
+    let mut all = connection();
+    all.extend(states());
+    all.extend(frames());
+    all.extend(settings());
+    all.extend(windows());
+    all.extend(malformed::cases());
+    all
+}
+
+#[test]
+fn every_sequence_has_a_name_of_its_own() {
+    let all = all();
+    let names: std::collections::BTreeSet<_> = all.iter().map(|case| case.name).collect();
+    assert_eq!(names.len(), all.len(), "two cases of one name");
+    assert!(all.len() >= 110, "only {} cases", all.len());
+}
+
+#[test]
+fn every_sequence_gets_what_the_rfc_wants() {
+    let (origin, atlas) = plain();
+    run(&atlas, &origin, &all());
+}
+
+/// An open stream 1: HEADERS without END_STREAM.
+fn open() -> Vec<u8> {
+    headers(1, &request("POST", "/open", &[]), false)
+}
+
+/// Stream 1, on which the client has said all.
+fn half_closed() -> Vec<u8> {
+    headers(1, &get("/half", &[]), true)
+}
+
+pub(super) fn then(first: Vec<u8>, second: Vec<u8>) -> Vec<u8> {
+    [first, second].concat()
+}
+
+/// §3.4 the preface, §4 frames in general, §5.5 extensions.
+fn connection() -> Vec<Case> {
+    let big = vec![0; 16_385];
+    vec![
+        case("a preface that is none", b"", Outcome::Closed)
+            .begins(b"PRI * HTTP/2.0\r\n\r\nSM\r\nXX\r\n\r\n"),
+        case("a frame before SETTINGS", b"", Outcome::Answered(200)).begins(then(
+            PREFACE.to_vec(),
+            then(frame(SETTINGS, 0, 0, b""), half_closed()),
+        )),
+        case(
+            "a frame of an unknown kind",
+            frame(0xfa, 0xff, 0, b"12345"),
+            IGNORED,
+        ),
+        case(
+            "one on a stream that is idle",
+            frame(0xfa, 0, 77, b"12345"),
+            IGNORED,
+        ),
+        case("flags that nobody knows", frame(PING, 0xfe, 0, [0; 8]), IGNORED),
+        case(
+            "the reserved bit of a stream",
+            frame(PING, 0, 0x8000_0000, [0; 8]),
+            IGNORED,
+        ),
+        case(
+            "DATA larger than a frame may be",
+            then(open(), frame(DATA, 0, 1, &big)),
+            Outcome::Refused(&[FRAME_SIZE_ERROR]),
+        ),
+        case(
+            "HEADERS larger than a frame may be",
+            frame(HEADERS, END_HEADERS | END_STREAM, 1, &big),
+            Outcome::Goaway(&[FRAME_SIZE_ERROR]),
+        ),
+        case(
+            "a block of fields that is none",
+            frame(HEADERS, END_HEADERS | END_STREAM, 1, [0xff; 20]),
+            Outcome::Goaway(&[COMPRESSION_ERROR, PROTOCOL_ERROR]),
+        ),
+        case(
+            "an index beyond the table",
+            frame(HEADERS, END_HEADERS | END_STREAM, 1, [0xbf, 0xff, 0x7f]),
+            Outcome::Goaway(&[COMPRESSION_ERROR, PROTOCOL_ERROR]),
+        ),
+        case(
+            "PRIORITY inside a block",
+            then(
+                frame(HEADERS, END_STREAM, 1, block(&get("/bad", &[]))),
+                frame(PRIORITY, 0, 1, [0, 0, 0, 3, 1]),
+            ),
+            PROTOCOL,
+        ),
+        case(
+            "HEADERS of another stream inside a block",
+            then(
+                frame(HEADERS, END_STREAM, 1, block(&get("/bad", &[]))),
+                headers(3, &get("/bad", &[]), true),
+            ),
+            PROTOCOL,
+        ),
+        case(
+            "an unknown frame inside a block",
+            then(
+                frame(HEADERS, END_STREAM, 1, block(&get("/bad", &[]))),
+                frame(0xfa, 0, 1, b""),
+            ),
+            PROTOCOL,
+        ),
+        case(
+            "DATA inside a block",
+            then(
+                frame(HEADERS, 0, 1, block(&get("/bad", &[]))),
+                frame(DATA, 1, 1, b"x"),
+            ),
+            PROTOCOL,
+        ),
+    ]
+}
+
+/// §5.1 the states of a stream.
+fn states() -> Vec<Case> {
+    let reset = || frame(RST_STREAM, 0, 1, CANCEL.to_be_bytes());
+    let closed = |second: Vec<u8>| then(then(half_closed(), reset()), second);
+    let gone = Outcome::Refused(&[STREAM_CLOSED, PROTOCOL_ERROR]);
+    vec![
+        case(
+            "DATA on an idle stream",
+            frame(DATA, END_STREAM, 1, b"x"),
+            PROTOCOL,
+        ),
+        case(
+            "RST_STREAM on an idle stream",
+            frame(RST_STREAM, 0, 1, [0; 4]),
+            PROTOCOL,
+        ),
+        case(
+            "WINDOW_UPDATE on an idle stream",
+            frame(WINDOW_UPDATE, 0, 1, [0, 0, 0, 1]),
+            PROTOCOL,
+        ),
+        case(
+            "CONTINUATION on an idle stream",
+            frame(CONTINUATION, END_HEADERS, 1, b""),
+            PROTOCOL,
+        ),
+        case(
+            "PRIORITY on an idle stream",
+            frame(PRIORITY, 0, 1, [0, 0, 0, 0, 1]),
+            IGNORED,
+        ),
+        case(
+            "DATA behind END_STREAM",
+            then(half_closed(), frame(DATA, END_STREAM, 1, b"x")),
+            gone.clone(),
+        ),
+        case(
+            "HEADERS behind END_STREAM",
+            then(half_closed(), headers(1, &get("/bad", &[]), true)),
+            gone.clone(),
+        ),
+        case(
+            "CONTINUATION behind END_HEADERS",
+            then(open(), frame(CONTINUATION, END_HEADERS, 1, b"")),
+            PROTOCOL,
+        ),
+        case(
+            "DATA behind RST_STREAM",
+            closed(frame(DATA, END_STREAM, 1, b"x")),
+            gone.clone(),
+        ),
+        case(
+            "HEADERS behind RST_STREAM",
+            closed(headers(1, &get("/bad", &[]), true)),
+            gone,
+        ),
+        case("RST_STREAM behind RST_STREAM", closed(reset()), IGNORED),
+        case(
+            "WINDOW_UPDATE behind RST_STREAM",
+            closed(frame(WINDOW_UPDATE, 0, 1, [0, 0, 0, 1])),
+            IGNORED,
+        ),
+        case(
+            "PRIORITY behind RST_STREAM",
+            closed(frame(PRIORITY, 0, 1, [0, 0, 0, 3, 1])),
+            IGNORED,
+        ),
+        case(
+            "a stream of an even number",
+            headers(2, &get("/bad", &[]), true),
+            PROTOCOL,
+        ),
+        case(
+            "a stream with a lower number than before",
+            then(
+                headers(5, &get("/five", &[]), true),
+                headers(3, &get("/bad", &[]), true),
+            ),
+            PROTOCOL,
+        ),
+        case(
+            "HEADERS on stream 0",
+            headers(0, &get("/bad", &[]), true),
+            PROTOCOL,
+        ),
+        case(
+            "a stream that depends on itself",
+            frame(
+                HEADERS,
+                END_HEADERS | END_STREAM | WITH_PRIORITY,
+                1,
+                [&[0, 0, 0, 1, 9][..], &block(&get("/bad", &[]))].concat(),
+            ),
+            Outcome::Refused(&[PROTOCOL_ERROR]),
+        ),
+        case(
+            "PRIORITY of a stream on itself",
+            then(open(), frame(PRIORITY, 0, 1, [0, 0, 0, 1, 1])),
+            Outcome::Refused(&[PROTOCOL_ERROR]),
+        ),
+        case(
+            "HEADERS with a priority",
+            frame(
+                HEADERS,
+                END_HEADERS | END_STREAM | WITH_PRIORITY,
+                1,
+                [&[0x80, 0, 0, 3, 9][..], &block(&get("/good", &[]))].concat(),
+            ),
+            Outcome::Answered(200),
+        ),
+        case(
+            "HEADERS with padding",
+            frame(
+                HEADERS,
+                END_HEADERS | END_STREAM | PADDED,
+                1,
+                [&[3][..], &block(&get("/good", &[])), &[0; 3]].concat(),
+            ),
+            Outcome::Answered(200),
+        ),
+        case(
+            "a block in three frames",
+            {
+                let all = block(&get("/good", &[]));
+                let (first, rest) = all.split_at(5);
+                let (second, third) = rest.split_at(9);
+                [
+                    frame(HEADERS, END_STREAM, 1, first),
+                    frame(CONTINUATION, 0, 1, second),
+                    frame(CONTINUATION, END_HEADERS, 1, third),
+                ]
+                .concat()
+            },
+            Outcome::Answered(200),
+        ),
+    ]
+}
+
+/// §6.1–6.4, 6.6–6.8, 6.10: DATA, HEADERS, PRIORITY, RST_STREAM, PUSH_PROMISE, PING, GOAWAY,
+/// CONTINUATION.
+fn frames() -> Vec<Case> {
+    vec![
+        case("DATA on stream 0", frame(DATA, 0, 0, b"x"), PROTOCOL),
+        case(
+            "DATA with more padding than there is",
+            then(open(), frame(DATA, PADDED | END_STREAM, 1, [9, 1, 2])),
+            PROTOCOL,
+        ),
+        case(
+            "DATA with padding",
+            then(open(), frame(DATA, PADDED | END_STREAM, 1, [2, b'x', 0, 0])),
+            Outcome::Answered(200),
+        ),
+        case(
+            "padded DATA without a length of it",
+            then(open(), frame(DATA, PADDED | END_STREAM, 1, b"")),
+            FRAME_SIZE,
+        ),
+        case(
+            "HEADERS with more padding than there is",
+            frame(HEADERS, END_HEADERS | END_STREAM | PADDED, 1, [250, 0x82]),
+            PROTOCOL,
+        ),
+        case(
+            "PRIORITY on stream 0",
+            frame(PRIORITY, 0, 0, [0, 0, 0, 1, 1]),
+            PROTOCOL,
+        ),
+        case(
+            "PRIORITY that is too short",
+            frame(PRIORITY, 0, 1, [0; 4]),
+            Outcome::Refused(&[FRAME_SIZE_ERROR, PROTOCOL_ERROR]),
+        ),
+        case(
+            "RST_STREAM on stream 0",
+            frame(RST_STREAM, 0, 0, [0; 4]),
+            PROTOCOL,
+        ),
+        case(
+            "RST_STREAM that is too short",
+            then(open(), frame(RST_STREAM, 0, 1, [0; 3])),
+            FRAME_SIZE,
+        ),
+        case(
+            "RST_STREAM that is too long",
+            then(open(), frame(RST_STREAM, 0, 1, [0; 5])),
+            FRAME_SIZE,
+        ),
+        case(
+            "PUSH_PROMISE from a client",
+            then(open(), frame(PUSH_PROMISE, END_HEADERS, 1, [0, 0, 0, 2, 0x82])),
+            PROTOCOL,
+        ),
+        case("PING on a stream", frame(PING, 0, 1, [0; 8]), PROTOCOL),
+        case("PING that is too short", frame(PING, 0, 0, [0; 7]), FRAME_SIZE),
+        case("PING that is too long", frame(PING, 0, 0, [0; 9]), FRAME_SIZE),
+        case("an answer to no PING", frame(PING, ACK, 0, [9; 8]), IGNORED),
+        case("GOAWAY on a stream", frame(GOAWAY, 0, 1, [0; 8]), PROTOCOL),
+        case(
+            "GOAWAY that is too short",
+            frame(GOAWAY, 0, 0, [0; 7]),
+            FRAME_SIZE,
+        ),
+        case(
+            "CONTINUATION on stream 0",
+            then(
+                frame(HEADERS, END_STREAM, 1, block(&get("/bad", &[]))),
+                frame(CONTINUATION, END_HEADERS, 0, b""),
+            ),
+            PROTOCOL,
+        ),
+        case(
+            "CONTINUATION of another stream",
+            then(
+                frame(HEADERS, END_STREAM, 1, block(&get("/bad", &[]))),
+                frame(CONTINUATION, END_HEADERS, 3, b""),
+            ),
+            PROTOCOL,
+        ),
+        case(
+            "CONTINUATION behind DATA",
+            then(
+                open(),
+                then(frame(DATA, 0, 1, b"x"), frame(CONTINUATION, END_HEADERS, 1, b"")),
+            ),
+            PROTOCOL,
+        ),
+    ]
+}
+
+/// §6.5
+fn settings() -> Vec<Case> {
+    let one = |id: u16, value: u32| frame(SETTINGS, 0, 0, setting(id, value));
+    vec![
+        case("SETTINGS on a stream", frame(SETTINGS, 0, 1, b""), PROTOCOL),
+        case(
+            "SETTINGS of half a setting",
+            frame(SETTINGS, 0, 0, [0; 5]),
+            FRAME_SIZE,
+        ),
+        case(
+            "an ACK that says something",
+            frame(SETTINGS, ACK, 0, [0; 6]),
+            FRAME_SIZE,
+        ),
+        case("ENABLE_PUSH = 2", one(2, 2), PROTOCOL),
+        case("ENABLE_PUSH = 0", one(2, 0), IGNORED),
+        case(
+            "INITIAL_WINDOW_SIZE of 2 GiB",
+            one(4, 0x8000_0000),
+            Outcome::Goaway(&[FLOW_CONTROL_ERROR, PROTOCOL_ERROR]),
+        ),
+        case(
+            "INITIAL_WINDOW_SIZE of all there can be",
+            one(4, 0x7fff_ffff),
+            IGNORED,
+        ),
+        case("MAX_FRAME_SIZE below the least", one(5, 16_383), PROTOCOL),
+        case("MAX_FRAME_SIZE beyond the most", one(5, 16_777_216), PROTOCOL),
+        case("MAX_FRAME_SIZE of all there can be", one(5, 16_777_215), IGNORED),
+        case("a setting nobody knows", one(0xfafa, 1), IGNORED),
+        case("HEADER_TABLE_SIZE = 0", one(1, 0), IGNORED),
+        case("HEADER_TABLE_SIZE of 4 GiB", one(1, u32::MAX), IGNORED),
+        case("MAX_CONCURRENT_STREAMS = 0", one(3, 0), IGNORED),
+        case("MAX_HEADER_LIST_SIZE = 0", one(6, 0), IGNORED),
+        case(
+            "the same setting twice",
+            frame(SETTINGS, 0, 0, [setting(4, 100), setting(4, 65_535)].concat()),
+            IGNORED,
+        ),
+    ]
+}
+
+/// §6.9
+fn windows() -> Vec<Case> {
+    let update = |stream, by: u32| frame(WINDOW_UPDATE, 0, stream, by.to_be_bytes());
+    vec![
+        case(
+            "the connection's window opened by nothing",
+            update(0, 0),
+            PROTOCOL,
+        ),
+        case(
+            "a stream's window opened by nothing",
+            then(open(), update(1, 0)),
+            Outcome::Refused(&[PROTOCOL_ERROR]),
+        ),
+        case(
+            "WINDOW_UPDATE that is too short",
+            frame(WINDOW_UPDATE, 0, 0, [0; 3]),
+            FRAME_SIZE,
+        ),
+        case(
+            "WINDOW_UPDATE that is too long",
+            frame(WINDOW_UPDATE, 0, 0, [0; 5]),
+            FRAME_SIZE,
+        ),
+        case(
+            "the connection's window beyond the most",
+            then(update(0, 0x7fff_ffff), update(0, 0x7fff_ffff)),
+            FLOW,
+        ),
+        case(
+            "a stream's window beyond the most",
+            then(open(), then(update(1, 0x7fff_ffff), update(1, 0x7fff_ffff))),
+            Outcome::Reset(&[FLOW_CONTROL_ERROR]),
+        ),
+        case(
+            "windows opened as far as they go",
+            update(0, 0x7fff_0000),
+            IGNORED,
+        ),
+        case(
+            "a window that settings open too far",
+            then(
+                then(open(), update(1, 0x7fff_0000)),
+                frame(SETTINGS, 0, 0, setting(4, 0x7fff_ffff)),
+            ),
+            FLOW,
+        ),
+        case(
+            "more of a body than the window allows",
+            {
+                let piece = frame(DATA, 0, 1, [0; 16_384]);
+                then(
+                    headers(1, &request("POST", "/stuck", &[]), false),
+                    piece.repeat(80),
+                )
+            },
+            Outcome::Refused(&[FLOW_CONTROL_ERROR]),
+        ),
+    ]
+}

@@ -1,0 +1,135 @@
+//! Going away: clients hear GOAWAY, what they have asked is answered, nothing is lost.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::support::frames::*;
+use crate::support::{Ending, Origin, Then, atlas, on_both_drivers, origin, wait_until};
+
+/// Answers `/slow` in pieces that take a while.
+fn slow() -> Origin {
+    origin()
+        .handles("/slow", |exchange| {
+            exchange.read_body()?;
+            exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")?;
+            for _ in 0..5 {
+                std::thread::sleep(Duration::from_millis(120));
+                exchange.send("ab")?;
+            }
+            Ok(Then::Keep)
+        })
+        .handles("/never", |exchange| {
+            exchange.read_body()?;
+            exchange.wait_for_close();
+            Ok(Then::Close)
+        })
+        .start()
+}
+
+fn drains(origin: &Origin, timeout: &str) -> crate::support::Builder {
+    atlas()
+        .listens_tls("a.test")
+        .forwards_to(origin)
+        .text(&format!("[timeouts]\ndrain = \"{timeout}\""))
+}
+
+#[test]
+fn what_was_asked_is_answered_and_the_client_hears_that_it_shall_go() {
+    on_both_drivers(|driver| {
+        let origin = slow();
+        let atlas = drains(&origin, "10s").driver(driver).start();
+        let mut http2 = atlas.http2();
+        let streams: Vec<_> = (0..10).map(|_| http2.begin(&get("/slow", &[]), true)).collect();
+        wait_until("the origin has them", || {
+            (origin.requests().len() == 10).then_some(())
+        });
+        let mut idle = atlas.http2();
+        idle.settled();
+        atlas.signal(Signal::TERM);
+        // GOAWAY that refuses nothing yet, so that what crosses it is served (RFC 9113 §6.8).
+        http2.until("GOAWAY", |http2| http2.goaways.first().cloned());
+        let crossed = http2.begin(&get("/slow", &[]), true);
+        for stream in streams.into_iter().chain([crossed]) {
+            let got = http2.answer(stream);
+            assert_eq!((got.status(), got.text()), (200, "ababababab".to_owned()));
+        }
+        let last = http2.end().expect("it says goodbye");
+        assert_eq!((last.code, http2.goaways[0].last_stream), (NO_ERROR, 0x7fff_ffff));
+        assert_eq!(http2.ending, Some(Ending::Closed));
+        assert_eq!(idle.end().map(|goaway| goaway.code), Some(NO_ERROR));
+        assert_eq!(atlas.exit_code(), 0);
+    });
+}
+
+#[test]
+fn the_deadline_cuts_streams_that_do_not_end() {
+    let origin = slow();
+    let atlas = drains(&origin, "500ms").expects_log("cut").start();
+    let mut http2 = atlas.http2();
+    http2.begin(&get("/never", &[]), true);
+    wait_until("the origin has it", || {
+        (origin.requests().len() == 1).then_some(())
+    });
+    assert_eq!(atlas.stop(), 0);
+    assert_eq!(atlas.exchange("/never")["cause"], "cut");
+}
+
+#[test]
+fn after_a_reload_clients_come_over_with_their_next_connection() {
+    let origin = slow();
+    let atlas = drains(&origin, "10s").start();
+    let mut http2 = atlas.http2();
+    let slow = http2.begin(&get("/slow", &[]), true);
+    wait_until("the origin has it", || {
+        (origin.requests().len() == 1).then_some(())
+    });
+    atlas.rewrite(|text| text.replace("[timeouts]", "[timeouts]\nidle = \"50s\""));
+    atlas.reload();
+    assert_eq!(http2.answer(slow).text(), "ababababab");
+    assert_eq!(http2.end().map(|goaway| goaway.code), Some(NO_ERROR));
+    assert_eq!(atlas.http2().get("/").status(), 200);
+}
+
+#[test]
+fn no_request_is_lost_while_it_drains() {
+    on_both_drivers(|driver| {
+        let origin = origin().start();
+        let atlas = drains(&origin, "10s").driver(driver).start();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut served = 0;
+                    while let Ok(mut http2) = atlas.try_http2() {
+                        loop {
+                            let stream = http2.begin(&get("/", &[]), true);
+                            loop {
+                                let got = http2.so_far(stream);
+                                if got.has_ended {
+                                    assert_eq!(got.status(), 200);
+                                    served += 1;
+                                    break;
+                                }
+                                if !http2.read_frame() {
+                                    break;
+                                }
+                            }
+                            let Some(goaway) = http2.goaways.last() else {
+                                assert_eq!(http2.ending, None, "ended without a word after {served}");
+                                continue;
+                            };
+                            // What a goodbye does not count in was not looked at, and may be sent again.
+                            let is_answered = http2.so_far(stream).has_ended;
+                            assert!(is_answered || stream > goaway.last_stream, "{goaway:?}, {stream}");
+                            break;
+                        }
+                    }
+                    assert!(served > 0);
+                });
+            }
+            std::thread::sleep(Duration::from_millis(300));
+            atlas.signal(Signal::TERM);
+        });
+        assert_eq!(atlas.exit_code(), 0);
+    });
+}

@@ -1,0 +1,350 @@
+//! Streams beside each other: windows, cancelling, ends of one and of all, and how connections begin.
+
+use std::time::{Duration, Instant};
+
+use super::is_answered;
+use crate::support::frames::*;
+use crate::support::{
+    Connection, Digest, Ending, Origin, Then, atlas, noise, on_both_drivers, origin, wait_until,
+};
+
+/// Answers `/never` never, `/big` with 5 MB, `/dies` with half of what it promises.
+fn slow() -> Origin {
+    origin()
+        .handles("/never", |exchange| {
+            exchange.read_body()?;
+            exchange.wait_for_close();
+            Ok(Then::Close)
+        })
+        .handles("/big", |exchange| {
+            exchange.read_body()?;
+            exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n")?;
+            let piece = noise(1_000_000);
+            for _ in 0..5 {
+                exchange.send(&piece)?;
+            }
+            Ok(Then::Keep)
+        })
+        .handles("/dies", |exchange| {
+            exchange.read_body()?;
+            exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")?;
+            Ok(Then::Close)
+        })
+        .start()
+}
+
+#[test]
+fn a_slow_answer_holds_up_no_other() {
+    on_both_drivers(|driver| {
+        let origin = slow();
+        let atlas = atlas()
+            .listens_tls("a.test")
+            .forwards_to(&origin)
+            .driver(driver)
+            .start();
+        let mut http2 = atlas.http2();
+        let never = http2.begin(&get("/never", &[]), true);
+        let streams: Vec<_> = (0..100).map(|_| http2.begin(&get("/", &[]), true)).collect();
+        for stream in streams {
+            assert!(is_answered(&http2.answer(stream)));
+        }
+        let so_far = http2.so_far(never);
+        assert!(!so_far.has_ended && so_far.reset.is_none());
+    });
+}
+
+#[test]
+fn a_stream_that_is_cancelled_frees_the_origin_at_once() {
+    on_both_drivers(|driver| {
+        let origin = slow();
+        let atlas = atlas()
+            .listens_tls("a.test")
+            .forwards_to(&origin)
+            .driver(driver)
+            .start();
+        let mut http2 = atlas.http2();
+        // Waiting for the answer, in the middle of it, and in the middle of the request.
+        let waits = http2.begin(&get("/never?waits", &[]), true);
+        http2.reads = false;
+        let amid = http2.begin(&get("/big?amid", &[]), true);
+        let sends = http2.begin(&request("POST", "/never?sends", &[]), false);
+        http2.upload(sends, b"some", false);
+        http2.until("the answer begins", |http2| {
+            (http2.so_far(amid).pieces > 0).then_some(())
+        });
+        wait_until("the origin has all three", || {
+            (origin.requests().len() == 3).then_some(())
+        });
+        for stream in [waits, amid, sends] {
+            http2.send(frame(RST_STREAM, 0, stream, CANCEL.to_be_bytes()));
+        }
+        wait_until("the origin is free", || (origin.open() == 0).then_some(()));
+        for path in ["/never?waits", "/big?amid", "/never?sends"] {
+            let record = atlas.exchange(path);
+            assert_eq!(
+                (&record["side"], &record["cause"]),
+                (&"downstream".into(), &"reset".into()),
+                "{record}"
+            );
+        }
+        assert_eq!(atlas.exchange("/never?waits")["status"], 499);
+        http2.send(frame(WINDOW_UPDATE, 0, 0, 65_535_u32.to_be_bytes()));
+        assert_eq!(http2.get("/").status(), 200, "the connection goes on");
+    });
+}
+
+#[test]
+fn a_connection_that_is_gone_frees_the_origin_at_once() {
+    let origin = slow();
+    let atlas = atlas().listens_tls("a.test").forwards_to(&origin).start();
+    let mut http2 = atlas.http2();
+    for at in 0..10 {
+        http2.begin(&get(&format!("/never?{at}"), &[]), true);
+    }
+    wait_until("the origin has them", || {
+        (origin.requests().len() == 10).then_some(())
+    });
+    http2.connection.finish();
+    wait_until("the origin is free", || (origin.open() == 0).then_some(()));
+    let record = atlas.exchange("/never?7");
+    assert_eq!(
+        (&record["side"], &record["cause"], &record["status"]),
+        (&"downstream".into(), &"closed".into(), &499.into()),
+        "{record}"
+    );
+}
+
+#[test]
+fn what_an_origin_breaks_off_does_not_look_whole() {
+    let origin = slow();
+    let atlas = atlas().listens_tls("a.test").forwards_to(&origin).start();
+    let mut http2 = atlas.http2();
+    let got = http2.get("/dies");
+    assert_eq!(
+        (got.has_ended, got.reset, got.text()),
+        (false, Some(INTERNAL_ERROR), "hello".to_owned())
+    );
+    assert_eq!(atlas.exchange("/dies")["side"], "upstream");
+    assert_eq!(http2.get("/").status(), 200);
+}
+
+#[test]
+fn a_client_that_reads_slowly_holds_no_memory_beyond_its_window() {
+    let origin = slow();
+    let atlas = atlas()
+        .listens_plain()
+        .forwards_to(&origin)
+        .top("workers = 1")
+        .start();
+    let mut http2 = atlas.http2();
+    http2.reads = false;
+    let before = atlas.memory_kib();
+    let streams: Vec<_> = (0..40).map(|_| http2.begin(&get("/big", &[]), true)).collect();
+    let received = |http2: &Http2| -> usize {
+        streams
+            .iter()
+            .map(|stream| http2.so_far(*stream).body.len())
+            .sum()
+    };
+    http2.until("the window is full", |http2| {
+        (received(http2) == 65_535).then_some(())
+    });
+    let held = atlas.memory_kib().saturating_sub(before);
+    assert!(
+        held < 16 * 1024,
+        "{held} KiB for 200 MB that were asked for and not taken"
+    );
+    http2.round_trip();
+    assert_eq!(received(&http2), 65_535, "nothing goes beyond the window");
+    // One of them is wanted after all, and comes whole.
+    for stream in &streams[1..] {
+        http2.send(frame(RST_STREAM, 0, *stream, CANCEL.to_be_bytes()));
+    }
+    http2.reads = true;
+    for stream in [0, streams[0]] {
+        http2.send(frame(WINDOW_UPDATE, 0, stream, 65_535_u32.to_be_bytes()));
+    }
+    let got = http2.answer(streams[0]);
+    assert_eq!(Digest::of(&got.body), Digest::of(&noise(1_000_000).repeat(5)));
+}
+
+#[test]
+fn a_client_that_never_reads_is_given_up() {
+    let origin = slow();
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .forwards_to(&origin)
+        .text("[timeouts]\nwrite = \"400ms\"")
+        .start();
+    let mut http2 = atlas.http2_with(&[(4, 0)]);
+    http2.reads = false;
+    http2.settled();
+    let stream = http2.begin(&get("/big", &[]), true);
+    assert_eq!(http2.answer(stream).reset, Some(CANCEL));
+    let record = atlas.exchange("/big");
+    assert_eq!(
+        (&record["side"], &record["cause"]),
+        (&"downstream".into(), &"timed_out".into()),
+        "{record}"
+    );
+    wait_until("the origin is free", || (origin.open() == 0).then_some(()));
+}
+
+#[test]
+fn bodies_that_nobody_read_do_not_use_up_the_connections_window() {
+    let origin = origin().start();
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .text("[[route]]\npath = \"/no\"\nrespond = 403\n[[route]]\nupstream = \"app\"")
+        .upstream("app", &[origin.address()], "")
+        .start();
+    let mut http2 = atlas.http2();
+    let body = noise(60_000);
+    for _ in 0..50 {
+        // 3 MB through a window of 1 MiB.
+        let stream = http2.begin(&request("POST", "/no", &[]), false);
+        http2.upload(stream, &body, true);
+        assert_eq!(http2.answer(stream).status(), 403);
+    }
+    assert_eq!(http2.post("/yes", &[], &body).status(), 200);
+    assert_eq!(origin.request().sha256, Digest::of(&body));
+}
+
+#[test]
+fn more_streams_than_are_allowed_are_refused_and_may_be_tried_again() {
+    let origin = slow();
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .forwards_to(&origin)
+        .text("[limits.http2]\nstreams = 3")
+        .start();
+    let mut http2 = atlas.http2();
+    http2.settled();
+    assert_eq!(http2.settings.get(&3), Some(&3), "the client is told");
+    let streams: Vec<_> = (0..4).map(|_| http2.begin(&get("/never", &[]), true)).collect();
+    assert_eq!(http2.answer(streams[3]).reset, Some(REFUSED_STREAM));
+    http2.send(frame(RST_STREAM, 0, streams[0], CANCEL.to_be_bytes()));
+    assert_eq!(http2.get("/").status(), 200, "one has ended");
+}
+
+#[test]
+fn a_connection_without_requests_is_closed_with_a_word() {
+    let origin = origin().start();
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .forwards_to(&origin)
+        .text("[timeouts]\nidle = \"300ms\"")
+        .start();
+    let mut http2 = atlas.http2();
+    assert_eq!(http2.get("/").status(), 200);
+    let started = Instant::now();
+    let goaway = http2.end().expect("it says so");
+    assert_eq!((goaway.code, goaway.last_stream), (NO_ERROR, 1));
+    assert!(started.elapsed() > Duration::from_millis(200));
+    assert_eq!(http2.ending, Some(Ending::Closed));
+    let record = atlas.record("the connection", |record| record["kind"] == "connection");
+    assert_eq!(
+        (&record["side"], &record["cause"]),
+        (&"atlas".into(), &"idle".into()),
+        "{record}"
+    );
+}
+
+#[test]
+fn heads_have_a_deadline() {
+    let origin = origin().start();
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .forwards_to(&origin)
+        .text("[timeouts]\nheader = \"300ms\"")
+        .start();
+    // Half of a preface, half of a frame, half of a block of fields.
+    let half = frame(HEADERS, END_STREAM, 1, block(&get("/", &[])));
+    for sends in [
+        PREFACE[..10].to_vec(),
+        [PREFACE, &frame(SETTINGS, 0, 0, b""), &half[..20]].concat(),
+        [PREFACE, &frame(SETTINGS, 0, 0, b""), &half].concat(),
+    ] {
+        let mut http2 = atlas.http2_silent(0);
+        http2.answers = false;
+        http2.send(&sends);
+        http2.end();
+        assert_eq!(http2.ending, Some(Ending::Closed));
+    }
+    wait_until("all are recorded", || {
+        let ended =
+            |record: &serde_json::Value| record["cause"] == "timed_out" && record["phase"] == "request";
+        (atlas.records().iter().filter(|record| ended(record)).count() == 3).then_some(())
+    });
+}
+
+#[test]
+fn without_tls_a_connection_begins_with_the_preface_in_whatever_pieces() {
+    on_both_drivers(|driver| {
+        let origin = origin().start();
+        let atlas = atlas()
+            .listens_plain()
+            .listener(false, "http2 = false")
+            .forwards_to(&origin)
+            .driver(driver)
+            .start();
+        for pieces in [1, 3, 16, 18, 23] {
+            let mut http2 = atlas.http2_silent(0);
+            for piece in PREFACE.chunks(pieces) {
+                http2.send(piece);
+                std::thread::yield_now();
+            }
+            http2.send(frame(SETTINGS, 0, 0, b""));
+            assert_eq!(http2.get("/").status(), 200, "in pieces of {pieces}");
+        }
+        let whole = [
+            PREFACE,
+            &frame(SETTINGS, 0, 0, b""),
+            &headers(1, &get("/", &[]), true),
+        ]
+        .concat();
+        let mut http2 = atlas.http2_silent(0);
+        http2.send(whole);
+        assert_eq!(http2.answer(1).status(), 200, "with a request behind it");
+        assert_eq!(atlas.get("/").status, 200, "HTTP/1.1 is spoken there, too");
+        let mut refused = atlas.connect_to(1);
+        refused.send(PREFACE);
+        assert_eq!(refused.answer().status, 505, "not where it is turned off");
+        let mut late = atlas.connect();
+        assert_eq!(late.get("/").status, 200);
+        late.send(PREFACE);
+        assert_eq!(late.answer().status, 505, "nor behind a request of HTTP/1.1");
+    });
+}
+
+#[test]
+fn what_is_spoken_inside_tls_is_agreed_on_first() {
+    let origin = origin().start();
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .listener(true, "http2 = false")
+        .forwards_to(&origin)
+        .start();
+    let agreed = |listener: usize, offered: &[&str]| {
+        let tls = atlas.tls().alpn(offered);
+        let connection = Connection::tls(atlas.address_of(listener), &tls);
+        connection
+            .map(|connection| connection.protocol())
+            .unwrap_or_default()
+    };
+    let name = |name: &str| Some(name.to_owned());
+    assert_eq!(
+        agreed(0, &["http/1.1", "h2"]),
+        name("h2"),
+        "the server's order counts"
+    );
+    assert_eq!(agreed(0, &["http/1.1"]), name("http/1.1"));
+    assert_eq!(agreed(1, &["h2", "http/1.1"]), name("http/1.1"));
+    let mut refused = Connection::tls(atlas.address(), &atlas.tls().alpn(&["http/1.1"])).unwrap();
+    refused.send(PREFACE);
+    assert_eq!(
+        refused.answer().status,
+        505,
+        "RFC 9113 §3.3: inside TLS it has to be agreed on"
+    );
+}
