@@ -5,16 +5,22 @@
 //! bounded amount of work, because timers and other sockets are looked at only when every task
 //! waits; catch panics at every task.
 
+mod alarms;
 mod gate;
 mod pool;
 mod socket;
 mod start;
+mod wheel;
 
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use pin_project_lite::pin_project;
 
+use alarms::Alarm;
 pub use gate::turn;
 pub use socket::{Address, Listener, Socket};
 pub use start::{Driver, Preference, start};
@@ -39,19 +45,44 @@ pub fn spawn(future: impl Future<Output = ()> + 'static, panicked: impl FnOnce(S
 
 /// Waits for a future, but not longer than until `deadline`.
 ///
-/// Only futures that may be dropped at any time belong here; those of [`Socket`] may. All polls
-/// must come from one task: monoio's timers keep the waker of their first, and would wake nobody if
-/// that one belonged to nobody (as `now_or_never`'s does).
-pub async fn before<T>(deadline: Deadline, future: impl Future<Output = T>) -> Result<T, TimedOut> {
-    let deadline = monoio::time::Instant::from_std(deadline.instant());
-    monoio::time::timeout_at(deadline, future)
-        .await
-        .map_err(|_| TimedOut)
+/// Only futures that may be dropped at any time belong here; those of [`Socket`] may. The deadline
+/// is noticed some milliseconds late, never early.
+pub fn before<T, F: Future<Output = T>>(deadline: Deadline, future: F) -> Before<F> {
+    Before {
+        future,
+        alarm: Alarm::new(deadline),
+    }
 }
 
-/// Waits until `deadline`.
+pin_project! {
+    /// See [`before`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Before<F> {
+        #[pin]
+        future: F,
+        alarm: Alarm,
+    }
+}
+
+impl<F: Future> Future for Before<F> {
+    type Output = Result<F::Output, TimedOut>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.future.poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => this.alarm.poll(cx).map(|()| Err(TimedOut)),
+        }
+    }
+}
+
+/// Waits until `deadline`, to the millisecond. All polls must come from one task: monoio's timers
+/// keep the waker of their first, and would wake nobody if that one belonged to nobody (as
+/// `now_or_never`'s does).
 pub async fn sleep_until(deadline: Deadline) {
-    monoio::time::sleep_until(monoio::time::Instant::from_std(deadline.instant())).await;
+    let deadline = monoio::time::Instant::from_std(deadline.instant());
+    // Boxed: it has most of a kilobyte, which nobody is to hold who does not sleep.
+    Box::pin(monoio::time::sleep_until(deadline)).await;
 }
 
 /// Waits for a time.

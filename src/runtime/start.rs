@@ -5,6 +5,7 @@ use std::fmt;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
 use super::pool::Pool;
+use super::{alarms, gate};
 
 /// Ring entries asked for, largest first: a ring is charged to RLIMIT_MEMLOCK on some kernels.
 const RING_ENTRIES: [u32; 2] = [1024, 256];
@@ -61,7 +62,7 @@ pub fn start<T, F: Future<Output = T>>(
         Preference::Auto => match ring() {
             Ok((mut runtime, flags)) => {
                 return runtime.block_on(async {
-                    super::gate::open().map_err(|error| format!("cannot make a socket pair: {error}"))?;
+                    open()?;
                     Ok(main(Driver::IoUring(flags)).await)
                 });
             }
@@ -74,9 +75,15 @@ pub fn start<T, F: Future<Output = T>>(
         .build()
         .map_err(|error| format!("neither io_uring ({refusal}) nor epoll ({error}) can be had"))?;
     runtime.block_on(async {
-        super::gate::open().map_err(|error| format!("cannot make a socket pair: {error}"))?;
+        open()?;
         Ok(main(Driver::Epoll(refusal)).await)
     })
+}
+
+/// Makes what each worker has beside monoio's own.
+fn open() -> Result<(), String> {
+    alarms::open();
+    gate::open().map_err(|error| format!("cannot make a socket pair: {error}"))
 }
 
 type RingRuntime = monoio::Runtime<monoio::time::TimeDriver<IoUringDriver>>;
