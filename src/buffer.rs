@@ -182,6 +182,9 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        if self.bytes.is_empty() {
+            return;
+        }
         let bytes = std::mem::take(&mut self.bytes);
         // At the end of a thread the pool may be gone before the last buffer.
         let _ = POOL.try_with(|pool| {

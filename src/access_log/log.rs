@@ -61,6 +61,11 @@ impl Log {
         self.format.set(settings.format);
     }
 
+    /// Whether records are written at all.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled.get()
+    }
+
     /// Hands over what was gathered. The worker calls it every 200 ms or so, and before it ends.
     pub fn flush(&self) {
         let mut batch = self.batch.borrow_mut();

@@ -109,14 +109,16 @@ impl Fields {
             .map(|&(name, value)| (self.value(name), self.value(value)))
     }
 
-    /// As [`Self::lines`], with the whole line, `Name: value` and CR LF, where it lies so: almost
-    /// every line that was parsed, and all that were pushed.
-    pub(in crate::http) fn wire_lines(&self) -> impl Iterator<Item = (&[u8], &[u8], Option<&[u8]>)> {
+    /// As [`Self::lines`], with where the whole line lies, `Name: value` and CR LF, if it lies so:
+    /// almost every line that was parsed, and all that were pushed.
+    pub(in crate::http) fn wire_lines(&self) -> impl Iterator<Item = (&[u8], &[u8], Option<Span>)> {
         let all = self.bytes.filled();
         self.lines.iter().map(move |&(name, value)| {
-            let (colon, from, end) = (name.1 as usize, value.0 as usize, value.1 as usize);
-            let lies_so = all.get(colon..from) == Some(b": ") && all.get(end..end + 2) == Some(b"\r\n");
-            let line = lies_so.then(|| &all[name.0 as usize..end + 2]);
+            let is = |at: u32, byte| all.get(at as usize) == Some(&byte);
+            let (colon, end) = (name.1, value.1);
+            let is_spaced = value.0 == colon + 2 && is(colon, b':') && is(colon + 1, b' ');
+            let lies_so = is_spaced && is(end, b'\r') && is(end + 1, b'\n');
+            let line = lies_so.then(|| (name.0, value.1 + 2));
             (self.value(name), self.value(value), line)
         })
     }
@@ -140,19 +142,42 @@ impl Fields {
     /// written: the caller has checked what it did not make itself.
     pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
         let value = value.as_ref();
-        let writable = !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
+        // Without an early end, so that it is done in words of the machine.
+        let bad = |bad, byte: &u8| bad | matches!(byte, b'\r' | b'\n' | 0);
+        let writable = !value.iter().fold(false, bad);
         debug_assert!(writable && !name.is_empty());
         if writable {
-            // As a line of the wire, so that it is written again in one piece.
-            let from = self.reserve(name.len() + value.len() + 4);
-            for part in [name.as_bytes(), b": ", value, b"\r\n"] {
-                self.bytes.push(part);
-            }
-            let (colon, behind) = (from + name.len(), from + name.len() + 2);
-            let name = (offset(from), offset(colon));
-            self.lines
-                .push((name, (offset(behind), offset(behind + value.len()))));
+            self.push_line(name.as_bytes(), value);
         }
+    }
+
+    /// As a line of the wire, so that it is written again in one piece.
+    fn push_line(&mut self, name: &[u8], value: &[u8]) {
+        let length = name.len() + value.len() + 4;
+        let from = self.reserve(length);
+        let (name_to, rest) = self.bytes.space()[..length].split_at_mut(name.len());
+        name_to.copy_from_slice(name);
+        let (value_to, end) = rest[2..].split_at_mut(value.len());
+        value_to.copy_from_slice(value);
+        end.copy_from_slice(b"\r\n");
+        rest[..2].copy_from_slice(b": ");
+        self.bytes.fill(length);
+        let behind = from + name.len() + 2;
+        self.lines.push((
+            (offset(from), offset(from + name.len())),
+            (offset(behind), offset(behind + value.len())),
+        ));
+    }
+
+    /// Adds a block at the end.
+    pub fn push_block(&mut self, block: &FieldBlock) {
+        let (from, _) = self.store(&block.bytes);
+        let moved = |(start, end): Span| (from + start, from + end);
+        let lines = block
+            .lines
+            .iter()
+            .map(|&(name, value)| (moved(name), moved(value)));
+        self.lines.extend(lines);
     }
 
     /// Replaces all fields of this name by one.
@@ -215,6 +240,23 @@ impl Drop for Fields {
                 spare.push(lines);
             }
         });
+    }
+}
+
+/// Fields that go into many heads, written once.
+#[derive(Debug)]
+pub struct FieldBlock {
+    bytes: Box<[u8]>,
+    lines: Box<[Line]>,
+}
+
+impl FieldBlock {
+    /// Of these fields.
+    pub fn of(fields: &Fields) -> Self {
+        Self {
+            bytes: fields.bytes.filled().into(),
+            lines: fields.lines.as_slice().into(),
+        }
     }
 }
 

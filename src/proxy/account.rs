@@ -121,6 +121,9 @@ impl Drop for Account<'_> {
         let counted = record.status.filter(|status| *status != CLIENT_GONE);
         self.proxy.counters.exchange_ended(end, counted);
         self.proxy.counters.request_came(self.request.version() as usize);
+        if !self.proxy.log.is_enabled() {
+            return;
+        }
         let request = &self.request;
         let facts = RequestFacts {
             request: Request::Parsed {

@@ -154,8 +154,12 @@ fn moved(lease: &mut Lease<'_>) -> (u64, u64, Tally) {
 
 /// The target sent to the endpoint, if it is not the client's.
 fn changed_target(route: &Route, request: &RequestHead) -> Option<String> {
-    let path = path_below(route, request.path());
-    (path != request.path()).then(|| match request.query() {
+    if !route.strip_prefix {
+        return None;
+    }
+    let sent = request.path();
+    let path = path_below(route, sent);
+    (path != sent).then(|| match request.query() {
         Some(query) => [&*path, "?", query].concat(),
         None => path.into_owned(),
     })

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::buffer;
 use crate::http::Fields;
-use crate::http::message::{has_token, tokens};
+use crate::http::message::{FieldBlock, has_token, tokens};
 
 /// Names of one connection only (RFC 9110 §7.6.1), beside those that Connection lists.
 const HOP_BY_HOP: [&str; 8] = [
@@ -36,6 +36,8 @@ pub(super) struct Client {
     forwarded: String,
     scheme: &'static str,
     port: String,
+    /// All that is told and is the same in each request.
+    told: FieldBlock,
     /// The networks that are believed, if the client is in one of them; else none.
     trusted: Vec<IpNet>,
 }
@@ -59,11 +61,14 @@ impl Client {
             forwarded.push(';');
         }
         let _ = write!(forwarded, "proto={scheme};host=");
+        let address = address.unwrap_or_default();
+        let port = local.map(|local| local.port().to_string()).unwrap_or_default();
         Self {
-            address: address.unwrap_or_default(),
+            told: told(&address, scheme, &port),
+            address,
             forwarded,
             scheme,
-            port: local.map(|local| local.port().to_string()).unwrap_or_default(),
+            port,
             trusted: if is_trusted { trusted.to_vec() } else { Vec::new() },
         }
     }
@@ -76,6 +81,21 @@ impl Client {
     pub(super) fn scheme(&self) -> &'static str {
         self.scheme
     }
+}
+
+fn told(address: &str, scheme: &str, port: &str) -> FieldBlock {
+    let mut fields = Fields::new();
+    for (name, value) in [
+        ("X-Forwarded-For", address),
+        ("X-Real-IP", address),
+        ("X-Forwarded-Proto", scheme),
+        ("X-Forwarded-Port", port),
+    ] {
+        if !value.is_empty() {
+            fields.push(name, value);
+        }
+    }
+    FieldBlock::of(&fields)
 }
 
 /// The id a request is known by on both sides.
@@ -143,16 +163,9 @@ pub(super) fn to_endpoint(
 
 /// Nothing is known but what this connection shows: the common case.
 fn tell_new(fields: &mut Fields, client: &Client, authority: &str, id: &RequestId) {
-    if !client.address.is_empty() {
-        fields.push("X-Forwarded-For", &client.address);
-        fields.push("X-Real-IP", &client.address);
-    }
-    fields.push("X-Forwarded-Proto", client.scheme);
+    fields.push_block(&client.told);
     if !authority.is_empty() {
         fields.push("X-Forwarded-Host", authority);
-    }
-    if !client.port.is_empty() {
-        fields.push("X-Forwarded-Port", &client.port);
     }
     fields.push("X-Request-Id", id.as_str());
     let mut forwarded = buffer::take_vec();
@@ -288,17 +301,22 @@ pub(super) fn to_client_with_upgrade(fields: &mut Fields) {
 
 /// Removes what belongs to one connection only, and what `also` names.
 fn remove_hop_by_hop(fields: &mut Fields, also: impl Fn(&[u8]) -> bool) {
-    let listed: Vec<Vec<u8>> = tokens(fields.get_all("connection"))
-        .filter(|name| !is_usual(name))
-        .map(<[u8]>::to_vec)
-        .collect();
+    let mut listed: Vec<Vec<u8>> = Vec::new();
+    for options in fields.get_all("connection") {
+        let names = tokens(std::iter::once(options)).filter(|name| !is_usual(name));
+        listed.extend(names.map(<[u8]>::to_vec));
+    }
     fields.retain(|name, _| {
         let is_listed = listed.iter().any(|listed| listed.eq_ignore_ascii_case(name));
-        let is_hop_by_hop = HOP_BY_HOP
-            .iter()
-            .any(|known| known.as_bytes().eq_ignore_ascii_case(name));
-        !(is_listed || is_hop_by_hop || also(name))
+        !(is_listed || is_hop_by_hop(name) || also(name))
     });
+}
+
+fn is_hop_by_hop(name: &[u8]) -> bool {
+    // Few names of other fields are as long as one of these.
+    HOP_BY_HOP
+        .iter()
+        .any(|known| known.len() == name.len() && known.as_bytes().eq_ignore_ascii_case(name))
 }
 
 /// Members of Connection that need no look-up: what they name is removed anyway. And Host, which
@@ -395,8 +413,8 @@ mod tests {
                 "X-Forwarded-For: ::1",
                 "X-Real-IP: ::1",
                 "X-Forwarded-Proto: https",
-                "X-Forwarded-Host: a.test:8443",
                 "X-Forwarded-Port: 8443",
+                "X-Forwarded-Host: a.test:8443",
                 "X-Request-Id: ID",
                 "Forwarded: for=\"[::1]\";proto=https;host=\"a.test:8443\"",
             ]

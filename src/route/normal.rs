@@ -47,18 +47,38 @@ pub(super) fn pattern(written: &str) -> String {
 
 /// Whether nothing is to be done: the common case, told in one pass.
 fn is_normal(path: &[u8]) -> bool {
+    let mut after_slash = false;
     path.first() == Some(&b'/')
-        && path.iter().all(|&byte| is_plain(byte) || byte == b'/')
-        && !path
-            .windows(2)
-            .any(|pair| pair[0] == b'/' && matches!(pair[1], b'/' | b'.'))
+        && path.iter().all(|&byte| {
+            let is_slash = byte == b'/';
+            let is_dots = after_slash && (is_slash || byte == b'.');
+            after_slash = is_slash;
+            (is_slash || is_plain(byte)) && !is_dots
+        })
 }
 
 /// Characters a segment may hold as they are (RFC 3986 `pchar` without percent). Encoded or not,
 /// everybody takes them for the same.
 fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte)
+    PLAIN[usize::from(byte)]
 }
+
+/// Looked up, as every byte of every path is asked for.
+const PLAIN: [bool; 256] = {
+    let marks = b"-._~!$&'()*+,;=:@";
+    let mut plain = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        plain[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < marks.len() {
+        plain[marks[at] as usize] = true;
+        at += 1;
+    }
+    plain
+};
 
 /// Each byte in its one spelling: plain where it may be, else percent and two upper-case digits.
 fn decode(sent: &str) -> String {

@@ -172,8 +172,12 @@ fn status_line(out: &mut Buffer, status: StatusCode) {
 /// Writes the fields but those that this module makes; whether Date is among them.
 fn fields(out: &mut Buffer, fields: &Fields) -> bool {
     let mut dated = false;
+    let mut run = (0, 0); // lines that lie one behind the other go out in one piece
     for (name, value, line) in fields.wire_lines() {
-        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        // The first letter tells nearly all others apart.
+        let is = |known: &str| {
+            name[0] | 0x20 == known.as_bytes()[0] && name.eq_ignore_ascii_case(known.as_bytes())
+        };
         match name.len() {
             4 if is("date") => dated = true,
             10 if is("connection") || is("keep-alive") => continue,
@@ -183,10 +187,19 @@ fn fields(out: &mut Buffer, fields: &Fields) -> bool {
             _ => {}
         }
         match line {
-            Some(line) => put(out, line),
-            None => field(out, name, value),
+            Some((from, end)) if from == run.1 => run.1 = end,
+            Some(line) => {
+                put(out, fields.value(run));
+                run = line;
+            }
+            None => {
+                put(out, fields.value(run));
+                run = (0, 0);
+                field(out, name, value);
+            }
         }
     }
+    put(out, fields.value(run));
     dated
 }
 
