@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::client::{self, Client, Way};
+use super::perf;
 
 /// What the certificate stands for.
 pub(crate) const NAME: &str = "bench.test";
@@ -164,6 +165,9 @@ pub(crate) fn measure() {
         })
         .collect();
     prepare();
+    if records() {
+        perf::prepare();
+    }
     let _origin = start_nginx(
         "origin",
         &format!("server {{ listen 127.0.0.1:{ORIGIN_PORT}; root {DIRECTORY}/www; }}"),
@@ -196,12 +200,17 @@ fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+fn records() -> bool {
+    setting("PERF").is_some()
+}
+
 /// One measurement: instructions of the server.
 fn run(case: &Case, server: &Server, tls: &Way) -> f64 {
     let (port, way) = match case.is_plain {
         true => (server.port + 1, &Way::Plain),
         false => (server.port, tls),
     };
+    let perf = records().then(|| perf::Recording::start(case.name, server.name));
     let before = executed(server.process.0.id());
     for _ in 0..case.connections {
         let mut client = Client::connect(port, way);
@@ -211,6 +220,7 @@ fn run(case: &Case, server: &Server, tls: &Way) -> f64 {
     }
     // The account of a task that sleeps is exact.
     std::thread::sleep(Duration::from_millis(30));
+    drop(perf);
     (executed(server.process.0.id()) - before) as f64
 }
 

@@ -29,10 +29,14 @@ pub(crate) fn run(arguments: &[String]) {
         .args(["-a", &format!("{nginx}:/bin/nginx")])
         .args(["-a", &format!("{}:/bin/instructions", me.display())])
         .env("KTLS_VM_CPU", cpu());
-    for name in ["ROUNDS", "CASES"] {
+    for name in ["ROUNDS", "CASES", "PERF"] {
         if let Some(value) = option(arguments, &format!("--{}", name.to_lowercase())) {
             vm.args(["-e", &format!("{name}={value}")]);
         }
+    }
+    if let Some(folder) = option(arguments, "--perf") {
+        std::fs::create_dir_all(&folder).unwrap();
+        vm.args(["-a", "/usr/bin/perf:/bin/perf", "-m", "3000", "-o", &folder]);
     }
     let status = vm.args(["--", "/bin/instructions", "guest"]).status().unwrap();
     std::process::exit(status.code().unwrap_or(1));

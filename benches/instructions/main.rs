@@ -10,6 +10,8 @@
 //! rounds; small requests repeat within 1.5 %, large bodies within 6 % (the median of 4: 2.5 %).
 //!
 //! `--atlas FILE`, `--kernel cloud-newest`, `--rounds 8`, `--cases static-10m,static-1k`.
+//! `--perf FOLDER` leaves there what perf saw of each case and server (the figures are spoilt by it):
+//! `perf report --kallsyms FOLDER/kallsyms -i FOLDER/static-1k.Atlas--without.data`.
 //! Needs what `tests/vm` needs for QEMU, and nginx.
 #![expect(clippy::print_stdout, reason = "a bench prints")]
 #![expect(clippy::unwrap_used, reason = "a bench may end in a panic")]
@@ -19,6 +21,7 @@
 mod client;
 mod guest;
 mod host;
+mod perf;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
