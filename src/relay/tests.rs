@@ -377,7 +377,7 @@ fn a_side_that_never_reads_holds_back_the_other_and_ends_in_time(carriers: Carri
     let over: &Barrier = Box::leak(Box::new(Barrier::new(2)));
     let ends = relay(
         carriers,
-        Duration::from_millis(300),
+        Duration::from_secs(2),
         |client| {
             over.wait();
             drop(client);
