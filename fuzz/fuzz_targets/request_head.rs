@@ -60,6 +60,7 @@ fn written(head: &mut RequestHead) -> Vec<u8> {
         target: head.path_and_query(),
         fields: &head.fields,
         body: head.body(),
+        asks_upgrade: head.asks_upgrade(),
     };
     encode::request(&mut out, &outgoing);
     if !head.fields.has("host") {
@@ -73,6 +74,7 @@ fn written(head: &mut RequestHead) -> Vec<u8> {
 fn same(one: &RequestHead, other: &RequestHead) {
     assert_eq!(one.method(), other.method());
     assert_eq!(one.path_and_query(), other.path_and_query());
+    assert_eq!(one.asks_upgrade(), other.asks_upgrade());
     // A request that anticipates content says that it has none.
     let length = |head: &RequestHead| match head.body() {
         BodyLength::None => BodyLength::Exact(0),
