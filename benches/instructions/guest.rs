@@ -142,14 +142,8 @@ const fn plain(
     units: f64,
 ) -> Case {
     Case {
-        name,
-        title,
-        path,
-        bytes,
-        requests,
-        connections: 1,
         is_plain: true,
-        units,
+        ..case(name, title, path, bytes, requests, 1, units)
     }
 }
 

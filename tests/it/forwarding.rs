@@ -254,13 +254,7 @@ fn an_early_answer_ends_the_upload() {
         })
         .start();
     for tls in [false, true] {
-        let atlas = atlas();
-        let atlas = if tls {
-            atlas.listens_tls("a.test")
-        } else {
-            atlas.listens_plain()
-        };
-        let atlas = atlas.forwards_to(&origin).start();
+        let atlas = atlas().listens(tls).forwards_to(&origin).start();
         let mut client = atlas.connect();
         client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000000\r\n\r\n");
         // The client goes on sending; it may be cut off behind the answer, not before it.
@@ -308,13 +302,7 @@ fn a_client_that_closes_its_direction_gets_its_answer() {
         })
         .start();
     for tls in [false, true] {
-        let atlas = atlas();
-        let atlas = if tls {
-            atlas.listens_tls("a.test")
-        } else {
-            atlas.listens_plain()
-        };
-        let atlas = atlas.forwards_to(&origin).start();
+        let atlas = atlas().listens(tls).forwards_to(&origin).start();
         let mut client = atlas.connect();
         client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
         client.finish();

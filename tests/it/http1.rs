@@ -168,13 +168,7 @@ fn bodies_stream_in_both_directions_at_once() {
         })
         .start();
     for tls in [false, true] {
-        let atlas = atlas();
-        let atlas = if tls {
-            atlas.listens_tls("a.test")
-        } else {
-            atlas.listens_plain()
-        };
-        let atlas = atlas.forwards_to(&origin).start();
+        let atlas = atlas().listens(tls).forwards_to(&origin).start();
         let mut client = atlas.connect();
         client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000\r\n\r\n");
         assert_eq!(client.head().unwrap().word(1), "200");

@@ -409,13 +409,8 @@ fn a_listing_and_a_fallback_are_optional() {
 fn a_large_file_arrives_whole() {
     let bytes = noise(20 * 1024 * 1024);
     for tls in [false, true] {
-        let atlas = atlas();
-        let atlas = if tls {
-            atlas.listens_tls("a.test")
-        } else {
-            atlas.listens_plain()
-        };
-        let atlas = atlas
+        let atlas = atlas()
+            .listens(tls)
             .file("site/big", &bytes)
             .text("[[route]]\nfiles = \"{folder}/site\"")
             .start();

@@ -330,13 +330,11 @@ fn run(tls: bool) {
     }
     let origin = builder.start();
     // One worker, so that whether a connection is used again can be seen.
-    let atlas = atlas().top("workers = 1");
-    let atlas = if tls {
-        atlas.listens_tls("a.test")
-    } else {
-        atlas.listens_plain()
-    };
-    let atlas = atlas.forwards_to(&origin).start();
+    let atlas = atlas()
+        .top("workers = 1")
+        .listens(tls)
+        .forwards_to(&origin)
+        .start();
     let mut wrong = String::new();
     for (at, case) in cases().iter().enumerate() {
         if let Err(why) = check(&atlas, &origin, at, case) {

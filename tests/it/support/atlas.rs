@@ -90,6 +90,14 @@ impl Builder {
         self.listener(false, "")
     }
 
+    /// A listener with TLS for `a.test`, or one without.
+    pub fn listens(self, tls: bool) -> Self {
+        match tls {
+            true => self.listens_tls("a.test"),
+            false => self.listens_plain(),
+        }
+    }
+
     /// A listener with more lines.
     pub fn listener(mut self, tls: bool, lines: &str) -> Self {
         self.listeners.push(Listener {
