@@ -18,6 +18,9 @@ const KIB: usize = 1024;
 const MIB: usize = 1024 * 1024;
 const ORIGIN_PORT: u16 = 18080;
 
+/// The account of a task that sleeps is exact: how long until all do.
+const SETTLES: Duration = Duration::from_millis(30);
+
 /// A server under measurement; plain HTTP is on the port after its own.
 struct Server {
     name: &'static str,
@@ -35,115 +38,88 @@ impl Drop for Running {
     }
 }
 
-/// What is asked for, how often, over how many connections; and what it is told by.
+/// What is asked for, and what it is told by.
 struct Case {
     name: &'static str,
     title: &'static str,
     path: &'static str,
     bytes: usize,
-    requests: usize,
-    connections: usize,
+    requests: Requests,
     is_plain: bool,
     /// The result is divided by this.
     units: f64,
 }
 
+/// How often something is asked for.
+#[derive(Clone, Copy)]
+enum Requests {
+    /// So often on a connection that has served before: its handshake is not counted.
+    Again(usize),
+    /// On so many new connections.
+    Anew(usize),
+}
+
 const CASES: [Case; 8] = [
-    case(
-        "static-10m",
-        "static 10 MiB, per MiB",
-        "/10m",
-        10 * MIB,
-        5,
-        1,
-        50.0,
-    ),
-    case(
-        "proxied-10m",
-        "proxied 10 MiB, per MiB",
-        "/origin/10m",
-        10 * MIB,
-        5,
-        1,
-        50.0,
-    ),
-    case(
-        "static-1k",
-        "1 KiB keep-alive, per request",
-        "/1k",
-        KIB,
-        400,
-        1,
-        400.0,
-    ),
-    case(
+    long("static-10m", "static 10 MiB, per MiB", "/10m"),
+    long("proxied-10m", "proxied 10 MiB, per MiB", "/origin/10m"),
+    short("static-1k", "1 KiB keep-alive, per request", "/1k"),
+    short(
         "proxied-1k",
         "1 KiB keep-alive proxied, per request",
         "/origin/1k",
-        KIB,
-        400,
-        1,
-        400.0,
     ),
-    case("connection", "new connection and 1 KiB", "/1k", KIB, 1, 25, 25.0),
-    plain(
-        "static-10m-plain",
-        "static 10 MiB over plain HTTP, per MiB",
-        "/10m",
-        10 * MIB,
-        5,
-        50.0,
-    ),
-    plain(
-        "proxied-10m-plain",
-        "proxied 10 MiB over plain HTTP, per MiB",
-        "/origin/10m",
-        10 * MIB,
-        5,
-        50.0,
-    ),
-    plain(
-        "static-1k-plain",
-        "1 KiB keep-alive over plain HTTP, per request",
-        "/1k",
-        KIB,
-        400,
-        400.0,
-    ),
+    Case {
+        requests: Requests::Anew(25),
+        units: 25.0,
+        ..short("connection", "new connection and 1 KiB", "/1k")
+    },
+    Case {
+        is_plain: true,
+        ..long(
+            "static-10m-plain",
+            "static 10 MiB over plain HTTP, per MiB",
+            "/10m",
+        )
+    },
+    Case {
+        is_plain: true,
+        ..long(
+            "proxied-10m-plain",
+            "proxied 10 MiB over plain HTTP, per MiB",
+            "/origin/10m",
+        )
+    },
+    Case {
+        is_plain: true,
+        ..short(
+            "static-1k-plain",
+            "1 KiB keep-alive over plain HTTP, per request",
+            "/1k",
+        )
+    },
 ];
 
-const fn case(
-    name: &'static str,
-    title: &'static str,
-    path: &'static str,
-    bytes: usize,
-    requests: usize,
-    connections: usize,
-    units: f64,
-) -> Case {
+const fn long(name: &'static str, title: &'static str, path: &'static str) -> Case {
     Case {
         name,
         title,
         path,
-        bytes,
-        requests,
-        connections,
+        bytes: 10 * MIB,
+        requests: Requests::Again(5),
         is_plain: false,
-        units,
+        units: 50.0,
     }
 }
 
-const fn plain(
-    name: &'static str,
-    title: &'static str,
-    path: &'static str,
-    bytes: usize,
-    requests: usize,
-    units: f64,
-) -> Case {
+const fn short(name: &'static str, title: &'static str, path: &'static str) -> Case {
     Case {
-        is_plain: true,
-        ..case(name, title, path, bytes, requests, 1, units)
+        name,
+        title,
+        path,
+        bytes: KIB,
+        requests: Requests::Again(400),
+        is_plain: false,
+        units: 400.0,
     }
 }
 
@@ -204,16 +180,18 @@ fn run(case: &Case, server: &Server, tls: &Way) -> f64 {
         true => (server.port + 1, &Way::Plain),
         false => (server.port, tls),
     };
+    let ask = |client: &mut Client| client.get(case.path, case.bytes);
+    let anew = || ask(&mut Client::connect(port, way));
+    let mut open = Client::connect(port, way);
+    ask(&mut open);
+    std::thread::sleep(SETTLES);
     let perf = records().then(|| perf::Recording::start(case.name, server.name));
     let before = executed(server.process.0.id());
-    for _ in 0..case.connections {
-        let mut client = Client::connect(port, way);
-        for _ in 0..case.requests {
-            client.get(case.path, case.bytes);
-        }
+    match case.requests {
+        Requests::Again(count) => (0..count).for_each(|_| ask(&mut open)),
+        Requests::Anew(count) => (0..count).for_each(|_| anew()),
     }
-    // The account of a task that sleeps is exact.
-    std::thread::sleep(Duration::from_millis(30));
+    std::thread::sleep(SETTLES);
     drop(perf);
     (executed(server.process.0.id()) - before) as f64
 }
