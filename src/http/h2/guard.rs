@@ -58,6 +58,8 @@ pub(super) struct Guard {
     windows: Bucket,
     empty: Bucket,
     others: Bucket,
+    /// Bytes of all bodies so far.
+    content: u64,
     /// Bytes sent when WINDOW_UPDATEs were last set off against them.
     sent: u64,
 }
@@ -80,6 +82,7 @@ impl Guard {
             windows: bucket(overhead),
             empty: bucket(overhead),
             others: bucket(overhead),
+            content: 0,
             sent: 0,
         }
     }
@@ -126,6 +129,11 @@ impl Guard {
         self.unfinished
     }
 
+    /// Bytes of all bodies so far.
+    pub(super) fn content(&self) -> u64 {
+        self.content
+    }
+
     /// A request was let finish.
     pub(super) fn finished(&mut self) {
         self.resets.level = self.resets.level.saturating_sub(1);
@@ -137,7 +145,10 @@ impl Guard {
         self.payload = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         match kind {
             DATA if self.payload == 0 && flags & END_STREAM == 0 => self.empty.add(Cause::EmptyFrames),
-            DATA => Ok(()),
+            DATA => {
+                self.content += self.payload as u64;
+                Ok(())
+            }
             HEADERS | CONTINUATION => {
                 self.in_block = flags & END_HEADERS == 0;
                 Ok(())

@@ -3,7 +3,7 @@
 
 mod guard;
 pub mod server;
-mod translate;
+pub mod translate;
 mod wire;
 
 /// What stands before every connection's first frame (RFC 9113 §3.4), up to where it cannot be

@@ -32,6 +32,15 @@ const EXCESSES: [(&[u8], Cause); 5] = [
 
 type Rest = Pin<Box<dyn Future<Output = ()>>>;
 
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// From the client.
+    In,
+    /// To the client.
+    Out,
+}
+
 /// A transport, with what is on its way in and out. Both directions are used by one task.
 pub(super) struct Wire<'c> {
     transport: &'c Transport,
@@ -96,6 +105,14 @@ impl<'c> Wire<'c> {
     /// Reads nothing more: what the client sends from here on is not wanted.
     pub(super) fn close_ears(&self) {
         self.is_deaf.set(true);
+    }
+
+    /// Bytes that went one way so far: of bodies that came, of all that was sent.
+    pub(super) fn moved(&self, way: Way) -> u64 {
+        match way {
+            Way::In => self.guard.borrow().content(),
+            Way::Out => self.transport.bytes_out(),
+        }
     }
 
     /// A request was let finish.

@@ -191,6 +191,44 @@ fn a_client_that_never_reads_is_given_up() {
 }
 
 #[test]
+fn a_client_busy_with_one_stream_is_not_slow_on_another() {
+    let origin = slow();
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .forwards_to(&origin)
+        .text("[timeouts]\nbody = \"400ms\"\nwrite = \"400ms\"")
+        .start();
+    // Bodies that are sent one after the other, as browsers do.
+    let mut http2 = atlas.http2();
+    let waits = http2.begin(&request("POST", "/waits", &[]), false);
+    let sends = http2.begin(&request("POST", "/sends", &[]), false);
+    for _ in 0..15 {
+        http2.upload(sends, &[1; 1000], false);
+        std::thread::sleep(Duration::from_millis(70));
+    }
+    http2.upload(sends, b"end", true);
+    http2.upload(waits, b"at last", true);
+    assert_eq!(http2.answer(sends).status(), 200);
+    assert_eq!(http2.answer(waits).status(), 200);
+    // Answers that share a line which takes far longer than the timeout for a turn of each.
+    let mut http2 = atlas.http2_with(&[(4, 0x7fff_ffff)]);
+    http2.send(frame(WINDOW_UPDATE, 0, 0, 0x7fff_0000_u32.to_be_bytes()));
+    http2.reads = false;
+    http2.settled();
+    let streams: Vec<_> = (0..40).map(|_| http2.begin(&get("/big", &[]), true)).collect();
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(2) {
+        for _ in 0..6 {
+            assert!(http2.read_frame());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for stream in streams {
+        assert_eq!(http2.so_far(stream).reset, None);
+    }
+}
+
+#[test]
 fn bodies_that_nobody_read_do_not_use_up_the_connections_window() {
     let origin = origin().start();
     let atlas = atlas()

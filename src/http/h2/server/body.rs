@@ -8,12 +8,11 @@ use bytes::Bytes;
 use h2::RecvStream;
 
 use super::super::translate;
+use super::super::wire::Way;
 use super::stream::State;
 use crate::http::h1::wire::Pace;
 use crate::http::{BodyLength, Fields, RequestHead};
 use crate::outcome::{Cause, End, Phase};
-use crate::runtime::before;
-use crate::time::{Deadline, now};
 
 /// What a stream gives: a piece, its error, or nothing at its end.
 type Found = Option<Result<Bytes, h2::Error>>;
@@ -134,15 +133,13 @@ impl<'s> RequestBody<'s> {
 
     /// Waits for the client; how long that was its slowness.
     async fn wait(&mut self) -> Result<(Found, Duration), Cause> {
-        let began = now();
-        let deadline = Deadline::after(began, self.state.settings().body_timeout);
-        let data = poll_fn(|cx| self.stream.poll_data(cx));
-        let found = before(deadline, data).await.map_err(|_| Cause::TimedOut)?;
-        let waited = match std::mem::take(&mut self.excused) {
-            true => Duration::ZERO,
-            false => now() - began,
-        };
-        Ok((found, waited))
+        let timeout = self.state.settings().body_timeout;
+        let found = self.state.wait(Way::In, timeout, |cx| self.stream.poll_data(cx));
+        let (found, waited) = found.await.map_err(|_| Cause::TimedOut)?;
+        match std::mem::take(&mut self.excused) {
+            true => Ok((found, Duration::ZERO)),
+            false => Ok((found, waited)),
+        }
     }
 
     async fn read_trailers(&mut self) -> Result<Option<Fields>, Cause> {

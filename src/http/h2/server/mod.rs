@@ -396,3 +396,6 @@ impl Timer {
         Poll::Ready(())
     }
 }
+
+#[cfg(test)]
+mod tests;

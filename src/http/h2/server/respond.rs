@@ -1,18 +1,15 @@
 //! A response on a stream: as much of it at a time as the client has opened its windows for.
 
-use std::future::poll_fn;
-
 use bytes::Bytes;
 use http::{Method, StatusCode};
 
 use super::super::translate;
+use super::super::wire::Way;
 use super::stream::State;
 use crate::http::h1::encode::Framing;
 use crate::http::h1::wire::Pace;
 use crate::http::{Fields, RequestHead, ResponseHead};
 use crate::outcome::{Cause, End, Phase, Side};
-use crate::runtime::before;
-use crate::time::{Deadline, now};
 
 /// The way back on a stream of HTTP/2.
 pub struct Responder<'s> {
@@ -123,13 +120,15 @@ impl<'s> Responder<'s> {
             return Ok(room);
         }
         let settings = self.state.settings();
-        let began = now();
-        let deadline = Deadline::after(began, settings.write_timeout);
-        let room = before(deadline, poll_fn(|cx| self.state.poll_room(cx))).await;
-        let room = room.map_err(|_| self.state.end(Phase::ResponseBody, Cause::TimedOut))??;
-        match self.pace.keeps(now() - began, settings.min_rate) {
+        let end = |cause| self.state.end(Phase::ResponseBody, cause);
+        let room = self
+            .state
+            .wait(Way::Out, settings.write_timeout, |cx| self.state.poll_room(cx));
+        let (room, waited) = room.await.map_err(|_| end(Cause::TimedOut))?;
+        let room = room?;
+        match waited.is_zero() || self.pace.keeps(waited, settings.min_rate) {
             true => Ok(room),
-            false => Err(self.state.end(Phase::ResponseBody, Cause::TooSlow)),
+            false => Err(end(Cause::TooSlow)),
         }
     }
 

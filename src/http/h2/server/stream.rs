@@ -1,9 +1,11 @@
 //! One stream: a request, what it means, its answer, and the reset of what does not end in order.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -13,13 +15,18 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Response, StatusCode, request};
 
 use super::super::translate;
-use super::super::wire::Wire;
+use super::super::wire::{Way, Wire};
 use super::body::RequestBody;
 use super::respond::Responder;
 use crate::http::errors::Fault;
 use crate::http::h1::parse::{Limits, Refused};
 use crate::http::{BodyLength, Exchange, RequestHead, Service, Settings};
 use crate::outcome::{Cause, End, Phase, Side};
+use crate::runtime::{self, TimedOut};
+use crate::time::{Deadline, now};
+
+/// How often a stream's time may pass while its client is busy with others.
+const BUSY_TIMEOUTS_MAX: u32 = 10;
 
 const BODY_TOO_LARGE: Refused = Refused {
     fault: &Fault::REQUEST_BODY_TOO_LARGE,
@@ -174,12 +181,43 @@ impl<'s> State<'s> {
         }
     }
 
+    /// Waits for the client, and tells how much of that was its slowness: none while it was busy with
+    /// other streams of the connection. For these it gets [`BUSY_TIMEOUTS_MAX`] times as long.
+    pub(super) async fn wait<T>(
+        &self,
+        way: Way,
+        timeout: Duration,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Result<(T, Duration), TimedOut> {
+        let began = now();
+        let (wire, all_before) = (self.shared.wire, self.shared.wire.moved(way));
+        for _ in 1..BUSY_TIMEOUTS_MAX {
+            let before = wire.moved(way);
+            if let Ok(value) = runtime::before(Deadline::within(timeout), poll_fn(&mut poll)).await {
+                let waited = now() - began;
+                let is_busy = self.is_busy(wire.moved(way) - all_before, waited);
+                return Ok((value, if is_busy { Duration::ZERO } else { waited }));
+            }
+            let is_blocked = way == Way::Out && !wire.is_sending();
+            if is_blocked || !self.is_busy(wire.moved(way) - before, timeout) {
+                break; // its window is closed, or nothing comes
+            }
+        }
+        Err(TimedOut)
+    }
+
+    /// Whether so many bytes on the whole connection are as many as one body has to have.
+    fn is_busy(&self, moved: u64, time: Duration) -> bool {
+        let owed = time.as_millis().saturating_mul(self.settings().min_rate.into()) / 1000;
+        u128::from(moved) > owed
+    }
+
     fn broken(&self, phase: Phase, error: &h2::Error) -> End {
         self.end(phase, self.cause(error))
     }
 
     async fn given_up(&self) -> End {
-        let cause = std::future::poll_fn(|cx| self.poll_given_up(cx)).await;
+        let cause = poll_fn(|cx| self.poll_given_up(cx)).await;
         let end = End::new(Side::Downstream, Phase::Response, cause);
         self.gone.set(Some(end));
         end

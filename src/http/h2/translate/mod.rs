@@ -29,7 +29,7 @@ const OF_CONNECTIONS: [HeaderName; 5] = [
 /// # Errors
 ///
 /// Why it is not taken; the connection can go on.
-pub(super) fn request(parts: &request::Parts, ends: bool, limits: &Limits) -> Result<RequestHead, Refused> {
+pub fn request(parts: &request::Parts, ends: bool, limits: &Limits) -> Result<RequestHead, Refused> {
     let mut text = Buffer::with_size(SMALL);
     write_request(parts, &mut text)?;
     let head = parse::request(&mut text, &mut Scan::default(), limits)?;
@@ -202,7 +202,7 @@ pub(super) fn trailers(fields: &HeaderMap) -> Result<Fields, Cause> {
 /// # Errors
 ///
 /// A field that HTTP/2 has no way to say.
-pub(super) fn response(head: &ResponseHead, to_head: bool) -> Result<(http::Response<()>, Framing), Cause> {
+pub fn response(head: &ResponseHead, to_head: bool) -> Result<(http::Response<()>, Framing), Cause> {
     let mut response = http::Response::new(());
     *response.status_mut() = head.status;
     let fields = response.headers_mut();
