@@ -118,6 +118,28 @@ impl Fault {
         (head, body)
     }
 
+    /// The answer to a call of gRPC, whose clients look for a status of their own: "Trailers-Only", in
+    /// the words of its protocol over HTTP/2.
+    pub fn response_to_call(&self) -> ResponseHead {
+        let mut head = ResponseHead::new(StatusCode::OK, BodyLength::None);
+        head.fields.push("Content-Type", "application/grpc");
+        head.fields.push("Grpc-Status", self.call_status());
+        head.fields
+            .push("Grpc-Message", format!("{} atlas: {}", self.summary, self.id));
+        head.fields.push("Proxy-Status", self.proxy_status());
+        head
+    }
+
+    /// As gRPC's clients themselves read a status of HTTP ("HTTP to gRPC Status Code Mapping").
+    fn call_status(&self) -> &'static str {
+        match self.status.as_u16() {
+            400 => "13",                   // INTERNAL
+            404 | 405 => "12",             // UNIMPLEMENTED
+            429 | 502 | 503 | 504 => "14", // UNAVAILABLE
+            _ => "2",                      // UNKNOWN
+        }
+    }
+
     /// The value of Proxy-Status (RFC 9209): who answers, the error's type, the id.
     pub fn proxy_status(&self) -> String {
         match self.proxy_error {
@@ -348,6 +370,20 @@ mod tests {
             body,
             "502 Bad Gateway\n\nThe server behind this one does not answer.\n\natlas: upstream_refused\n"
         );
+    }
+
+    #[test]
+    fn a_call_gets_a_status_of_its_own() {
+        let head = Fault::UPSTREAM_REFUSED.response_to_call();
+        assert_eq!((head.status, head.body), (StatusCode::OK, BodyLength::None));
+        assert_eq!(head.fields.get("grpc-status"), Some(&b"14"[..]));
+        let message = head.fields.get("grpc-message").unwrap();
+        // Of all that is written there nothing needs gRPC's %-escapes.
+        for fault in Fault::ALL {
+            let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'%';
+            assert!(fault.summary.bytes().all(plain), "{}", fault.summary);
+        }
+        assert!(message.ends_with(b"atlas: upstream_refused"));
     }
 
     #[test]

@@ -11,7 +11,9 @@ use super::{Visit, about, template};
 use crate::access_log::{ExchangeRecord, RequestFacts};
 use crate::files;
 use crate::http::errors::Fault;
-use crate::http::{BodyLength, Exchange, RequestBody, RequestHead, Responder, ResponseHead, Service};
+use crate::http::{
+    BodyLength, Exchange, RequestBody, RequestHead, Responder, ResponseHead, Service, Version,
+};
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::route::{Action, Found, PathPattern, Route, is_below, normal};
 use crate::time::now;
@@ -32,7 +34,7 @@ impl<F: Fn(&str) -> bool> Service for Visit<'_, F> {
         let Answering { account, response } = &mut answering;
         let end = match self.act(account, &mut body, response).await {
             Ok(end) => end,
-            Err(refusal) => refuse(refusal, &body, response).await,
+            Err(refusal) => refuse(refusal, &account.request, &body, response).await,
         };
         account.close(end);
         end
@@ -142,7 +144,12 @@ impl<F: Fn(&str) -> bool> Visit<'_, F> {
 }
 
 /// Answers from the catalogue, if nothing was answered yet and somebody is there to be answered.
-async fn refuse(refusal: Refusal, body: &RequestBody<'_>, response: &mut Responder<'_>) -> End {
+async fn refuse(
+    refusal: Refusal,
+    request: &RequestHead,
+    body: &RequestBody<'_>,
+    response: &mut Responder<'_>,
+) -> End {
     let end = refusal.end;
     let is_gone = end.side == Side::Downstream
         && end.phase == Phase::Response
@@ -153,6 +160,11 @@ async fn refuse(refusal: Refusal, body: &RequestBody<'_>, response: &mut Respond
     if body.has_begun() && !body.is_finished() {
         response.close_after();
     }
+    if is_call(request) {
+        let head = Fault::of(end).response_to_call();
+        let _: Result<(), End> = send(&head, "", response).await;
+        return end;
+    }
     let (mut head, text) = Fault::of(end).response();
     if let Some(allow) = refusal.allow {
         head.fields.set("Allow", allow);
@@ -160,6 +172,16 @@ async fn refuse(refusal: Refusal, body: &RequestBody<'_>, response: &mut Respond
     // A client that does not take its answer ends by what happened before.
     let _: Result<(), End> = send(&head, &text, response).await;
     end
+}
+
+/// Whether it is a call of gRPC: `application/grpc`, perhaps with a format (`+proto`), over HTTP/2.
+fn is_call(request: &RequestHead) -> bool {
+    const TYPE: &[u8] = b"application/grpc";
+    request.version() == Version::Http2
+        && request.fields.get("content-type").is_some_and(|value| {
+            let format = value.get(TYPE.len()..).unwrap_or(b"-");
+            value.starts_with(TYPE) && matches!(format.first(), None | Some(b'+' | b';'))
+        })
 }
 
 async fn send(head: &ResponseHead, body: &str, response: &mut Responder<'_>) -> Result<(), End> {

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::frames::{WINDOW_UPDATE, frame, get, headers};
 use crate::support::{Atlas, Driver, alone, atlas, measures_time, noise, on_both_drivers};
 
 const WORST: Duration = Duration::from_millis(50);
@@ -178,5 +179,45 @@ fn beside_many_that_only_connect() {
             }
         },
         1,
+    );
+}
+
+#[test]
+fn beside_two_that_ask_for_a_hundred_things_at_a_time_by_http2() {
+    stays_fair(
+        |atlas, stop| {
+            let mut http2 = atlas.http2();
+            http2.settled();
+            while !stop.load(Ordering::SeqCst) {
+                let streams: Vec<_> = (0..100).map(|_| http2.stream()).collect();
+                let heads = streams
+                    .iter()
+                    .map(|stream| headers(*stream, &get("/", &[]), true));
+                http2.send(heads.collect::<Vec<_>>().concat());
+                for stream in streams {
+                    assert_eq!(http2.answer(stream).status(), 200);
+                }
+            }
+        },
+        2,
+    );
+}
+
+#[test]
+fn beside_two_that_read_long_files_by_http2_with_windows_wide_open() {
+    stays_fair(
+        |atlas, stop| {
+            let mut http2 = atlas.http2_with(&[(4, 0x7fff_ffff)]);
+            http2.send(frame(WINDOW_UPDATE, 0, 0, 0x7fff_0000_u32.to_be_bytes()));
+            for _ in 0..20 {
+                http2.begin(&get("/site/big", &[]), true);
+            }
+            let mut reader = http2.connection.tcp().try_clone().unwrap();
+            let mut sink = vec![0; 1 << 20];
+            while !stop.load(Ordering::SeqCst)
+                && matches!(std::io::Read::read(&mut reader, &mut sink), Ok(count) if count > 0)
+            {}
+        },
+        2,
     );
 }

@@ -296,6 +296,42 @@ fn answers_of_atlas_come_from_the_same_catalogue() {
 }
 
 #[test]
+fn a_call_of_grpc_that_atlas_answers_gets_a_status_of_grpc() {
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .expects_log("cannot connect")
+        .text("[[route]]\npath = \"/gone\"\nupstream = \"gone\"")
+        .upstream(
+            "gone",
+            &[&format!("127.0.0.1:{}", crate::support::free_port())],
+            "",
+        )
+        .start();
+    let mut http2 = atlas.http2();
+    for (path, kind, grpc_status) in [
+        ("/gone", "application/grpc", Some("14")),
+        ("/gone", "application/grpc+proto", Some("14")),
+        ("/nowhere", "application/grpc;charset=x", Some("12")),
+        ("/nowhere", "application/grpc-web", None),
+    ] {
+        let stream = http2.begin(&request("POST", path, &[("content-type", kind)]), true);
+        let got = http2.answer(stream);
+        assert_eq!(got.field("grpc-status"), grpc_status, "{kind}");
+        assert_eq!(got.status() == 200, grpc_status.is_some());
+        assert_eq!(
+            got.pieces == 0,
+            grpc_status.is_some(),
+            "its status is in the head, which is all"
+        );
+    }
+    let record = atlas.exchange("/gone");
+    assert_eq!(
+        (&record["side"], &record["cause"]),
+        (&"upstream".into(), &"refused".into())
+    );
+}
+
+#[test]
 fn a_name_with_another_certificate_is_misdirected() {
     let origin = origin().start();
     let atlas = atlas()
