@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
 
 use super::*;
 use crate::buffer::Buffer;
@@ -138,8 +140,22 @@ impl Read for &Far {
 }
 
 impl Write for &Far {
+    /// Waits by poll: a send that waits inside the kernel's TLS loses the error it was woken by, and
+    /// takes all that is written from then on.
     fn write(&mut self, from: &[u8]) -> io::Result<usize> {
-        (&self.socket).write(from)
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let idle = IDLE.try_into().unwrap();
+        loop {
+            match rustix::net::send(&self.socket, from, flags) {
+                Err(Errno::AGAIN) => {
+                    let mut space = [PollFd::new(&self.socket, PollFlags::OUT)];
+                    if poll(&mut space, Some(&idle))? == 0 {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+                result => return Ok(result?),
+            }
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -383,7 +399,6 @@ fn a_side_that_never_reads_holds_back_the_other_and_ends_in_time(carriers: Carri
             drop(client);
         },
         |mut origin| {
-            origin.socket.set_write_timeout(Some(IDLE)).unwrap();
             let block = vec![0; 1 << 20];
             let mut sent = 0;
             while origin.write_all(&block).is_ok() {

@@ -22,7 +22,7 @@ use pin_project_lite::pin_project;
 
 use alarms::Alarm;
 pub use gate::turn;
-pub use socket::{Address, Listener, Socket};
+pub use socket::{Address, Listener, Socket, is_lost};
 pub use start::{Driver, Preference, start};
 
 use crate::time::{Deadline, now};

@@ -389,6 +389,11 @@ impl Socket {
         }
     }
 
+    /// What the kernel has told that the connection was lost by; it tells it once.
+    pub fn lost(&self) -> Option<Errno> {
+        self.error.get()
+    }
+
     /// The kernel tells of a reset once, to whoever calls first; from then on a read finds what
     /// looks like the peer's FIN. So a writer's error has to be the reader's, too.
     fn not_after_an_error(&self, count: usize) -> io::Result<usize> {
@@ -399,9 +404,9 @@ impl Socket {
     }
 }
 
-/// Whether the connection is gone. After the peer's FIN a reset is told as EPIPE, and is none of
+/// Whether a connection is gone by this error. After the peer's FIN a reset is told as EPIPE, and is none of
 /// these: then the end in order had come first.
-fn is_lost(error: Errno) -> bool {
+pub fn is_lost(error: Errno) -> bool {
     matches!(
         error,
         Errno::CONNRESET | Errno::CONNABORTED | Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH

@@ -19,7 +19,7 @@ use self::limits::{Pause, Storm, Wear, Worn};
 use crate::buffer::Buffer;
 use crate::offload::{self, Offload};
 use crate::outcome::{Carriage, Cause};
-use crate::runtime::Socket;
+use crate::runtime::{self, Socket};
 use crate::sys::ktls;
 use crate::time::{Deadline, now};
 
@@ -43,6 +43,8 @@ pub(super) struct Ktls {
     look: bool,
     ended: Option<PeerEnd>,
     failed: Option<Fault>,
+    /// What the kernel has told, once, that the connection was lost by.
+    lost: Option<Errno>,
     owed: Owed,
     goodbye: Goodbye,
     storm: Storm,
@@ -90,6 +92,7 @@ impl Ktls {
             look: true,
             ended: None,
             failed: None,
+            lost: None,
             owed: Owed::default(),
             goodbye: Goodbye::Unsaid,
             storm: Storm::default(),
@@ -309,6 +312,11 @@ impl Ktls {
 
     fn make_ready(&mut self, socket: &Socket) -> Result<(), Stop> {
         self.still_good()?;
+        // Once the error of a lost connection was told, to a reader perhaps, the kernel's TLS takes
+        // whatever is sent, without a word and without a bound, and keeps it (Linux 6.1 to 7.2).
+        if let Some(error) = self.lost.or_else(|| socket.lost()) {
+            return Err(Stop::Socket(error.into()));
+        }
         // What is written behind a FIN is taken by the kernel and lost.
         if self.goodbye != Goodbye::Unsaid {
             return Err(Stop::Socket(io::ErrorKind::BrokenPipe.into()));
@@ -398,7 +406,11 @@ impl Ktls {
     /// the peer is told.
     fn settle<T>(&mut self, socket: &Socket, result: Result<T, Stop>) -> io::Result<T> {
         result.map_err(|stop| match stop {
-            Stop::Socket(error) => error,
+            Stop::Socket(error) => {
+                let errno = Errno::from_io_error(&error);
+                self.lost = self.lost.or_else(|| errno.filter(|errno| is_lost(*errno)));
+                error
+            }
             Stop::Again(fault) => fault.into_error(),
             Stop::Fault(fault) => {
                 self.fail(socket, fault);
@@ -436,6 +448,11 @@ impl Ktls {
     pub(super) fn held(&self) -> usize {
         self.prefix.capacity() + self.inbox.capacity()
     }
+}
+
+/// Whether nothing can be sent any more: after the peer's FIN a reset is EPIPE.
+fn is_lost(error: Errno) -> bool {
+    error == Errno::PIPE || runtime::is_lost(error)
 }
 
 fn set_wake_at(socket: &Socket, bytes: Option<u32>) {
