@@ -161,6 +161,10 @@ impl Transport {
 
     /// Waits until the peer has sent something or has closed. Bytes already taken from the socket
     /// but not yet read are not seen: call it only after a read that found nothing.
+    ///
+    /// Of what is no TLS record on a connection in the kernel, the kernel tells by an error alone
+    /// (EPOLLERR without EPOLLIN), which monoio 0.2.4 on epoll tells writers only: there the caller's
+    /// deadline ends the wait. A wait for both would return at once wherever there is space to write.
     pub async fn readable(&self) -> io::Result<()> {
         let pause = match &*self.layer.borrow() {
             Layer::Ktls(tls) => tls.pause(),

@@ -33,7 +33,7 @@ fn the_demo_serves_its_page_its_echo_and_its_files() {
     let mut demo = Demo(demo);
     let curl = |arguments: &[&str], path: &str| {
         let url = format!("https://localhost:{port}{path}");
-        let words = [&["-sk", "--max-time", "5"], arguments, &[&url]].concat();
+        let words = [&["-sk", "--max-time", "60"], arguments, &[&url]].concat();
         String::from_utf8_lossy(&command("curl", &words, b"").stdout).into_owned()
     };
     wait_until("the demo serves", || (!curl(&[], "/").is_empty()).then_some(()));
