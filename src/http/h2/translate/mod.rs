@@ -100,7 +100,7 @@ fn authority(parts: &request::Parts) -> Result<&[u8], Refused> {
         .authority()
         .map(|authority| authority.as_str().as_bytes());
     let mut hosts = parts.headers.get_all(header::HOST).iter();
-    let host = hosts.next().map(HeaderValue::as_bytes);
+    let host = hosts.next().map(|host| checked(host.as_bytes())).transpose()?;
     if hosts.next().is_some() {
         return Err(malformed("there are several Hosts"));
     }

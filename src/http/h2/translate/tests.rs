@@ -83,6 +83,7 @@ fn what_could_mean_something_else_behind_us_is_refused() {
             &[("host", "a.test"), ("host", "a.test")],
         ),
         ("a Host that is none", "/", &[("host", "a.test/b")]),
+        ("a space before Host", "/", &[("host", " a.test")]),
         ("neither :authority nor Host", "/", &[]),
         ("user information in :authority", "https://u@a.test/", &[]),
         ("Connection", "https://a.test/", &[("connection", "close")]),
@@ -232,4 +233,144 @@ fn trailers_hold_nothing_that_belongs_in_a_head() {
     assert_eq!(map.len(), 1);
     assert_eq!(map.get("grpc-status").unwrap(), "0");
     assert!(response_trailers(None).is_none());
+}
+
+/// Pieces that could mean something to one reader and nothing to another.
+const PIECES: [&str; 40] = [
+    "/",
+    "a",
+    "b.test",
+    "?",
+    "#",
+    "%",
+    "%2e",
+    "%00",
+    "..",
+    " ",
+    "\t",
+    "\r",
+    "\n",
+    "\0",
+    ":",
+    "443",
+    "@",
+    "*",
+    "[",
+    "]",
+    "::1",
+    "{",
+    "\"",
+    "\\",
+    "\u{e4}",
+    "\x7f",
+    ",",
+    ";",
+    "=",
+    "trailers",
+    "chunked",
+    "close",
+    "0",
+    "5",
+    "HTTP/1.1",
+    "GET",
+    "OPTIONS",
+    "100-continue",
+    "http://",
+    "x",
+];
+
+const NAMES: [&str; 16] = [
+    "host",
+    "cookie",
+    "te",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "upgrade",
+    "expect",
+    "x",
+    "x_y",
+    "keep-alive",
+    "via",
+    "trailer",
+    "http2-settings",
+    "x-forwarded-for",
+    "accept",
+];
+
+fn some(random: &mut fastrand::Rng, pieces_max: usize) -> String {
+    let count = random.usize(..=pieces_max);
+    (0..count).map(|_| PIECES[random.usize(..PIECES.len())]).collect()
+}
+
+/// A request as far as the `h2` crate takes one: names are tokens, values hold no control bytes, and
+/// path and authority are what the `http` crate takes for such.
+fn any_request(random: &mut fastrand::Rng) -> Option<request::Parts> {
+    let methods = ["GET", "POST", "OPTIONS", "CONNECT", "TRACE", "x", "GE T"];
+    let mut request = Request::builder().method(methods[random.usize(..methods.len())]);
+    let slash = if random.u8(..8) > 0 { "/" } else { "" };
+    let mut uri = http::Uri::builder().path_and_query(format!("{slash}{}", some(random, 4)));
+    if random.bool() {
+        uri = uri.scheme("https").authority(some(random, 2));
+    }
+    request = request.uri(uri.build().ok()?);
+    for _ in 0..random.usize(..4) {
+        let name = NAMES[random.usize(..NAMES.len())];
+        let value = HeaderValue::from_bytes(some(random, 2).as_bytes()).ok()?;
+        request = request.header(name, value);
+    }
+    Some(request.body(()).ok()?.into_parts().0)
+}
+
+#[test]
+fn whatever_comes_leaves_as_one_request_that_means_the_same() {
+    use crate::http::h1::client::Outgoing;
+
+    let mut random = fastrand::Rng::with_seed(9113);
+    let mut passed = 0;
+    for _ in 0..60_000 {
+        let ends = random.bool();
+        let Some(parts) = any_request(&mut random) else {
+            continue;
+        };
+        let Ok(head) = request(&parts, ends, &LIMITS) else {
+            continue;
+        };
+        passed += 1;
+        let mut out = Buffer::small();
+        let outgoing = Outgoing {
+            method: head.method(),
+            target: head.path_and_query(),
+            fields: &head.fields,
+            body: head.body(),
+            asks_upgrade: false,
+        };
+        encode::request(&mut out, &outgoing);
+        let text = String::from_utf8_lossy(out.filled()).into_owned();
+        let limits = Limits {
+            head_bytes_max: 8192,
+            ..LIMITS
+        };
+        let again = parse::request(&mut out, &mut Scan::default(), &limits);
+        let again = again
+            .ok()
+            .flatten()
+            .unwrap_or_else(|| panic!("not one request:\n{text}"));
+        assert!(out.is_empty(), "something is left behind it:\n{text}");
+        assert_eq!(again.method(), parts.method);
+        let path = parts.uri.path_and_query().map(|path| path.as_str());
+        assert_eq!(Some(again.path_and_query()), path, "{text}");
+        let said = parts.uri.authority().map(|authority| authority.as_str());
+        let host = || parts.headers.get("host").and_then(|host| host.to_str().ok());
+        let said = said.or_else(host).filter(|said| !said.is_empty());
+        assert_eq!(again.authority(), said, "{text}");
+        let length = |head: &RequestHead| match head.body() {
+            BodyLength::None => BodyLength::Exact(0),
+            length => length,
+        };
+        assert_eq!(length(&again), length(&head), "{text}");
+        let names = ["connection", "keep-alive", "upgrade", "transfer-encoding"];
+        assert!(names.iter().all(|name| !again.fields.has(name)), "{text}");
+    }
+    assert!(passed > 500, "only {passed} were good");
 }
