@@ -109,9 +109,9 @@ impl Fields {
             .map(|&(name, value)| (self.value(name), self.value(value)))
     }
 
-    /// As [`Self::lines`], with where the whole line lies, `Name: value` and CR LF, if it lies so:
-    /// almost every line that was parsed, and all that were pushed.
-    pub(in crate::http) fn wire_lines(&self) -> impl Iterator<Item = (&[u8], &[u8], Option<Span>)> {
+    /// Each name, where its value lies, and where the whole line does, `Name: value` and CR LF, if
+    /// it lies so: almost every line that was parsed, and all that were pushed.
+    pub(in crate::http) fn wire_lines(&self) -> impl Iterator<Item = (&[u8], Span, Option<Span>)> {
         let all = self.bytes.filled();
         self.lines.iter().map(move |&(name, value)| {
             let is = |at: u32, byte| all.get(at as usize) == Some(&byte);
@@ -119,7 +119,7 @@ impl Fields {
             let is_spaced = value.0 == colon + 2 && is(colon, b':') && is(colon + 1, b' ');
             let lies_so = is_spaced && is(end, b'\r') && is(end + 1, b'\n');
             let line = lies_so.then(|| (name.0, value.1 + 2));
-            (self.value(name), self.value(value), line)
+            (&all[name.0 as usize..name.1 as usize], value, line)
         })
     }
 

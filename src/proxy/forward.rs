@@ -109,10 +109,9 @@ impl<F> Visit<'_, F> {
         // The authority lies in the bytes the fields are pushed to, and has to be kept apart.
         let mut kept = buffer::take_vec();
         kept.extend_from_slice(request.authority().unwrap_or_default().as_bytes());
-        let authority = std::str::from_utf8(&kept).unwrap_or_default(); // it was a str
         let host = upstream.settings().host.as_deref();
-        let host = host.or_else(|| authority.is_empty().then(|| upstream.endpoints()[0].authority()));
-        headers::to_endpoint(&mut request.fields, &self.client, authority, host, via, id);
+        let host = host.or_else(|| kept.is_empty().then(|| upstream.endpoints()[0].authority()));
+        headers::to_endpoint(&mut request.fields, &self.client, &kept, host, via, id);
         buffer::give_vec(kept);
     }
 

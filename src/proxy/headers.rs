@@ -140,7 +140,7 @@ impl RequestId {
 pub(super) fn to_endpoint(
     fields: &mut Fields,
     client: &Client,
-    authority: &str,
+    authority: &[u8],
     host: Option<&str>,
     via: &str,
     id: &RequestId,
@@ -162,7 +162,7 @@ pub(super) fn to_endpoint(
 }
 
 /// Nothing is known but what this connection shows: the common case.
-fn tell_new(fields: &mut Fields, client: &Client, authority: &str, id: &RequestId) {
+fn tell_new(fields: &mut Fields, client: &Client, authority: &[u8], id: &RequestId) {
     fields.push_block(&client.told);
     if !authority.is_empty() {
         fields.push("X-Forwarded-Host", authority);
@@ -198,7 +198,7 @@ fn join(fields: &Fields, name: &str) -> Vec<u8> {
 }
 
 /// Adds this connection to what is known already, and keeps the rest.
-fn tell_on(fields: &mut Fields, client: &Client, authority: &str, id: &RequestId, chain: Chain) {
+fn tell_on(fields: &mut Fields, client: &Client, authority: &[u8], id: &RequestId, chain: Chain) {
     let mut forwarded = chain.forwarded;
     if forwarded.is_empty() {
         // RFC 7239 §7.4: what X-Forwarded-For says can be said in Forwarded, if nothing else is.
@@ -220,7 +220,7 @@ fn tell_on(fields: &mut Fields, client: &Client, authority: &str, id: &RequestId
     for (name, value) in [
         ("X-Real-IP", real.as_bytes()),
         ("X-Forwarded-Proto", client.scheme.as_bytes()),
-        ("X-Forwarded-Host", authority.as_bytes()),
+        ("X-Forwarded-Host", authority),
         ("X-Forwarded-Port", client.port.as_bytes()),
         ("X-Request-Id", id.as_str().as_bytes()),
     ] {
@@ -271,11 +271,11 @@ fn push_node(into: &mut String, address: &str) {
 }
 
 /// This connection's element of Forwarded.
-fn push_forwarded(into: &mut Vec<u8>, client: &Client, authority: &str) {
+fn push_forwarded(into: &mut Vec<u8>, client: &Client, authority: &[u8]) {
     into.extend_from_slice(client.forwarded.as_bytes());
     // RFC 7230 §3.2.6: a value that is no token has to be quoted; a colon makes it none.
     into.push(b'"');
-    for byte in authority.bytes() {
+    for &byte in authority {
         if matches!(byte, b'"' | b'\\') {
             into.push(b'\\');
         }
@@ -302,7 +302,7 @@ pub(super) fn to_client_with_upgrade(fields: &mut Fields) {
 /// Removes what belongs to one connection only, and what `also` names.
 fn remove_hop_by_hop(fields: &mut Fields, also: impl Fn(&[u8]) -> bool) {
     let mut listed: Vec<Vec<u8>> = Vec::new();
-    for options in fields.get_all("connection") {
+    for options in fields.get_all("connection").filter(|options| !is_usual(options)) {
         let names = tokens(std::iter::once(options)).filter(|name| !is_usual(name));
         listed.extend(names.map(<[u8]>::to_vec));
     }
@@ -314,10 +314,22 @@ fn remove_hop_by_hop(fields: &mut Fields, also: impl Fn(&[u8]) -> bool) {
 
 fn is_hop_by_hop(name: &[u8]) -> bool {
     // Few names of other fields are as long as one of these.
-    HOP_BY_HOP
-        .iter()
-        .any(|known| known.len() == name.len() && known.as_bytes().eq_ignore_ascii_case(name))
+    HOP_BY_HOP_LENGTHS & 1 << (name.len() & 31) != 0
+        && HOP_BY_HOP
+            .iter()
+            .any(|known| known.as_bytes().eq_ignore_ascii_case(name))
 }
+
+/// A bit for each length of [`HOP_BY_HOP`].
+const HOP_BY_HOP_LENGTHS: u32 = {
+    let mut lengths = 0;
+    let mut at = 0;
+    while at < HOP_BY_HOP.len() {
+        lengths |= 1 << HOP_BY_HOP[at].len();
+        at += 1;
+    }
+    lengths
+};
 
 /// Members of Connection that need no look-up: what they name is removed anyway. And Host, which
 /// nobody may have removed.
@@ -379,7 +391,7 @@ mod tests {
     fn forwarded(client: &Client, sent: &[&str], host: Option<&str>) -> Vec<String> {
         let mut fields = fields(sent);
         let id = RequestId::of(&fields, client);
-        to_endpoint(&mut fields, client, "a.test:8443", host, "1.1 atlas", &id);
+        to_endpoint(&mut fields, client, b"a.test:8443", host, "1.1 atlas", &id);
         lines(&fields)
             .into_iter()
             .map(|line| line.replace(id.as_str(), "ID"))

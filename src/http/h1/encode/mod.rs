@@ -195,7 +195,7 @@ fn fields(out: &mut Buffer, fields: &Fields) -> bool {
             None => {
                 put(out, fields.value(run));
                 run = (0, 0);
-                field(out, name, value);
+                field(out, name, fields.value(value));
             }
         }
     }

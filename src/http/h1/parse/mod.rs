@@ -1,10 +1,12 @@
 //! Heads: from bytes to what they mean, or why they are refused. Strict, and free of waits.
 
 use std::mem::MaybeUninit;
+use std::sync::LazyLock;
 
 use http::{Method, StatusCode};
 use httparse::Header;
 use memchr::memchr;
+use memchr::memmem::Finder;
 
 use super::super::errors::Fault;
 use super::super::message::{Fields, Line, Span, offset, tokens};
@@ -48,7 +50,6 @@ impl Refused {
 #[derive(Default)]
 pub struct Scan {
     searched: usize,
-    line: usize,
     first_line: Option<usize>,
     first_line_is_good: bool,
     skipped_blank: bool,
@@ -169,6 +170,22 @@ pub(in crate::http) fn is_good_trailer(name: &str) -> bool {
     !forwards && !NEVER.iter().any(is)
 }
 
+static BLANK_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
+
+/// Whether a line feed from `from` on has no carriage return before it. Without an early end, so
+/// that it is done in words of the machine.
+fn has_bare_feed(bytes: &[u8], from: usize) -> bool {
+    let (before, from) = match from {
+        0 if bytes.first() == Some(&b'\n') => return true,
+        0 => (bytes, 1),
+        _ => (&bytes[from - 1..], from),
+    };
+    let pairs = before.iter().zip(bytes.get(from..).unwrap_or_default());
+    pairs.fold(false, |bad, (before, byte)| {
+        bad | (*byte == b'\n') & (*before != b'\r')
+    })
+}
+
 impl Scan {
     /// RFC 9112 §2.2: a server "SHOULD ignore at least one empty line (CRLF) received prior to
     /// the request-line". One, not more.
@@ -182,23 +199,22 @@ impl Scan {
 
     /// The length of the head, blank line included, once all of it is there.
     fn find_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, &'static str> {
-        while let Some(at) = memchr(b'\n', &bytes[self.searched..]) {
-            let at = self.searched + at;
-            if at == 0 || bytes[at - 1] != b'\r' {
-                return Err("a line ends in a bare line feed");
-            }
-            if self.line == at - 1 {
-                return match at {
-                    1 => Err("an empty line comes first"),
-                    _ => Ok(Some(at + 1)),
-                };
-            }
-            self.first_line.get_or_insert(at + 1);
-            self.line = at + 1;
-            self.searched = at + 1;
+        if bytes.starts_with(b"\r\n") {
+            return Err("an empty line comes first");
         }
-        self.searched = bytes.len();
-        Ok(None)
+        // The end may lie across the border of what was searched.
+        let from = self.searched.saturating_sub(3);
+        let end = BLANK_LINE.find(&bytes[from..]).map(|at| from + at + 4);
+        let until = end.unwrap_or(bytes.len());
+        if has_bare_feed(&bytes[..until], self.searched) {
+            return Err("a line ends in a bare line feed");
+        }
+        if self.first_line.is_none() {
+            let feed = memchr(b'\n', &bytes[self.searched..until]);
+            self.first_line = feed.map(|at| self.searched + at + 1);
+        }
+        self.searched = until;
+        Ok(end)
     }
 
     /// Refuses what cannot become a request, without waiting for its end: a peer that speaks
