@@ -28,6 +28,15 @@ const SETTINGS_DIVISOR: u32 = 10;
 /// and its header, of which a client may acknowledge each on its stream and on the connection.
 const BYTES_PER_WINDOW_UPDATE: u64 = 4;
 
+/// DATA of less than this costs the crate about as much as this (a slot in a list), so that is what
+/// it counts it as.
+const SMALL_DATA_BYTES: usize = 256;
+
+/// Small DATA frames that are read before those they came for are let take them. With what one
+/// more read can bring they stay below the crate's bound, which tells a client that sends faster
+/// than we look from one that is hostile.
+const SMALL_DATA_AHEAD_MAX: u32 = 256;
+
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 
@@ -62,6 +71,8 @@ pub(super) struct Guard {
     content: u64,
     /// Bytes sent when WINDOW_UPDATEs were last set off against them.
     sent: u64,
+    /// Small DATA frames since bodies were last read.
+    small_data: u32,
 }
 
 impl Guard {
@@ -84,6 +95,7 @@ impl Guard {
             others: bucket(overhead),
             content: 0,
             sent: 0,
+            small_data: 0,
         }
     }
 
@@ -139,6 +151,25 @@ impl Guard {
         self.resets.level = self.resets.level.saturating_sub(1);
     }
 
+    /// A request was cancelled for what the client had sent with it: as good as a reset by the client.
+    ///
+    /// # Errors
+    ///
+    /// That there were too many.
+    pub(super) fn provoked(&mut self) -> Result<(), Cause> {
+        self.resets.add(Cause::ProvokedResets)
+    }
+
+    /// Whether bodies should be read before more comes.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.small_data >= SMALL_DATA_AHEAD_MAX
+    }
+
+    /// Bodies were read.
+    pub(super) fn taken(&mut self) {
+        self.small_data = 0;
+    }
+
     /// A frame begins; its header is there.
     fn begin(&mut self, sent: u64) -> Result<(), Cause> {
         let [a, b, c, kind, flags, ..] = self.header;
@@ -146,6 +177,7 @@ impl Guard {
         match kind {
             DATA if self.payload == 0 && flags & END_STREAM == 0 => self.empty.add(Cause::EmptyFrames),
             DATA => {
+                self.small_data += u32::from(self.payload < SMALL_DATA_BYTES);
                 self.content += self.payload as u64;
                 Ok(())
             }
@@ -300,6 +332,25 @@ mod tests {
             let told = guard.observe(&frame(WINDOW_UPDATE, 0, 4), sent * BYTES_PER_WINDOW_UPDATE);
             assert_eq!(told, Ok(()), "after {sent}");
         }
+    }
+
+    #[test]
+    fn small_pieces_of_bodies_are_let_be_taken_before_more_comes() {
+        let mut guard = guard();
+        let mut come = |size: usize, count: u32| {
+            for _ in 0..count {
+                guard.observe(&frame(DATA, 0, size), 0).unwrap();
+            }
+            let is_ahead = guard.is_ahead();
+            guard.taken();
+            is_ahead
+        };
+        assert!(come(1, SMALL_DATA_AHEAD_MAX));
+        assert!(!come(1, SMALL_DATA_AHEAD_MAX - 1));
+        assert!(
+            !come(SMALL_DATA_BYTES, SMALL_DATA_AHEAD_MAX),
+            "they are not small"
+        );
     }
 
     #[test]

@@ -17,7 +17,8 @@ pub struct Settings {
     pub streams_max: u32,
     /// Bytes of request bodies that may be on their way, or wait for the endpoints, at a time.
     pub window_bytes: u32,
-    /// Requests that may be cancelled at once, beyond one for each that was let finish.
+    /// Requests that may be cancelled at once, beyond one for each that was let finish; by the client,
+    /// or by what it sends behind their heads.
     pub resets_max: u32,
     /// Frames of each kind that carries nothing by itself that may come at once.
     pub overhead_max: u32,

@@ -120,6 +120,18 @@ impl<'c> Wire<'c> {
         self.guard.borrow_mut().finished();
     }
 
+    /// A request under way was cancelled for what the client had sent with it.
+    pub(super) fn provoked(&self) {
+        if let Err(cause) = self.guard.borrow_mut().provoked() {
+            self.stop(cause);
+        }
+    }
+
+    /// The requests under way have taken what came for them.
+    pub(super) fn taken(&self) {
+        self.guard.borrow_mut().taken();
+    }
+
     /// A share of this connection's turn.
     pub(super) fn worked(&self) {
         self.transport.socket().worked();
@@ -192,6 +204,10 @@ impl<'c> Wire<'c> {
         if self.is_deaf.get() {
             return Poll::Pending;
         }
+        if self.guard.borrow().is_ahead() {
+            cx.waker().wake_by_ref(); // again, once those it came for have taken it
+            return Poll::Pending;
+        }
         let mut input = self.input.borrow_mut();
         if !input.is_empty() {
             let count = input.len().min(into.remaining());
@@ -225,11 +241,16 @@ impl<'c> Wire<'c> {
         match self.guard.borrow_mut().observe(into.filled(), sent) {
             Ok(()) => Poll::Ready(Ok(())),
             Err(cause) => {
-                self.failed.set(Some(cause));
-                self.is_deaf.set(true);
+                self.stop(cause);
                 Poll::Pending // whoever has polled looks at `failed`
             }
         }
+    }
+
+    /// There was too much of something: nothing more is read, and the connection is to end.
+    fn stop(&self, cause: Cause) {
+        self.failed.set(self.failed.get().or(Some(cause)));
+        self.is_deaf.set(true);
     }
 
     /// Takes frames; waits for the client only when there are more than a large buffer of them.

@@ -163,6 +163,53 @@ fn floods_end_with_enhance_your_calm_for_those_who_listen() {
 }
 
 #[test]
+fn requests_that_their_trailers_undo_are_bounded_as_cancelled_ones_are() {
+    let (origin, atlas) = start("[limits.http2]\nresets = 10");
+    let mut http2 = atlas.http2();
+    for round in 1..200 {
+        let stream = http2.begin(&request("POST", "/never", &[]), false);
+        http2.upload(stream, b"begun", false);
+        let reached = || origin.requests().len() >= round || atlas_ended(&atlas);
+        wait_until("the origin has it", || reached().then_some(()));
+        let bad = block(&[("x-trailer", " begins with a space")]);
+        http2.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, bad));
+        while !http2.so_far(stream).has_ended && http2.read_frame() {}
+        if http2.ending.is_some() {
+            break;
+        }
+    }
+    calm(http2.end());
+    let reached = origin.requests().len();
+    assert!(
+        (10..60).contains(&reached),
+        "{reached} requests were begun and undone"
+    );
+    assert!(atlas_ended(&atlas));
+}
+
+/// A connection was ended for what its client made Atlas cancel.
+fn atlas_ended(atlas: &Atlas) -> bool {
+    atlas.metric(
+        "atlas_downstream_connections_ended_total",
+        &["cause=\"provoked_resets\""],
+    ) > 0.0
+}
+
+#[test]
+fn many_small_messages_are_no_flood() {
+    let (_origin, atlas) = start("");
+    let mut http2 = atlas.http2();
+    http2.settled();
+    // As calls of gRPC send them, all that the first windows let through.
+    let stream = http2.begin(&request("POST", "/messages", &[]), false);
+    let messages: Vec<u8> = (0..20_000).flat_map(|_| frame(DATA, 0, stream, b"abc")).collect();
+    http2.send(messages);
+    http2.send(frame(DATA, END_STREAM, stream, b""));
+    assert_eq!(http2.answer(stream).status(), 200);
+    super::works(&mut http2).unwrap();
+}
+
+#[test]
 fn blocks_of_fields_that_unpack_to_far_more_are_refused() {
     let (origin, atlas) = start("");
     // One entry of the dynamic table, and then an index of one byte for each time it is meant.

@@ -39,6 +39,11 @@ const STREAM_WINDOW_DIVISOR: u32 = 4;
 /// What RFC 9113 §6.5.2 lets a window be at the least that is not tiny: what all begin with.
 const WINDOW_BYTES_MIN: u32 = 65_535;
 
+/// How many times the window for all bodies the crate may be owed for frames that are smaller than
+/// what they cost it, while they wait: with this a stream of messages of 20 bytes can fill its window
+/// and is held up by it, as any other, when the endpoint is slow. All of it is some 5 MiB of memory.
+const SMALL_DATA_FACTOR: usize = 4;
+
 /// What the crate counts for each field beyond its bytes (RFC 9113 §10.5.1).
 const FIELD_OVERHEAD: usize = 32;
 
@@ -110,13 +115,16 @@ fn builder(settings: &Settings) -> Builder {
     let limits = &settings.h2;
     let head_bytes = settings.head_bytes_max + settings.fields_max * FIELD_OVERHEAD;
     let resets = usize::try_from(limits.resets_max).unwrap_or(usize::MAX);
+    let window = limits.window_bytes.max(WINDOW_BYTES_MIN);
+    let small = usize::try_from(window).map_or(usize::MAX, |window| window.saturating_mul(SMALL_DATA_FACTOR));
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(limits.streams_max)
-        .initial_connection_window_size(limits.window_bytes.max(WINDOW_BYTES_MIN))
+        .initial_connection_window_size(window)
         .initial_window_size((limits.window_bytes / STREAM_WINDOW_DIVISOR).max(WINDOW_BYTES_MIN))
         .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER_BYTES)
+        .data_frame_budget(small)
         .max_pending_accept_reset_streams(resets)
         .max_local_error_reset_streams(Some(resets));
     builder
@@ -168,6 +176,7 @@ impl<'d> Driver<'d> {
             }
             if is_called || are_called {
                 self.poll_streams();
+                self.shared.wire.taken();
                 continue;
             }
             match self.poll_time(cx) {

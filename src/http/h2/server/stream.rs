@@ -34,6 +34,13 @@ const BODY_TOO_LARGE: Refused = Refused {
     why: "content-length is more than is allowed here",
 };
 
+/// Whether what the client sent behind its head has undone a request that may have reached an
+/// endpoint by then. What the crate finds wrong with a body it counts itself.
+fn is_provoked(end: End) -> bool {
+    let is_body = end.side == Side::Downstream && end.phase == Phase::RequestBody;
+    is_body && matches!(end.cause, Cause::Malformed | Cause::LimitReached)
+}
+
 /// What the streams of one connection share.
 pub(super) struct Shared<'c> {
     pub(super) settings: &'c Settings,
@@ -71,14 +78,17 @@ pub(super) async fn serve(
         gone: Cell::new(None),
         is_finished: Cell::new(false),
     };
-    let end = match understood(&parts, &body, shared.settings) {
+    match understood(&parts, &body, shared.settings) {
         Ok(request) => {
             drop(parts);
-            state.answer(request, body, service).await
+            let end = state.answer(request, body, service).await;
+            state.settle(end, is_provoked(end));
         }
-        Err(refused) => state.refuse(&refused, &parts, service).await,
-    };
-    state.settle(end);
+        Err(refused) => {
+            let end = state.refuse(&refused, &parts, service).await;
+            state.settle(end, false);
+        }
+    }
 }
 
 fn understood(
@@ -140,10 +150,14 @@ impl<'s> State<'s> {
         end
     }
 
-    /// Resets a stream whose response did not go through.
-    fn settle(&self, end: End) {
+    /// Resets a stream whose response did not go through, and counts how it ended.
+    fn settle(&self, end: End, is_provoked: bool) {
+        match (is_provoked, self.is_finished.get()) {
+            (true, _) => self.shared.wire.provoked(),
+            (false, true) => self.shared.wire.finished(),
+            (false, false) => {}
+        }
         if self.is_finished.get() {
-            self.shared.wire.finished();
             return;
         }
         let reason = match end.side {
