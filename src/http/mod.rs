@@ -307,7 +307,7 @@ impl<'c> Responder<'c> {
     pub async fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), End> {
         match self {
             Self::H1(responder) => responder.finish(trailers).await,
-            Self::H2(responder) => responder.finish(trailers),
+            Self::H2(responder) => responder.finish(trailers).await,
         }
     }
 

@@ -6,14 +6,15 @@
 use std::time::Instant;
 
 use super::Settings;
+use super::frame::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADER_BYTES, HEADERS, PING, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE,
+};
 use crate::outcome::Cause;
 use crate::time::now;
 
 /// Bytes of the connection preface, RFC 9113 §3.4.
 const PREFACE_BYTES: usize = 24;
-
-/// Bytes of a frame's header, RFC 9113 §4.1.
-const HEADER_BYTES: usize = 9;
 
 /// Requests a second that may be cancelled for ever. nghttp2 allows as many.
 const RESETS_PER_SECOND: u32 = 33;
@@ -36,17 +37,6 @@ const SMALL_DATA_BYTES: usize = 256;
 /// more read can bring they stay below the crate's bound, which tells a client that sends faster
 /// than we look from one that is hostile.
 const SMALL_DATA_AHEAD_MAX: u32 = 256;
-
-const END_STREAM: u8 = 0x1;
-const END_HEADERS: u8 = 0x4;
-
-const DATA: u8 = 0x0;
-const HEADERS: u8 = 0x1;
-const RST_STREAM: u8 = 0x3;
-const SETTINGS: u8 = 0x4;
-const PING: u8 = 0x6;
-const WINDOW_UPDATE: u8 = 0x8;
-const CONTINUATION: u8 = 0x9;
 
 /// A connection's frames so far.
 pub(super) struct Guard {

@@ -1,6 +1,8 @@
 //! HTTP/2 (RFC 9113): frames, streams and windows are the `h2` crate's; the bytes below them, what a
 //! request means, and how much a client may do are decided here.
 
+mod ends;
+mod frame;
 mod guard;
 pub mod server;
 pub mod translate;

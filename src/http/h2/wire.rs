@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::super::Settings;
 use super::super::h1::wire::Pace;
+use super::ends::Ends;
 use super::guard::Guard;
 use crate::buffer::{Buffer, LARGE, SMALL};
 use crate::outcome::Cause;
@@ -51,6 +52,7 @@ pub(super) struct Wire<'c> {
     /// Frames that wait for the end of the round. No memory while there are none.
     output: RefCell<Buffer>,
     guard: RefCell<Guard>,
+    ends: RefCell<Ends>,
     /// A turn that is over.
     rest: RefCell<Option<Rest>>,
     pace: RefCell<Pace>,
@@ -72,6 +74,7 @@ impl<'c> Wire<'c> {
             input: RefCell::new(input),
             output: RefCell::default(),
             guard: RefCell::new(Guard::new(&settings.h2)),
+            ends: RefCell::default(),
             rest: RefCell::default(),
             pace: RefCell::default(),
             stuck: Cell::default(),
@@ -130,6 +133,21 @@ impl<'c> Wire<'c> {
     /// The requests under way have taken what came for them.
     pub(super) fn taken(&self) {
         self.guard.borrow_mut().taken();
+    }
+
+    /// The last piece of a stream is on its way to [`Self::poll_take`].
+    pub(super) fn expect_end(&self, stream: u32) {
+        self.ends.borrow_mut().expect(stream);
+    }
+
+    /// Waits until the end of a stream has gone out.
+    pub(super) fn poll_end(&self, stream: u32, cx: &mut Context<'_>) -> Poll<()> {
+        self.ends.borrow_mut().poll(stream, cx)
+    }
+
+    /// Nobody waits for the end of a stream any more.
+    pub(super) fn forget_end(&self, stream: u32) {
+        self.ends.borrow_mut().forget(stream);
     }
 
     /// A share of this connection's turn.
@@ -265,7 +283,9 @@ impl<'c> Wire<'c> {
             let size = (output.len() + wanted).clamp(SMALL, LARGE);
             output.grow(size);
         }
+        let before = output.len();
         let taken = pieces.iter().map(|piece| output.push(piece)).sum();
+        self.ends.borrow_mut().observe(&output.filled()[before..]);
         Poll::Ready(Ok(taken))
     }
 

@@ -25,6 +25,11 @@ fn slow() -> Origin {
             }
             Ok(Then::Keep)
         })
+        .handles("/piece", |exchange| {
+            exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n")?;
+            exchange.send(noise(60_000))?;
+            Ok(Then::Keep)
+        })
         .handles("/dies", |exchange| {
             exchange.read_body()?;
             exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")?;
@@ -385,4 +390,34 @@ fn what_is_spoken_inside_tls_is_agreed_on_first() {
         505,
         "RFC 9113 §3.3: inside TLS it has to be agreed on"
     );
+}
+
+#[test]
+fn an_answer_that_waits_in_a_window_that_was_shut_is_given_up() {
+    let origin = slow();
+    let atlas = atlas()
+        .listens_plain()
+        .forwards_to(&origin)
+        .text("[timeouts]\nwrite = \"1s\"\nidle = \"60s\"\n[[route]]\npath = \"/ok\"\nrespond = 200")
+        .start();
+    // All windows are wide open, nothing is read, and what waits in Atlas is more than it sends at once.
+    let mut http2 = atlas.http2_with(&[(4, 1 << 20)]);
+    http2.send(frame(WINDOW_UPDATE, 0, 0, 0x7fff_0000_u32.to_be_bytes()));
+    http2.settled();
+    let streams: Vec<_> = (0..100).map(|_| http2.begin(&get("/piece", &[]), true)).collect();
+    wait_until("all are answered", || {
+        (origin.requests().len() == 100).then_some(())
+    });
+    http2.send(frame(SETTINGS, 0, 0, setting(4, 0)));
+    // Other requests keep the connection from being idle.
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(5) && http2.get("/ok").status() == 200 {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let open = |stream: &u32| {
+        let got = http2.so_far(*stream);
+        !got.has_ended && got.reset.is_none()
+    };
+    let stuck = streams.iter().filter(|stream| open(stream)).count();
+    assert_eq!(stuck, 0, "answers are held for a client that does not take them");
 }

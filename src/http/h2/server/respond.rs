@@ -132,19 +132,20 @@ impl<'s> Responder<'s> {
         }
     }
 
-    /// Ends the response.
+    /// Ends the response, and waits until all of it has gone out.
     ///
     /// # Errors
     ///
     /// The client's end; `Atlas … System` for less than the head promised.
-    pub fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), End> {
+    pub async fn finish(&mut self, trailers: Option<&Fields>) -> Result<(), End> {
         if !self.has_started() {
             return Err(out_of_order());
         }
         if self.has_length() && self.left > 0 {
             return Err(promise_broken());
         }
-        self.state.finish(translate::response_trailers(trailers))
+        self.state.finish(translate::response_trailers(trailers))?;
+        self.state.is_gone_out().await
     }
 
     fn has_length(&self) -> bool {

@@ -52,9 +52,11 @@ pub(super) struct Shared<'c> {
 /// What the two halves of an exchange share.
 pub(super) struct State<'s> {
     shared: &'s Shared<'s>,
+    id: u32,
     sending: RefCell<Sending>,
     /// The client has given the stream up.
     gone: Cell<Option<End>>,
+    /// All of the response was given to the crate.
     is_finished: Cell<bool>,
 }
 
@@ -74,6 +76,7 @@ pub(super) async fn serve(
     let (parts, body) = request.into_parts();
     let state = State {
         shared,
+        id: respond.stream_id().into(),
         sending: RefCell::new(Sending::Head(respond)),
         gone: Cell::new(None),
         is_finished: Cell::new(false),
@@ -141,7 +144,7 @@ impl<'s> State<'s> {
         let sent = async {
             responder.start(&head)?;
             responder.write(body.as_bytes()).await?;
-            responder.finish(None)
+            responder.finish(None).await
         };
         // A client that does not take its answer ends all the same, by what it did before.
         let _: Result<(), End> = sent.await;
@@ -152,6 +155,7 @@ impl<'s> State<'s> {
 
     /// Resets a stream whose response did not go through, and counts how it ended.
     fn settle(&self, end: End, is_provoked: bool) {
+        self.shared.wire.forget_end(self.id);
         match (is_provoked, self.is_finished.get()) {
             (true, _) => self.shared.wire.provoked(),
             (false, true) => self.shared.wire.finished(),
@@ -264,8 +268,31 @@ impl<'s> State<'s> {
             let stream = respond.send_response(response, is_all);
             *sending = Sending::Body(stream.map_err(|error| self.broken(Phase::Response, &error))?);
         }
-        self.is_finished.set(is_all);
+        if is_all {
+            self.ended();
+        }
         Ok(())
+    }
+
+    /// The end of the response was given to the crate.
+    fn ended(&self) {
+        self.is_finished.set(true);
+        self.shared.wire.expect_end(self.id);
+    }
+
+    /// Waits until the end of the response has gone out: the client may have shut its window on it.
+    pub(super) async fn is_gone_out(&self) -> Result<(), End> {
+        let wire = self.shared.wire;
+        let gone = self.wait(Way::Out, self.settings().write_timeout, |cx| {
+            wire.poll_end(self.id, cx)
+        });
+        match gone.await {
+            Ok(_) => Ok(()),
+            Err(TimedOut) => {
+                self.is_finished.set(false); // what the crate still holds of it is reset
+                Err(self.end(Phase::ResponseBody, Cause::TimedOut))
+            }
+        }
     }
 
     /// How many of `wanted` bytes may be sent at once; `None`: none, and the client is asked for
@@ -298,7 +325,9 @@ impl<'s> State<'s> {
             stream
                 .send_data(content, is_last)
                 .map_err(|error| self.broken(Phase::ResponseBody, &error))?;
-            self.is_finished.set(is_last);
+            if is_last {
+                self.ended();
+            }
         }
         Ok(())
     }
@@ -313,7 +342,7 @@ impl<'s> State<'s> {
                 None => stream.send_data(Bytes::new(), true),
             };
             sent.map_err(|error| self.broken(Phase::ResponseBody, &error))?;
-            self.is_finished.set(true);
+            self.ended();
         }
         Ok(())
     }

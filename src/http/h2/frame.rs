@@ -1,0 +1,15 @@
+//! What a frame's header says, as far as anybody but the `h2` crate looks at it (RFC 9113 §4.1, §6).
+
+/// Bytes of a frame's header: length, type, flags, stream.
+pub(super) const HEADER_BYTES: usize = 9;
+
+pub(super) const END_STREAM: u8 = 0x1;
+pub(super) const END_HEADERS: u8 = 0x4;
+
+pub(super) const DATA: u8 = 0x0;
+pub(super) const HEADERS: u8 = 0x1;
+pub(super) const RST_STREAM: u8 = 0x3;
+pub(super) const SETTINGS: u8 = 0x4;
+pub(super) const PING: u8 = 0x6;
+pub(super) const WINDOW_UPDATE: u8 = 0x8;
+pub(super) const CONTINUATION: u8 = 0x9;
