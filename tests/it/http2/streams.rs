@@ -421,3 +421,32 @@ fn an_answer_that_waits_in_a_window_that_was_shut_is_given_up() {
     let stuck = streams.iter().filter(|stream| open(stream)).count();
     assert_eq!(stuck, 0, "answers are held for a client that does not take them");
 }
+
+#[test]
+fn a_byte_now_and_then_on_each_stream_holds_none_of_them() {
+    let origin = slow();
+    let atlas = atlas().listens_plain().forwards_to(&origin).start();
+    let mut http2 = atlas.http2_with(&[(4, 0)]);
+    http2.reads = false; // opens no window by itself
+    http2.settled();
+    let mut streams: Vec<_> = (0..50).map(|_| http2.begin(&get("/big", &[]), true)).collect();
+    // Five seconds of grace, ten times as long since the connection is busy.
+    let started = Instant::now();
+    while !streams.is_empty() {
+        assert!(
+            started.elapsed() < Duration::from_secs(80),
+            "{} are held",
+            streams.len()
+        );
+        for stream in &streams {
+            http2.send(frame(WINDOW_UPDATE, 0, *stream, 1_u32.to_be_bytes()));
+        }
+        http2.round_trip();
+        streams.retain(|stream| http2.so_far(*stream).reset.is_none());
+        std::thread::sleep(Duration::from_millis(200)); // the pace of the attack
+    }
+    assert!(
+        started.elapsed() > Duration::from_secs(20),
+        "slow clients get their time"
+    );
+}

@@ -199,8 +199,9 @@ impl<'s> State<'s> {
         }
     }
 
-    /// Waits for the client, and tells how much of that was its slowness: none while it was busy with
-    /// other streams of the connection. For these it gets [`BUSY_TIMEOUTS_MAX`] times as long.
+    /// Waits for the client, and tells how much of that was its slowness. While it was busy with
+    /// other streams of the connection it gets [`BUSY_TIMEOUTS_MAX`] times as long, and that part of
+    /// the wait counts: none would let a byte now and then on each stream hold all of them.
     pub(super) async fn wait<T>(
         &self,
         way: Way,
@@ -213,8 +214,11 @@ impl<'s> State<'s> {
             let before = wire.moved(way);
             if let Ok(value) = runtime::before(Deadline::within(timeout), poll_fn(&mut poll)).await {
                 let waited = now() - began;
-                let is_busy = self.is_busy(wire.moved(way) - all_before, waited);
-                return Ok((value, if is_busy { Duration::ZERO } else { waited }));
+                let slowness = match self.is_busy(wire.moved(way) - all_before, waited) {
+                    true => waited / BUSY_TIMEOUTS_MAX,
+                    false => waited,
+                };
+                return Ok((value, slowness));
             }
             let is_blocked = way == Way::Out && !wire.is_sending();
             if is_blocked || !self.is_busy(wire.moved(way) - before, timeout) {
