@@ -38,11 +38,7 @@ impl<F> Visit<'_, F> {
         body: &mut RequestBody<'d>,
         response: &mut Responder<'d>,
     ) -> Result<End, End> {
-        let protocols = upgrade::offered(&account.request);
-        self.rewrite(upstream, &mut account.request, &account.id);
-        if let Some(protocols) = &protocols {
-            account.request.fields.push("Upgrade", protocols);
-        }
+        let asks_upgrade = self.rewrite(upstream, &mut account.request, &account.id);
         let target = changed_target(route, &account.request);
         let request = &account.request;
         let repeatable = request.method().is_idempotent() && request.body() == BodyLength::None;
@@ -71,7 +67,7 @@ impl<F> Visit<'_, F> {
                     .unwrap_or_else(|| account.request.path_and_query()),
                 fields: &account.request.fields,
                 body: account.request.body(),
-                asks_upgrade: protocols.is_some(),
+                asks_upgrade,
             };
             let may_try_again = Resend::of(&lease, head.method);
             match self
@@ -95,7 +91,9 @@ impl<F> Visit<'_, F> {
         }
     }
 
-    fn rewrite(&self, upstream: &Upstream, request: &mut RequestHead, id: &RequestId) {
+    /// Makes a client's request into one for an endpoint; whether it asks for another protocol.
+    fn rewrite(&self, upstream: &Upstream, request: &mut RequestHead, id: &RequestId) -> bool {
+        let protocols = upgrade::offered(request);
         let via = match request.version() {
             Version::Http10 => "1.0 atlas",
             Version::Http11 => "1.1 atlas",
@@ -113,6 +111,10 @@ impl<F> Visit<'_, F> {
         let host = host.or_else(|| kept.is_empty().then(|| upstream.endpoints()[0].authority()));
         headers::to_endpoint(&mut request.fields, &self.client, &kept, host, via, id);
         buffer::give_vec(kept);
+        if let Some(protocols) = &protocols {
+            request.fields.push("Upgrade", protocols);
+        }
+        protocols.is_some()
     }
 
     async fn exchange<'d>(
