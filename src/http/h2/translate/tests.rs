@@ -68,70 +68,77 @@ fn a_body_is_as_long_as_is_said_or_as_it_comes() {
     assert_eq!(body(&[("content-length", "0")], true), BodyLength::Exact(0));
 }
 
+/// What is wrong, the URI, and the fields.
+type Sent = (
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+);
+
+const REFUSED: &[Sent] = &[
+    (
+        ":authority and Host differ",
+        "https://a.test/",
+        &[("host", "b.test")],
+    ),
+    (
+        "two Hosts",
+        "https://a.test/",
+        &[("host", "a.test"), ("host", "a.test")],
+    ),
+    ("a Host that is none", "/", &[("host", "a.test/b")]),
+    ("a space before Host", "/", &[("host", " a.test")]),
+    ("neither :authority nor Host", "/", &[]),
+    ("user information in :authority", "https://u@a.test/", &[]),
+    ("Connection", "https://a.test/", &[("connection", "close")]),
+    ("Keep-Alive", "https://a.test/", &[("keep-alive", "5")]),
+    (
+        "Proxy-Connection",
+        "https://a.test/",
+        &[("proxy-connection", "close")],
+    ),
+    (
+        "Transfer-Encoding",
+        "https://a.test/",
+        &[("transfer-encoding", "chunked")],
+    ),
+    ("Upgrade", "https://a.test/", &[("upgrade", "h2c")]),
+    ("TE: gzip", "https://a.test/", &[("te", "gzip")]),
+    (
+        "TE: trailers and more",
+        "https://a.test/",
+        &[("te", "trailers, gzip")],
+    ),
+    ("a space before a value", "https://a.test/", &[("x", " 1")]),
+    ("a tab behind a value", "https://a.test/", &[("x", "1\t")]),
+    (
+        "a space before a cookie",
+        "https://a.test/",
+        &[("cookie", " a=1")],
+    ),
+    (
+        "two lengths",
+        "https://a.test/",
+        &[("content-length", "1"), ("content-length", "2")],
+    ),
+    (
+        "a length that is none",
+        "https://a.test/",
+        &[("content-length", "+1")],
+    ),
+    ("a path with a broken escape", "https://a.test/%zz", &[]),
+    ("a path that is not ASCII", "https://a.test/\u{e4}", &[]),
+    ("an asterisk for GET", "*", &[("host", "a.test")]),
+    (
+        "another expectation",
+        "https://a.test/",
+        &[("expect", "miracles")],
+    ),
+];
+
 #[test]
 fn what_could_mean_something_else_behind_us_is_refused() {
-    type Sent<'f> = &'f [(&'f str, &'f str)];
-    let table: &[(&str, &str, Sent<'_>)] = &[
-        (
-            ":authority and Host differ",
-            "https://a.test/",
-            &[("host", "b.test")],
-        ),
-        (
-            "two Hosts",
-            "https://a.test/",
-            &[("host", "a.test"), ("host", "a.test")],
-        ),
-        ("a Host that is none", "/", &[("host", "a.test/b")]),
-        ("a space before Host", "/", &[("host", " a.test")]),
-        ("neither :authority nor Host", "/", &[]),
-        ("user information in :authority", "https://u@a.test/", &[]),
-        ("Connection", "https://a.test/", &[("connection", "close")]),
-        ("Keep-Alive", "https://a.test/", &[("keep-alive", "5")]),
-        (
-            "Proxy-Connection",
-            "https://a.test/",
-            &[("proxy-connection", "close")],
-        ),
-        (
-            "Transfer-Encoding",
-            "https://a.test/",
-            &[("transfer-encoding", "chunked")],
-        ),
-        ("Upgrade", "https://a.test/", &[("upgrade", "h2c")]),
-        ("TE: gzip", "https://a.test/", &[("te", "gzip")]),
-        (
-            "TE: trailers and more",
-            "https://a.test/",
-            &[("te", "trailers, gzip")],
-        ),
-        ("a space before a value", "https://a.test/", &[("x", " 1")]),
-        ("a tab behind a value", "https://a.test/", &[("x", "1\t")]),
-        (
-            "a space before a cookie",
-            "https://a.test/",
-            &[("cookie", " a=1")],
-        ),
-        (
-            "two lengths",
-            "https://a.test/",
-            &[("content-length", "1"), ("content-length", "2")],
-        ),
-        (
-            "a length that is none",
-            "https://a.test/",
-            &[("content-length", "+1")],
-        ),
-        ("a path with a broken escape", "https://a.test/%zz", &[]),
-        ("a path that is not ASCII", "https://a.test/\u{e4}", &[]),
-        ("an asterisk for GET", "*", &[("host", "a.test")]),
-        (
-            "another expectation",
-            "https://a.test/",
-            &[("expect", "miracles")],
-        ),
-    ];
-    for (name, uri, fields) in table {
+    for (name, uri, fields) in REFUSED {
         assert!(get(uri, fields).is_err(), "{name}");
     }
     let connect = parts("CONNECT", "a.test:443", &[]);
