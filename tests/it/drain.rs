@@ -6,8 +6,8 @@ use rustix::process::Signal;
 
 use crate::support::{Builder, Connection, Ending, Origin, Then, atlas, on_both_drivers, origin, wait_until};
 
-/// Answers `/slow` after a while, in pieces.
-fn slow() -> Origin {
+/// Answers `/slow` after a while, in pieces, and `/never` never.
+pub fn slow() -> Origin {
     origin()
         .handles("/slow", |exchange| {
             exchange.read_body()?;

@@ -350,10 +350,10 @@ fn an_endpoint_whose_name_nobody_knows_is_502() {
 
 #[test]
 fn the_pool_is_bounded() {
+    let all_have_asked = std::sync::Barrier::new(8);
     let origin = origin()
-        .handles_all(|exchange| {
-            // All eight are to be asked at once.
-            std::thread::sleep(Duration::from_millis(100));
+        .handles_all(move |exchange| {
+            all_have_asked.wait();
             exchange.answer(200, &[], b"ok")
         })
         .start();
@@ -380,7 +380,8 @@ fn a_port_that_speaks_something_else_is_502() {
     std::thread::spawn(move || {
         while let Ok((mut stream, _)) = listener.accept() {
             let _ = stream.write_all(b"220 mail.test ESMTP\r\n");
-            std::thread::sleep(Duration::from_millis(300));
+            // Open until Atlas has enough of it.
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
         }
     });
     let atlas = atlas()

@@ -4,28 +4,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::drain::slow;
 use crate::support::frames::*;
-use crate::support::{Ending, Origin, Then, atlas, on_both_drivers, origin, wait_until};
-
-/// Answers `/slow` in pieces that take a while.
-fn slow() -> Origin {
-    origin()
-        .handles("/slow", |exchange| {
-            exchange.read_body()?;
-            exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")?;
-            for _ in 0..5 {
-                std::thread::sleep(Duration::from_millis(120));
-                exchange.send("ab")?;
-            }
-            Ok(Then::Keep)
-        })
-        .handles("/never", |exchange| {
-            exchange.read_body()?;
-            exchange.wait_for_close();
-            Ok(Then::Close)
-        })
-        .start()
-}
+use crate::support::{Ending, Origin, atlas, on_both_drivers, origin, wait_until};
 
 fn drains(origin: &Origin, timeout: &str) -> crate::support::Builder {
     atlas()
