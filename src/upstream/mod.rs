@@ -2,90 +2,31 @@
 
 mod connect;
 mod endpoint;
+mod lease;
 mod pool;
 pub mod resolve;
+mod settings;
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::endpoint::Endpoint;
-use self::pool::Idle;
+pub use self::lease::{Attempts, Lease};
 pub use self::resolve::Resolved;
+pub use self::settings::{EndpointSettings, Settings};
 use crate::http;
 use crate::http::h1::client::Connection;
 use crate::metrics::UpstreamCounters;
 use crate::offload::Offload;
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::runtime::Address;
-use crate::sys;
 use crate::time::{Deadline, now};
 use crate::tls::ClientSettings;
 use crate::transport::Transport;
 
 /// How often idle connections are looked at; each look is a system call.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-
-/// What an upstream needs to know.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Its name in the file.
-    pub name: Arc<str>,
-    /// Where it can be reached; not empty.
-    pub endpoints: Vec<EndpointSettings>,
-    /// The Host sent; `None`: the client's.
-    pub host: Option<Arc<str>>,
-    /// For TCP and TLS together.
-    pub connect_timeout: Duration,
-    /// From the end of the request to the response's head.
-    pub response_timeout: Duration,
-    /// Between two pieces of a body, in either direction.
-    pub idle_timeout: Duration,
-    /// Idle connections kept, per worker and endpoint.
-    pub pool_idle_max: usize,
-    /// How long an idle connection is kept.
-    pub pool_idle_timeout: Duration,
-    /// TLS towards it.
-    pub tls: Option<Arc<ClientSettings>>,
-}
-
-impl Settings {
-    /// The names and ports among the endpoints, to be looked up.
-    pub fn names(&self) -> impl Iterator<Item = (Arc<str>, u16)> {
-        self.endpoints.iter().filter_map(|endpoint| match endpoint {
-            EndpointSettings::Name(host, port) => Some((host.clone(), *port)),
-            EndpointSettings::Address(_) => None,
-        })
-    }
-
-    /// Whether connections made under the one serve the other as well.
-    fn is_same(&self, other: &Self) -> bool {
-        let tls = match (&self.tls, &other.tls) {
-            (None, None) => true,
-            // Certificates and roots may have changed with the file.
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            _ => false,
-        };
-        tls && self.name == other.name
-            && self.endpoints == other.endpoints
-            && self.host == other.host
-            && self.connect_timeout == other.connect_timeout
-            && self.response_timeout == other.response_timeout
-            && self.idle_timeout == other.idle_timeout
-            && self.pool_idle_max == other.pool_idle_max
-            && self.pool_idle_timeout == other.pool_idle_timeout
-    }
-}
-
-/// One endpoint as written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EndpointSettings {
-    /// An address that needs no look-up.
-    Address(Address),
-    /// A name that is looked up, again and again, and a port.
-    Name(Arc<str>, u16),
-}
 
 /// An upstream as one worker uses it: endpoints in turn, and the idle connections to each.
 pub struct Upstream {
@@ -270,87 +211,6 @@ impl Upstream {
             }
             failed.end
         })
-    }
-}
-
-/// How far the search for an endpoint has come, for one exchange.
-#[derive(Debug)]
-pub struct Attempts {
-    first: usize,
-    tried: usize,
-    count: u32,
-    /// The next one has to be connected anew.
-    fresh: bool,
-    repeatable: bool,
-}
-
-impl Attempts {
-    /// How many connections were tried, idle ones included.
-    pub fn count(&self) -> u32 {
-        self.count
-    }
-}
-
-/// A connection to an endpoint, held for one exchange; closed when dropped.
-pub struct Lease<'u> {
-    upstream: &'u Upstream,
-    endpoint: &'u Endpoint,
-    connection: Box<Connection>,
-    address: Option<Address>,
-    is_reused: bool,
-}
-
-impl<'u> Lease<'u> {
-    fn new(
-        upstream: &'u Upstream,
-        endpoint: &'u Endpoint,
-        connection: Box<Connection>,
-        address: Option<Address>,
-        is_reused: bool,
-    ) -> Self {
-        Self {
-            upstream,
-            endpoint,
-            connection,
-            address,
-            is_reused,
-        }
-    }
-
-    /// The connection.
-    pub fn connection(&mut self) -> &mut Connection {
-        &mut self.connection
-    }
-
-    /// The endpoint it leads to.
-    pub fn endpoint(&self) -> &'u Endpoint {
-        self.endpoint
-    }
-
-    /// Whether it has served another exchange before.
-    pub fn is_reused(&self) -> bool {
-        self.is_reused
-    }
-
-    /// How much of what was sent the endpoint's kernel has taken, as far as that is known: not
-    /// where the connection is a Unix socket.
-    pub fn acknowledged(&self) -> Option<u64> {
-        sys::tcp_bytes_acked(self.connection.transport().socket().as_fd())
-    }
-
-    /// Leaves the connection to the next exchange, if it can serve one.
-    pub fn give_back(self) {
-        let settings = &self.upstream.settings;
-        if self.connection.is_reusable() && self.endpoint.still_has(self.address.as_ref()) {
-            self.endpoint.pool.give_back(
-                Idle {
-                    connection: self.connection,
-                    address: self.address,
-                    since: now(),
-                },
-                settings.pool_idle_max,
-            );
-        }
     }
 }
 

@@ -1,0 +1,67 @@
+//! An upstream and its endpoints as configured.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::runtime::Address;
+use crate::tls::ClientSettings;
+
+/// What an upstream needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its name in the file.
+    pub name: Arc<str>,
+    /// Where it can be reached; not empty.
+    pub endpoints: Vec<EndpointSettings>,
+    /// The Host sent; `None`: the client's.
+    pub host: Option<Arc<str>>,
+    /// For TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// From the end of the request to the response's head.
+    pub response_timeout: Duration,
+    /// Between two pieces of a body, in either direction.
+    pub idle_timeout: Duration,
+    /// Idle connections kept, per worker and endpoint.
+    pub pool_idle_max: usize,
+    /// How long an idle connection is kept.
+    pub pool_idle_timeout: Duration,
+    /// TLS towards it.
+    pub tls: Option<Arc<ClientSettings>>,
+}
+
+impl Settings {
+    /// The names and ports among the endpoints, to be looked up.
+    pub fn names(&self) -> impl Iterator<Item = (Arc<str>, u16)> {
+        self.endpoints.iter().filter_map(|endpoint| match endpoint {
+            EndpointSettings::Name(host, port) => Some((host.clone(), *port)),
+            EndpointSettings::Address(_) => None,
+        })
+    }
+
+    /// Whether connections made under the one serve the other as well.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let tls = match (&self.tls, &other.tls) {
+            (None, None) => true,
+            // Certificates and roots may have changed with the file.
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        };
+        tls && self.name == other.name
+            && self.endpoints == other.endpoints
+            && self.host == other.host
+            && self.connect_timeout == other.connect_timeout
+            && self.response_timeout == other.response_timeout
+            && self.idle_timeout == other.idle_timeout
+            && self.pool_idle_max == other.pool_idle_max
+            && self.pool_idle_timeout == other.pool_idle_timeout
+    }
+}
+
+/// One endpoint as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndpointSettings {
+    /// An address that needs no look-up.
+    Address(Address),
+    /// A name that is looked up, again and again, and a port.
+    Name(Arc<str>, u16),
+}
