@@ -27,6 +27,7 @@ pub const TABLES: &[Table] = &[
     Redirect::TABLE,
     Respond::TABLE,
     Upstream::TABLE,
+    UpstreamEndpoint::TABLE,
     UpstreamTls::TABLE,
     Timeouts::TABLE,
     Limits::TABLE,
@@ -47,6 +48,8 @@ pub type FieldCount = Number<1, 1_000>;
 pub type Streams = Number<1, 65_536>;
 /// A number of frames.
 pub type Frames = Number<1, 1_000_000>;
+/// A share of what comes.
+pub type Weight = Number<0, 65_535>;
 /// A status.
 pub type Status = Number<0, 65_535>;
 
@@ -221,8 +224,8 @@ table! {
 table! {
     /// A group of endpoints that serve the same; NAME is what routes call it.
     Upstream "[upstream.NAME]" {
-        /// Where it can be reached, in turn: `"host:port"` or `"unix:/path"`. Names are looked up again and again.
-        endpoints: Vec<At<Endpoint>> = "required",
+        /// Where it can be reached, in turn: `"host:port"`, `"unix:/path"` or a table with more to say. Names are looked up again and again.
+        endpoints: Vec<At<EndpointValue>> = "required",
         /// The Host the upstream is sent.
         host: HostSent = "the client's",
         /// How long a connection, with its TLS, may take before the next endpoint is tried.
@@ -237,6 +240,31 @@ table! {
         pool_idle_timeout: Time = "\"60s\"",
         /// TLS towards the endpoints: `true`, or a table.
         tls: UpstreamTlsValue = "false",
+    }
+}
+
+short_or_table! {
+    /// An endpoint.
+    EndpointValue Endpoint, UpstreamEndpoint, "\"host:port\", \"unix:/path\" or a table"
+}
+
+impl EndpointValue {
+    /// Where it is; `None` where that could not be read.
+    pub fn address(&self) -> Option<&Endpoint> {
+        match self {
+            Self::Short(address) => Some(address),
+            Self::Table(table) => table.address.as_ref().map(|address| &address.value),
+        }
+    }
+}
+
+table! {
+    /// An endpoint, with more to say than its address; in the list as `{ address = "host:port", weight = 3 }`.
+    UpstreamEndpoint "[[upstream.NAME.endpoints]]" {
+        /// Where it can be reached: `"host:port"` or `"unix:/path"`.
+        address: Endpoint = "required",
+        /// Its share of what comes, beside the weights of the others; 0 is none.
+        weight: Weight = "1",
     }
 }
 

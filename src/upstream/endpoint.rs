@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::pool::Pool;
-use super::{EndpointSettings, Resolved};
+use super::{EndpointAddress, EndpointSettings, Resolved};
 use crate::runtime::Address;
 
 /// How often a failing endpoint may be complained about in the log of errors.
@@ -27,18 +27,18 @@ pub struct Endpoint {
 
 impl Endpoint {
     pub(super) fn new(settings: &EndpointSettings) -> Self {
-        let (name, host, addresses) = match settings {
-            EndpointSettings::Address(address) => {
+        let (host, addresses) = match &settings.address {
+            EndpointAddress::Socket(address) => {
                 let host = match address {
                     Address::Tcp(address) => address.ip().to_string(),
                     Address::Unix(_) => "localhost".to_owned(),
                 };
-                (address.to_string(), host.into(), vec![address.clone()])
+                (host.into(), vec![address.clone()])
             }
-            EndpointSettings::Name(host, port) => (format!("{host}:{port}"), host.clone(), Vec::new()),
+            EndpointAddress::Name(host, _) => (host.clone(), Vec::new()),
         };
         Self {
-            name: name.into(),
+            name: settings.address.to_string().into(),
             host,
             settings: settings.clone(),
             addresses: RefCell::new(addresses.into()),
@@ -54,8 +54,8 @@ impl Endpoint {
 
     /// What Host says where neither the client nor the upstream's settings name one.
     pub fn authority(&self) -> &str {
-        match &self.settings {
-            EndpointSettings::Address(Address::Unix(_)) => &self.host,
+        match &self.settings.address {
+            EndpointAddress::Socket(Address::Unix(_)) => &self.host,
             _ => &self.name,
         }
     }
@@ -91,13 +91,14 @@ impl Endpoint {
 
     /// Takes over the addresses that an endpoint of the generation before knew.
     pub(super) fn inherit(&self, previous: &[Self]) {
-        if let Some(known) = previous.iter().find(|known| known.settings == self.settings) {
+        let is_same = |known: &&Self| known.settings.address == self.settings.address;
+        if let Some(known) = previous.iter().find(is_same) {
             *self.addresses.borrow_mut() = known.addresses();
         }
     }
 
     pub(super) fn set_addresses(&self, resolved: &Resolved) {
-        let EndpointSettings::Name(host, port) = &self.settings else {
+        let EndpointAddress::Name(host, port) = &self.settings.address else {
             return;
         };
         if *host == resolved.host && *port == resolved.port && !resolved.addresses.is_empty() {

@@ -12,15 +12,28 @@ use crate::time::now;
 /// How far the search for an endpoint has come, for one exchange.
 #[derive(Debug)]
 pub struct Attempts {
-    pub(super) first: usize,
-    pub(super) tried: usize,
+    /// The endpoint asked last.
+    pub(super) asked: Option<usize>,
+    /// Those asked before it.
+    pub(super) tried: Vec<usize>,
     pub(super) count: u32,
-    /// The next one has to be connected anew.
+    /// The one asked last is asked once more, over a connection made anew.
     pub(super) fresh: bool,
     pub(super) repeatable: bool,
 }
 
 impl Attempts {
+    /// None was asked yet.
+    pub(super) fn new(repeatable: bool) -> Self {
+        Self {
+            asked: None,
+            tried: Vec::new(), // takes memory once there is something in it
+            count: 0,
+            fresh: false,
+            repeatable,
+        }
+    }
+
     /// How many connections were tried, idle ones included.
     pub fn count(&self) -> u32 {
         self.count

@@ -1,5 +1,6 @@
 //! Named groups of endpoints: which one is asked next, over which connection.
 
+pub mod balance;
 mod connect;
 mod endpoint;
 mod lease;
@@ -11,10 +12,11 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::balance::RoundRobin;
 pub use self::endpoint::Endpoint;
 pub use self::lease::{Attempts, Lease};
 pub use self::resolve::Resolved;
-pub use self::settings::{EndpointSettings, Settings};
+pub use self::settings::{EndpointAddress, EndpointSettings, Settings};
 use crate::http;
 use crate::http::h1::client::Connection;
 use crate::metrics::UpstreamCounters;
@@ -35,7 +37,7 @@ pub struct Upstream {
     tls: Option<ClientSettings>,
     offload: RefCell<Arc<Offload>>,
     endpoints: Vec<Endpoint>,
-    turn: Cell<usize>,
+    turns: RefCell<RoundRobin>,
     swept: Cell<Instant>,
     counters: Arc<UpstreamCounters>,
 }
@@ -57,6 +59,11 @@ impl Upstream {
                 endpoint.inherit(&previous.endpoints);
             }
         }
+        let weights: Vec<_> = settings
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.weight)
+            .collect();
         Self {
             limits: http::h1::client::Settings {
                 idle_timeout: settings.idle_timeout,
@@ -66,7 +73,7 @@ impl Upstream {
             tls: settings.tls.as_ref().map(|tls| tls.for_worker()),
             offload: RefCell::new(offload),
             endpoints,
-            turn: Cell::new(0),
+            turns: RefCell::new(RoundRobin::new(&weights)),
             swept: Cell::new(now()),
             counters,
             settings,
@@ -114,19 +121,11 @@ impl Upstream {
         }
     }
 
-    /// Begins to look for an endpoint: the next one in turn is asked first. What is not
+    /// Begins to look for an endpoint. What is not
     /// `repeatable` could not be sent again on another connection, so that idle ones are looked at
     /// once more before one is leased.
     pub fn begin(&self, repeatable: bool) -> Attempts {
-        let first = self.turn.get();
-        self.turn.set((first + 1) % self.endpoints.len().max(1));
-        Attempts {
-            first,
-            tried: 0,
-            count: 0,
-            fresh: false,
-            repeatable,
-        }
+        Attempts::new(repeatable)
     }
 
     /// Leases a connection: an idle one, or a new one to the first endpoint that can be reached.
@@ -146,7 +145,6 @@ impl Upstream {
                 attempts.count += 1;
                 self.counters.connection_reused();
                 // Should it fail, the same endpoint is connected to.
-                attempts.tried -= 1;
                 attempts.fresh = true;
                 return Ok(Lease::new(self, endpoint, idle.connection, idle.address, true));
             }
@@ -181,15 +179,14 @@ impl Upstream {
         Err(last)
     }
 
-    /// The next endpoint in turn; each once.
+    /// The endpoint to ask next; each once.
     fn next(&self, attempts: &mut Attempts) -> Option<&Endpoint> {
-        let count = self.endpoints.len();
-        if attempts.tried >= count {
-            return None;
+        if !attempts.fresh {
+            attempts.tried.extend(attempts.asked);
+            let is_new = |index| !attempts.tried.contains(&index);
+            attempts.asked = self.turns.borrow_mut().pick(is_new);
         }
-        let at = (attempts.first + attempts.tried) % count;
-        attempts.tried += 1;
-        Some(&self.endpoints[at])
+        attempts.asked.map(|index| &self.endpoints[index])
     }
 
     async fn connect_to(&self, endpoint: &Endpoint) -> Result<(Transport, Option<Address>), End> {

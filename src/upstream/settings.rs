@@ -1,5 +1,6 @@
 //! An upstream and its endpoints as configured.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,10 +33,12 @@ pub struct Settings {
 impl Settings {
     /// The names and ports among the endpoints, to be looked up.
     pub fn names(&self) -> impl Iterator<Item = (Arc<str>, u16)> {
-        self.endpoints.iter().filter_map(|endpoint| match endpoint {
-            EndpointSettings::Name(host, port) => Some((host.clone(), *port)),
-            EndpointSettings::Address(_) => None,
-        })
+        self.endpoints
+            .iter()
+            .filter_map(|endpoint| match &endpoint.address {
+                EndpointAddress::Name(host, port) => Some((host.clone(), *port)),
+                EndpointAddress::Socket(_) => None,
+            })
     }
 
     /// Whether connections made under the one serve the other as well.
@@ -57,11 +60,36 @@ impl Settings {
     }
 }
 
-/// One endpoint as written.
+/// One endpoint as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EndpointSettings {
+pub struct EndpointSettings {
+    /// Where it can be reached.
+    pub address: EndpointAddress,
+    /// Its share of what comes, beside the weights of the others; 0 is none.
+    pub weight: u32,
+}
+
+impl EndpointSettings {
+    /// One of which nothing but its address was written.
+    pub fn at(address: EndpointAddress) -> Self {
+        Self { address, weight: 1 }
+    }
+}
+
+/// Where an endpoint can be reached, as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndpointAddress {
     /// An address that needs no look-up.
-    Address(Address),
+    Socket(Address),
     /// A name that is looked up, again and again, and a port.
     Name(Arc<str>, u16),
+}
+
+impl fmt::Display for EndpointAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(address) => address.fmt(f),
+            Self::Name(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
 }

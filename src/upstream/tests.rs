@@ -21,7 +21,7 @@ fn settings(endpoints: Vec<EndpointSettings>) -> Settings {
 }
 
 fn tcp(address: SocketAddr) -> EndpointSettings {
-    EndpointSettings::Address(Address::Tcp(address))
+    EndpointSettings::at(EndpointAddress::Socket(Address::Tcp(address)))
 }
 
 fn listener() -> (TcpListener, SocketAddr) {
@@ -61,7 +61,7 @@ fn endpoints_are_asked_in_turn_and_the_next_one_when_one_refuses() {
         let (first, second) = (first.to_string(), second.to_string());
         assert_eq!(
             asked,
-            [(first.clone(), 1), (second.clone(), 2), (second, 1), (first, 1)]
+            [(first.clone(), 1), (second.clone(), 2), (first, 1), (second, 2)]
         );
     });
 }
@@ -84,9 +84,9 @@ fn each_endpoint_is_tried_once_and_the_last_end_told() {
             Some(End::new(Side::Upstream, Phase::Connect, Cause::Refused))
         );
         assert_eq!(attempts.count(), 2);
-        let missing = EndpointSettings::Address(Address::Unix("/nonexistent/socket".into()));
+        let missing = EndpointAddress::Socket(Address::Unix("/nonexistent/socket".into()));
         let upstream = Upstream::new(
-            settings(vec![missing]),
+            settings(vec![EndpointSettings::at(missing)]),
             &Default::default(),
             offload(),
             Arc::default(),
@@ -106,7 +106,10 @@ fn a_name_is_reached_at_any_of_its_addresses_once_it_has_some() {
     let bad = SocketAddr::new("::1".parse().unwrap(), nobody().port());
     let name: Arc<str> = "app.test".into();
     run(|| async move {
-        let endpoints = vec![EndpointSettings::Name(name.clone(), good.port())];
+        let endpoints = vec![EndpointSettings::at(EndpointAddress::Name(
+            name.clone(),
+            good.port(),
+        ))];
         let upstream = Upstream::new(
             settings(endpoints.clone()),
             &Default::default(),

@@ -78,11 +78,11 @@ pub(super) enum Result {
     NotServed { why: String },
 }
 
-/// An endpoint as the file writes it.
+/// An endpoint, and what is said of it beyond its address.
 pub(super) fn endpoint(endpoint: &EndpointSettings) -> String {
-    match endpoint {
-        EndpointSettings::Address(address) => address.to_string(),
-        EndpointSettings::Name(name, port) => format!("{name}:{port}"),
+    match endpoint.weight {
+        1 => endpoint.address.to_string(),
+        weight => format!("{} (weight {weight})", endpoint.address),
     }
 }
 

@@ -3,13 +3,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::super::file::{self, UpstreamTlsValue};
+use super::super::file::{self, EndpointValue, UpstreamTlsValue};
 use super::super::read::At;
-use super::super::values::{Endpoint, Mode};
-use super::{Resolver, listen, seconds, tls, to_usize, toml_key, values};
+use super::super::values::Mode;
+use super::{Resolver, listen, number, seconds, tls, to_usize, toml_key};
 use crate::runtime::Address;
 use crate::tls::ClientSettings;
-use crate::upstream::{EndpointSettings, Settings};
+use crate::upstream::{EndpointAddress, EndpointSettings, Settings};
 
 impl<'a> Resolver<'a> {
     fn upstream_tables(&self) -> &'a [(At<String>, file::Upstream)] {
@@ -43,8 +43,10 @@ impl<'a> Resolver<'a> {
             let example = "endpoints = [\"127.0.0.1:3000\"]";
             self.missing("endpoints", &header, table.span.clone(), example);
         }
+        let mut endpoints = Vec::new();
         if let Some(list) = &table.endpoints {
-            self.check_endpoints(list);
+            endpoints.extend(list.value.iter().filter_map(|endpoint| self.endpoint(endpoint)));
+            self.check_endpoints(list, &endpoints);
         }
         let tls = match &table.tls {
             Some(tls) => self.upstream_tls(name, table, tls)?,
@@ -54,7 +56,7 @@ impl<'a> Resolver<'a> {
         let pool_idle_max = table.pool_idle_max.as_ref();
         Some(Settings {
             name: name.value.as_str().into(),
-            endpoints: values(table.endpoints.as_ref(), |endpoint| endpoint.0.clone()),
+            endpoints,
             host: table.host.as_ref().map(|host| host.value.0.clone()),
             connect_timeout: seconds(table.connect_timeout.as_ref(), 5),
             response_timeout: seconds(table.response_timeout.as_ref(), 60),
@@ -65,7 +67,23 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    fn check_endpoints(&mut self, list: &At<Vec<At<Endpoint>>>) {
+    fn endpoint(&mut self, endpoint: &At<EndpointValue>) -> Option<EndpointSettings> {
+        let table = match &endpoint.value {
+            EndpointValue::Short(address) => return Some(EndpointSettings::at(address.0.clone())),
+            EndpointValue::Table(table) => &**table,
+        };
+        if !table.has("address") {
+            let example = "address = \"127.0.0.1:3000\"";
+            let header = file::UpstreamEndpoint::TABLE.header;
+            self.missing("address", header, table.span.clone(), example);
+        }
+        Some(EndpointSettings {
+            address: table.address.as_ref()?.value.0.clone(),
+            weight: number(table.weight.as_ref(), 1),
+        })
+    }
+
+    fn check_endpoints(&mut self, list: &At<Vec<At<EndpointValue>>>, good: &[EndpointSettings]) {
         // One that could not be read was told already, and leaves the list shorter.
         let is_told = self.found.iter().any(|one| {
             let place = one.span.as_ref();
@@ -80,10 +98,18 @@ impl<'a> Resolver<'a> {
                 help,
             );
         }
+        if !good.is_empty() && good.iter().all(|endpoint| endpoint.weight == 0) {
+            let message = "every endpoint has the weight 0, so none is ever asked";
+            let help = "give one of them a weight: { address = \"127.0.0.1:3000\", weight = 1 }";
+            self.error("no-weight", list.span.clone(), message, help);
+        }
         for (index, endpoint) in list.value.iter().enumerate() {
-            let is_same = |other: &At<Endpoint>| other.value == endpoint.value;
+            let Some(address) = endpoint.value.address() else {
+                continue;
+            };
+            let is_same = |other: &At<EndpointValue>| other.value.address() == Some(address);
             if list.value[..index].iter().any(is_same) {
-                let help = "leave it out, unless it shall get more than its share";
+                let help = "leave it out; for more than an equal share write { address = \"…\", weight = 2 }";
                 self.warning(
                     "duplicate-endpoint",
                     endpoint.span.clone(),
@@ -109,10 +135,8 @@ impl<'a> Resolver<'a> {
         };
         let mut endpoints = table.endpoints.iter().flat_map(|list| &list.value);
         let has_unix = endpoints.any(|endpoint| {
-            let EndpointSettings::Address(address) = &endpoint.value.0 else {
-                return false;
-            };
-            matches!(address, Address::Unix(_))
+            let address = endpoint.value.address().map(|endpoint| &endpoint.0);
+            matches!(address, Some(EndpointAddress::Socket(Address::Unix(_))))
         });
         if has_unix && !own.has("server_name") {
             let message = "TLS over a Unix socket needs the name to ask for and to verify";

@@ -59,6 +59,9 @@ fn written(text: &str) -> BTreeMap<String, Vec<(String, String)>> {
                 name if name.starts_with("upstream.") && name.ends_with(".tls") => {
                     "[upstream.NAME.tls]".to_owned()
                 }
+                name if name.starts_with("upstream.") && name.ends_with(".endpoints") => {
+                    "[[upstream.NAME.endpoints]]".to_owned()
+                }
                 name if name.starts_with("upstream.") => "[upstream.NAME]".to_owned(),
                 _ => line.to_owned(),
             };

@@ -11,7 +11,7 @@ use crate::access_log::Format;
 use crate::generation::{Generation, Mode};
 use crate::route::{Action, HostPattern, PathPattern, Route};
 use crate::runtime::Address;
-use crate::upstream::{self, EndpointSettings};
+use crate::upstream::{self, EndpointAddress, EndpointSettings};
 
 /// The smallest configuration, which stays valid for ever.
 const SMALLEST: &str = r#"
@@ -93,9 +93,9 @@ fn the_smallest_configuration_listens_with_tls_and_forwards() {
     };
     assert_eq!(
         upstream.endpoints,
-        [EndpointSettings::Address(Address::Tcp(
+        [EndpointSettings::at(EndpointAddress::Socket(Address::Tcp(
             "127.0.0.1:3000".parse().unwrap()
-        ))]
+        )))]
     );
     assert_eq!(upstream.connect_timeout, seconds(5));
     assert_eq!(
@@ -149,7 +149,7 @@ redirect = { to = "/new", status = 301 }
 path_exact = "/s"
 respond = { status = 418, body = "tea", type = "text/x" }
 [upstream.z]
-endpoints = ["unix:/run/z.sock", "z.internal:1"]
+endpoints = ["unix:/run/z.sock", { address = "z.internal:1", weight = 3 }]
 host = "h:1"
 connect_timeout = "1s"
 response_timeout = "2s"
@@ -273,7 +273,18 @@ fn upstream_is_as_written(upstream: &upstream::Settings) {
         (upstream.idle_timeout, upstream.pool_idle_timeout),
         (seconds(3), seconds(4))
     );
-    assert_eq!((upstream.pool_idle_max, upstream.endpoints.len()), (0, 2));
+    assert_eq!(upstream.pool_idle_max, 0);
+    let [socket, named] = upstream.endpoints.as_slice() else {
+        panic!("two endpoints");
+    };
+    assert_eq!(
+        (socket.address.to_string(), socket.weight),
+        ("unix:/run/z.sock".to_owned(), 1)
+    );
+    assert_eq!(
+        (named.address.to_string(), named.weight),
+        ("z.internal:1".to_owned(), 3)
+    );
     let tls = upstream.tls.as_ref().unwrap();
     assert!(tls.server_name.is_some() && tls.client.client_auth_cert_resolver.has_certs());
     assert_eq!((tls.prefer_ktls, tls.ktls_threshold), (false, 2048));

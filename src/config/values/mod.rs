@@ -12,7 +12,7 @@ use super::error::{Diagnostic, nearest};
 use super::read::{Number, Place, Read, Word, Wrong};
 use crate::route;
 use crate::runtime::Address;
-use crate::upstream::EndpointSettings;
+use crate::upstream::EndpointAddress;
 
 /// A time, longer than nothing: `"30s"`, `"1m30s"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -355,7 +355,7 @@ impl Word for AddressAndPort {
 
 /// Where an upstream can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint(pub EndpointSettings);
+pub struct Endpoint(pub EndpointAddress);
 
 impl Word for Endpoint {
     const EXPECTS: &'static str = "\"host:port\" or \"unix:/path\"";
@@ -364,7 +364,7 @@ impl Word for Endpoint {
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return unix_path(path).map(|path| Self(EndpointSettings::Address(Address::Unix(path))));
+            return unix_path(path).map(|path| Self(EndpointAddress::Socket(Address::Unix(path))));
         }
         if let Some((scheme, rest)) = text.split_once("://") {
             return Err(url_for_endpoint(scheme, rest));
@@ -387,12 +387,12 @@ impl Word for Endpoint {
             .ok()
             .filter(|address: &SocketAddr| address.port() != 0)
         {
-            return Ok(Self(EndpointSettings::Address(Address::Tcp(address))));
+            return Ok(Self(EndpointAddress::Socket(Address::Tcp(address))));
         }
         let (host, port) = text.rsplit_once(':').ok_or_else(|| without_port(text))?;
         let port = port.parse::<u16>().ok().filter(|port| *port != 0);
         match port {
-            Some(port) if is_host_name(host) => Ok(Self(EndpointSettings::Name(
+            Some(port) if is_host_name(host) => Ok(Self(EndpointAddress::Name(
                 host.to_ascii_lowercase().into(),
                 port,
             ))),

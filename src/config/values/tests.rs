@@ -103,13 +103,13 @@ fn a_bound_is_a_size_or_unlimited() {
 
 #[test]
 fn endpoints_are_addresses_names_or_sockets() {
-    let named = |host: &str, port| Ok(Endpoint(EndpointSettings::Name(host.into(), port)));
+    let named = |host: &str, port| Ok(Endpoint(EndpointAddress::Name(host.into(), port)));
     let tcp = |text: &str| {
-        Ok(Endpoint(EndpointSettings::Address(Address::Tcp(
+        Ok(Endpoint(EndpointAddress::Socket(Address::Tcp(
             text.parse().unwrap(),
         ))))
     };
-    let unix = |text: &str| Ok(Endpoint(EndpointSettings::Address(Address::Unix(text.into()))));
+    let unix = |text: &str| Ok(Endpoint(EndpointAddress::Socket(Address::Unix(text.into()))));
     assert_eq!(Endpoint::parse("127.0.0.1:3000"), tcp("127.0.0.1:3000"));
     assert_eq!(Endpoint::parse("[::1]:3000"), tcp("[::1]:3000"));
     assert_eq!(Endpoint::parse("app:80"), named("app", 80));

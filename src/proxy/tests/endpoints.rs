@@ -119,7 +119,10 @@ fn endpoints_that_cannot_be_reached_are_passed_over() {
     check(&all, &["200 upstream done finished"]);
     assert_eq!(all[0][0]["attempts"], 2);
     let mut given = to(&[]);
-    given.endpoints = vec![EndpointSettings::Name("app.invalid".into(), 80)];
+    given.endpoints = vec![EndpointSettings::at(EndpointAddress::Name(
+        "app.invalid".into(),
+        80,
+    ))];
     check(
         &serve(&given, |address| drop(ask(address, GET))),
         &["503 upstream connect unresolved"],

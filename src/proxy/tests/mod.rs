@@ -24,7 +24,7 @@ use crate::route::{Action, HostPattern, PathPattern, Route, Table};
 use crate::runtime::{self, Address, Preference, Socket};
 use crate::time::{Deadline, now};
 use crate::transport::Transport;
-use crate::upstream::{EndpointSettings, Settings};
+use crate::upstream::{EndpointAddress, EndpointSettings, Settings};
 
 /// What a generation of a test is made of.
 struct Given {
@@ -53,7 +53,7 @@ fn to(addresses: &[SocketAddr]) -> Given {
     Given {
         endpoints: addresses
             .iter()
-            .map(|address| EndpointSettings::Address(Address::Tcp(*address)))
+            .map(|address| EndpointSettings::at(EndpointAddress::Socket(Address::Tcp(*address))))
             .collect(),
         response_timeout: Duration::from_secs(5),
         routes: vec![route("/", Action::Forward(0))],
