@@ -278,6 +278,8 @@ pub struct RequestHead {
     pub(in crate::http) persists: bool,
     pub(in crate::http) expects_continue: bool,
     pub(in crate::http) asks_upgrade: bool,
+    /// It came as an extended CONNECT.
+    pub(in crate::http) connects: bool,
     /// The fields, to be changed on the way: without those that frame the body (Content-Length,
     /// Transfer-Encoding; see [`RequestHead::body`]), and with Host as [`RequestHead::authority`]
     /// says.
@@ -336,6 +338,12 @@ impl RequestHead {
     /// §7.8: "A server MUST ignore an Upgrade header field that is received in an HTTP/1.0 request."
     pub fn asks_upgrade(&self) -> bool {
         self.asks_upgrade
+    }
+
+    /// Whether it came as an extended CONNECT of HTTP/2 (RFC 8441), and reads as the upgrade of HTTP/1.1
+    /// that means the same: what follows goes on within its stream.
+    pub fn connects(&self) -> bool {
+        self.connects
     }
 
     fn text(&self, span: Span) -> &str {

@@ -148,6 +148,14 @@ impl RequestBody<'_> {
         }
     }
 
+    /// Whether it is none, but what the client of an extended CONNECT says once that is agreed to.
+    pub fn is_tunnel(&self) -> bool {
+        match self {
+            Self::H1(_) => false,
+            Self::H2(body) => body.is_tunnel(),
+        }
+    }
+
     /// Whether a piece of it has been read: the request cannot be sent anew from here on.
     pub fn has_begun(&self) -> bool {
         match self {
@@ -311,8 +319,8 @@ impl<'c> Responder<'c> {
         }
     }
 
-    /// Sends 101: HTTP ends here. What follows has to be told the end of by [`Self::switched_ended`],
-    /// or is reset.
+    /// Passes a 101 on, to a CONNECT of HTTP/2 as a 200: HTTP ends here. What follows on a connection has
+    /// to be told the end of by [`Self::switched_ended`], or is reset; on a stream by [`Self::finish`].
     ///
     /// # Errors
     ///
@@ -324,7 +332,11 @@ impl<'c> Responder<'c> {
     ) -> Result<Tunnel<'c>, End> {
         match (self, body) {
             (Self::H1(responder), RequestBody::H1(body)) => responder.switch(head, body).await,
-            // RFC 9113 §8.6: HTTP/2 has no 101, and no Upgrade that could ask for it.
+            (Self::H2(responder), RequestBody::H2(body)) => {
+                responder.switch(head)?;
+                body.switch();
+                Ok(Tunnel::Stream)
+            }
             _ => Err(End::new(Side::Atlas, Phase::Response, Cause::System)),
         }
     }
@@ -379,14 +391,19 @@ impl<'c> Responder<'c> {
     }
 }
 
-/// A connection that has switched protocols: what is left of HTTP.
-pub struct Tunnel<'c> {
-    /// The byte stream to the client.
-    pub transport: &'c Transport,
-    /// What had come already.
-    pub ahead: Buffer,
-    /// Whether the worker is going away.
-    pub drain: &'c Drain,
+/// What is left of HTTP where protocols were switched.
+pub enum Tunnel<'c> {
+    /// All of a connection of HTTP/1.1.
+    Connection {
+        /// The byte stream to the client.
+        transport: &'c Transport,
+        /// What had come already.
+        ahead: Buffer,
+        /// Whether the worker is going away.
+        drain: &'c Drain,
+    },
+    /// One stream of HTTP/2: it is read as a body, and written as one.
+    Stream,
 }
 
 /// Pipes and files were written to what does not take them.

@@ -11,15 +11,13 @@ use http::{Method, StatusCode};
 use super::account::Account;
 use super::headers::{self, RequestId};
 use super::http::path_below;
-use super::tcp::relay_until_cut;
 use super::{Proxy, Visit, upgrade};
 use crate::buffer;
 use crate::http::h1::client::{Outgoing, RequestWriter, ResponseReader};
-use crate::http::{BodyLength, Fields, RequestBody, RequestHead, Responder, ResponseHead, Version};
+use crate::http::{BodyLength, RequestBody, RequestHead, Responder, ResponseHead, Version};
 use crate::metrics::{Direction, Peer};
 use crate::outcome::{Cause, End, Phase, Side, Tally};
 use crate::pipe::Pipe;
-use crate::relay::Ahead;
 use crate::route::Route;
 use crate::time::Deadline;
 use crate::upstream::{Attempts, Lease, Upstream};
@@ -113,6 +111,9 @@ impl<F> Visit<'_, F> {
         buffer::give_vec(kept);
         if let Some(protocols) = &protocols {
             request.fields.push("Upgrade", protocols);
+            if request.connects() {
+                request.fields.set("Sec-WebSocket-Key", upgrade::fresh_key());
+            }
         }
         protocols.is_some()
     }
@@ -133,6 +134,7 @@ impl<F> Visit<'_, F> {
             upstream,
             reader,
             response,
+            connects: body.is_tunnel(),
         };
         let result = passage.run(writer, head, body, taken).await;
         let has_begun = passage.reader.has_begun();
@@ -232,7 +234,7 @@ struct Kept {
 }
 
 /// Where pieces of the client's body are noted.
-struct Taken<'a> {
+pub(super) struct Taken<'a> {
     bytes: &'a Cell<u64>,
     /// How many of them went by splice.
     spliced: &'a Cell<u64>,
@@ -248,7 +250,7 @@ impl Taken<'_> {
     }
 
     /// So much was passed on after 101.
-    fn note_tunnel(&self, count: u64, spliced: u64) {
+    pub(super) fn note_tunnel(&self, count: u64, spliced: u64) {
         self.bytes.set(self.bytes.get() + count);
         self.spliced.set(self.spliced.get() + spliced);
     }
@@ -268,7 +270,7 @@ impl Taken<'_> {
 }
 
 /// The endpoint's answer is none.
-const MALFORMED: End = End::new(Side::Upstream, Phase::Response, Cause::Malformed);
+pub(super) const MALFORMED: End = End::new(Side::Upstream, Phase::Response, Cause::Malformed);
 
 /// Whether the endpoint has closed, in order or not.
 fn is_gone(end: End) -> bool {
@@ -276,11 +278,13 @@ fn is_gone(end: End) -> bool {
 }
 
 /// A request on its way up and its response on its way down.
-struct Passage<'e, 'c, 'd> {
-    proxy: &'e Proxy,
+pub(super) struct Passage<'e, 'c, 'd> {
+    pub(super) proxy: &'e Proxy,
     upstream: &'e Upstream,
-    reader: ResponseReader<'c>,
-    response: &'e mut Responder<'d>,
+    pub(super) reader: ResponseReader<'c>,
+    pub(super) response: &'e mut Responder<'d>,
+    /// The client has asked for a tunnel in a stream of its connection.
+    pub(super) connects: bool,
 }
 
 impl<'d> Passage<'_, '_, 'd> {
@@ -424,42 +428,12 @@ impl<'d> Passage<'_, '_, 'd> {
         self.response.inform(&head).await
     }
 
-    /// Passes a 101 on, and then all that both sides say, until that ends.
-    async fn tunnel(
-        &mut self,
-        mut head: ResponseHead,
-        asked: &Fields,
-        body: &mut RequestBody<'d>,
-        taken: &Taken<'_>,
-    ) -> Result<End, End> {
-        if !upgrade::is_what_was_asked(&head, asked) {
-            return Err(MALFORMED);
-        }
-        headers::to_client_with_upgrade(&mut head.fields);
-        let tunnel = self.response.switch(&head, body).await?;
-        drop(head);
-        let (upstream, ahead) = self.reader.switch();
-        let ahead = Ahead {
-            downstream: tunnel.ahead,
-            upstream: ahead,
-        };
-        let _open = self.proxy.counters.tunnel();
-        let (written, spliced) = (upstream.bytes_out(), upstream.carriage().spliced.get());
-        let timeout = self.proxy.generation.http.tunnel_timeout;
-        let end = relay_until_cut(ahead, tunnel.transport, upstream, timeout, tunnel.drain).await;
-        self.response.switched_ended();
-        taken.note_tunnel(
-            upstream.bytes_out() - written,
-            upstream.carriage().spliced.get() - spliced,
-        );
-        match end.is_good() {
-            true => Ok(end),
-            false => Err(end),
-        }
-    }
-
     /// Passes the final head and the body on.
     async fn answer(&mut self, mut head: ResponseHead) -> Result<(), End> {
+        if self.connects && head.status.is_success() {
+            // To the client it would say that the tunnel is open.
+            return Err(MALFORMED);
+        }
         match head.status {
             // RFC 9110 §15.5.22: it tells by Upgrade what it wants.
             StatusCode::UPGRADE_REQUIRED => headers::to_client_with_upgrade(&mut head.fields),

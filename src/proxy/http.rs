@@ -95,6 +95,13 @@ impl<F: Fn(&str) -> bool> Visit<'_, F> {
             }
             Found::Outside => return Err(End::new(Side::Downstream, Phase::Request, Cause::Malformed).into()),
         };
+        if request.connects() && !matches!(route.action, Action::Forward(_)) {
+            // Nobody is there to go on with, and a 200 would say so.
+            return Err(Refusal {
+                allow: Some("GET, HEAD".to_owned()),
+                ..unroutable(Cause::MethodNotAllowed)
+            });
+        }
         match &route.action {
             Action::Forward(upstream) => {
                 let upstream = &self.proxy.upstreams[*upstream];

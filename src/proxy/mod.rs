@@ -7,6 +7,7 @@ mod headers;
 mod http;
 mod tcp;
 pub mod template;
+mod tunnel;
 mod upgrade;
 
 use std::rc::Rc;

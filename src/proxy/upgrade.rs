@@ -1,5 +1,8 @@
 //! Upgrades: which protocols a client may ask an endpoint for, and what an endpoint may say to that.
 
+use aws_lc_rs::digest;
+use data_encoding::BASE64;
+
 use crate::http::message::{has_token, tokens};
 use crate::http::{Fields, RequestHead, ResponseHead};
 
@@ -27,6 +30,21 @@ fn may_be_asked(protocol: &[u8]) -> bool {
         && !NEVER
             .iter()
             .any(|never| name.eq_ignore_ascii_case(never.as_bytes()))
+}
+
+/// The key of a handshake that an extended CONNECT does without (RFC 8441 §5): 16 bytes in base64 that
+/// only have to differ from case to case (RFC 6455 §4.1).
+pub(super) fn fresh_key() -> String {
+    BASE64.encode(&fastrand::u128(..).to_ne_bytes())
+}
+
+/// Whether a 101 answers the key it was sent. Clients of HTTP/1.1 see to that themselves.
+pub(super) fn is_key_answered(head: &ResponseHead, asked: &Fields) -> bool {
+    /// RFC 6455 §1.3.
+    const ANSWERERS: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    let key = asked.get("sec-websocket-key").unwrap_or_default();
+    let hash = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &[key, ANSWERERS].concat());
+    head.fields.get("sec-websocket-accept") == Some(BASE64.encode(hash.as_ref()).as_bytes())
 }
 
 /// Whether a 101 switches to what was asked for. RFC 9110 §7.8: "A server that sends a 101

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io;
 
-use super::{Watch, copy, end_of, splice};
+use super::{Watch, copy, end_of, splice, wait};
 use crate::buffer::{Buffer, SMALL};
 use crate::outcome::{End, Side};
 use crate::pipe::Pipe;
@@ -85,7 +85,7 @@ impl<'r> Direction<'r> {
             self.is_writing.set(true);
             let sent = if is_end {
                 self.watch.closed(self.side);
-                self.finish().await
+                wait::finish(self.to, self.watch).await
             } else {
                 self.watch.moved();
                 self.flow.note(&piece);
@@ -102,15 +102,7 @@ impl<'r> Direction<'r> {
 
     /// The next piece; an empty one at the end.
     async fn read(&self) -> io::Result<Piece> {
-        loop {
-            self.from.socket().turn().await;
-            // Always try first: TLS may hold bytes that the socket no longer shows.
-            match self.try_read() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return result,
-            }
-            self.from.readable().await?; // nothing is held while nothing comes
-        }
+        wait::until_read(self.from, || self.try_read()).await
     }
 
     fn try_read(&self) -> io::Result<Piece> {
@@ -134,39 +126,11 @@ impl<'r> Direction<'r> {
     }
 
     async fn send(&self, mut piece: Piece) -> io::Result<()> {
-        while piece.len() > 0 {
-            self.to.socket().turn().await;
-            match piece.try_write(self.to) {
-                Ok(()) => self.watch.moved(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.to.socket().writable().await?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        drop(piece);
-        self.flush().await
-    }
-
-    async fn flush(&self) -> io::Result<()> {
-        loop {
-            match self.to.try_flush() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.to.socket().writable().await?;
-                    self.watch.moved();
-                }
-                result => return result,
-            }
-        }
-    }
-
-    async fn finish(&self) -> io::Result<()> {
-        self.flush().await?;
-        match self.to.finish(std::time::Duration::MAX).await {
-            // Already gone: there is nobody left to be told.
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-            result => result,
-        }
+        wait::until_written(self.to, self.watch, || {
+            piece.try_write(self.to)?;
+            Ok(piece.len() == 0)
+        })
+        .await
     }
 
     fn receiver(&self) -> Side {

@@ -1,4 +1,4 @@
-//! Moves bytes between two transports, both ways at once, until both sides have said their last.
+//! Moves bytes between two transports, or a stream and one, both ways at once, until both sides have said their last.
 //!
 //! What one side closes is closed towards the other and nothing more: half-open connections stay
 //! as they are. A side that reads slowly is a side that is read from slowly. While nothing comes,
@@ -7,6 +7,8 @@
 mod copy;
 mod direction;
 mod splice;
+mod stream;
+mod wait;
 
 use std::cell::Cell;
 use std::io;
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{Either, select, try_join};
 
 use self::direction::Direction;
+pub use self::stream::{StreamReader, StreamWriter, with_stream};
 use crate::buffer::Buffer;
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::runtime::sleep_until;

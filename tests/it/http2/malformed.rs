@@ -255,19 +255,19 @@ pub(super) fn cases() -> Vec<Case> {
             Outcome::Answered(405),
         ),
         case(
-            "extended CONNECT, which was not offered",
+            "extended CONNECT to what is no WebSocket",
             headers(
                 1,
                 &[
                     (":method", "CONNECT"),
-                    (":protocol", "websocket"),
+                    (":protocol", "connect-udp"),
                     scheme,
                     authority,
                     (":path", "/bad"),
                 ],
                 false,
             ),
-            MALFORMED,
+            Outcome::Answered(405),
         ),
         case(
             "TRACE",

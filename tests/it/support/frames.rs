@@ -32,7 +32,14 @@ pub const FRAME_SIZE_ERROR: u32 = 6;
 pub const REFUSED_STREAM: u32 = 7;
 pub const CANCEL: u32 = 8;
 pub const COMPRESSION_ERROR: u32 = 9;
+pub const CONNECT_ERROR: u32 = 10;
 pub const ENHANCE_YOUR_CALM: u32 = 11;
+
+pub const INITIAL_WINDOW_SIZE: u16 = 4;
+pub const ENABLE_CONNECT_PROTOCOL: u16 = 8;
+
+/// What every window begins with, if no setting says otherwise.
+const WINDOW: i64 = 65_535;
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -183,6 +190,8 @@ pub struct Http2 {
     pub settings: BTreeMap<u16, u32>,
     pub goaways: Vec<Goaway>,
     pub pongs: usize,
+    /// By how much Atlas has opened the window of each stream, and that of all (0).
+    opened: BTreeMap<u32, i64>,
     acks: usize,
     /// How it ended, once [`Self::read_frame`] gave none; `None`: it is open and nothing comes.
     pub ending: Option<Ending>,
@@ -234,6 +243,7 @@ impl Atlas {
             settings: BTreeMap::new(),
             goaways: Vec::new(),
             pongs: 0,
+            opened: BTreeMap::new(),
             acks: 0,
             ending: None,
         })
@@ -285,6 +295,25 @@ impl Http2 {
             };
             self.send(frame(DATA, flags, stream, piece));
         }
+    }
+
+    /// How many bytes may be sent on a stream that `sent` so many already, where no other sends any.
+    pub fn room(&self, stream: u32, sent: usize) -> usize {
+        let initial = self
+            .settings
+            .get(&INITIAL_WINDOW_SIZE)
+            .map_or(WINDOW, |set| i64::from(*set));
+        let opened = |of: u32| self.opened.get(&of).copied().unwrap_or_default();
+        let windows = (initial + opened(stream)).min(WINDOW + opened(0));
+        usize::try_from(windows - sent as i64).unwrap_or_default()
+    }
+
+    /// What has come of a stream's body, which is forgotten.
+    pub fn take_body(&mut self, stream: u32) -> Vec<u8> {
+        self.streams
+            .get_mut(&stream)
+            .map(|got| std::mem::take(&mut got.body))
+            .unwrap_or_default()
     }
 
     /// What came on a stream, once it has ended or was reset.
@@ -408,7 +437,7 @@ impl Http2 {
                 code: number(4),
                 why: latin1(&payload[8..]),
             }),
-            WINDOW_UPDATE => {}
+            WINDOW_UPDATE => *self.opened.entry(stream).or_default() += i64::from(number(0)),
             other => panic!("Atlas sent a frame of kind {other}"),
         }
     }

@@ -1,5 +1,6 @@
 //! Connections that switch protocols: what is asked, what may be answered, how a tunnel ends.
 
+mod connect;
 mod websocket;
 
 use std::io::{Read as _, Write as _};

@@ -400,6 +400,7 @@ fn parse_request(input: &mut Buffer, length: usize, fields_max: usize) -> Result
         persists: parts.facts.persists(parts.version),
         expects_continue: parts.facts.expects_continue && parts.version == Version::Http11,
         asks_upgrade: parts.facts.upgrades && parts.version == Version::Http11,
+        connects: false,
         fields,
     })
 }

@@ -673,7 +673,7 @@ impl<'c> Responder<'c> {
         encode::response(self.sender.output.open(), head, self.to, true);
         self.sender.output.flush().await?;
         self.switched_at = self.transport.bytes_out();
-        Ok(Tunnel {
+        Ok(Tunnel::Connection {
             transport: self.transport,
             ahead: body.take_ahead(),
             drain: self.drain,

@@ -17,6 +17,15 @@ use crate::outcome::{Cause, End, Phase};
 /// What a stream gives: a piece, its error, or nothing at its end.
 type Found = Option<Result<Bytes, h2::Error>>;
 
+/// Whether what comes is no body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tunnel {
+    None,
+    /// It will be a tunnel's if the endpoint agrees to that; until then it waits in the client's window.
+    Asked,
+    Open,
+}
+
 /// A request's body on a stream of HTTP/2.
 pub struct RequestBody<'s> {
     state: &'s State<'s>,
@@ -28,6 +37,7 @@ pub struct RequestBody<'s> {
     left: Option<u64>,
     content: u64,
     pace: Pace,
+    tunnel: Tunnel,
     /// The client waits for somebody's word: what it takes to come is not its slowness.
     excused: bool,
     begun: bool,
@@ -50,6 +60,10 @@ impl<'s> RequestBody<'s> {
             },
             content: 0,
             pace: Pace::default(),
+            tunnel: match request.connects() {
+                true => Tunnel::Asked,
+                false => Tunnel::None,
+            },
             excused: request.expects_continue(),
             begun: false,
             failed: None,
@@ -110,6 +124,9 @@ impl<'s> RequestBody<'s> {
             self.begun = true;
             self.content += piece.len() as u64;
             self.left = self.left.map(|left| left.saturating_sub(piece.len() as u64));
+            if self.tunnel != Tunnel::None {
+                return Ok(Some(piece));
+            }
             let settings = self.state.settings();
             if self.content > settings.body_bytes_max.unwrap_or(u64::MAX) {
                 return Err(Cause::LimitReached);
@@ -133,7 +150,10 @@ impl<'s> RequestBody<'s> {
 
     /// Waits for the client; how long that was its slowness.
     async fn wait(&mut self) -> Result<(Found, Duration), Cause> {
-        let timeout = self.state.settings().body_timeout;
+        let timeout = match self.tunnel {
+            Tunnel::None => self.state.settings().body_timeout,
+            Tunnel::Asked | Tunnel::Open => self.state.settings().tunnel_timeout,
+        };
         let found = self.state.wait(Way::In, timeout, |cx| self.stream.poll_data(cx));
         let (found, waited) = found.await.map_err(|_| Cause::TimedOut)?;
         match std::mem::take(&mut self.excused) {
@@ -155,9 +175,20 @@ impl<'s> RequestBody<'s> {
         self.left.unwrap_or(0)
     }
 
+    /// Whether it is none, but a tunnel's.
+    pub fn is_tunnel(&self) -> bool {
+        self.tunnel != Tunnel::None
+    }
+
+    /// What comes from here on is what the client says in the tunnel it has asked for, to be read as a
+    /// body is; it may be as long and as slow as it likes.
+    pub fn switch(&mut self) {
+        self.tunnel = Tunnel::Open;
+    }
+
     /// Whether all of it has been read, or there is none.
     pub fn is_finished(&self) -> bool {
-        self.ended || self.stream.is_end_stream()
+        self.tunnel == Tunnel::Asked || self.ended || self.stream.is_end_stream()
     }
 
     /// Whether a piece of it has been read.

@@ -125,6 +125,7 @@ fn builder(settings: &Settings) -> Builder {
         .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER_BYTES)
         .data_frame_budget(small)
+        .enable_connect_protocol()
         .max_pending_accept_reset_streams(resets)
         .max_local_error_reset_streams(Some(resets));
     builder

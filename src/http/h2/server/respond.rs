@@ -20,6 +20,7 @@ pub struct Responder<'s> {
     left: u64,
     sent: u64,
     status: Option<StatusCode>,
+    is_tunnel: bool,
     pace: Pace,
 }
 
@@ -37,6 +38,7 @@ impl<'s> Responder<'s> {
             left: 0,
             sent: 0,
             status: None,
+            is_tunnel: false,
             pace: Pace::default(),
         }
     }
@@ -77,6 +79,25 @@ impl<'s> Responder<'s> {
         if let Framing::Exact(length) = framing {
             self.left = length;
         }
+        Ok(())
+    }
+
+    /// Agrees to the tunnel the client has asked for by CONNECT: what is written from here on is what
+    /// the endpoint says in it. `head` is the endpoint's 101.
+    ///
+    /// # Errors
+    ///
+    /// The client's end; `Atlas Response System` for another status and after a start.
+    pub fn switch(&mut self, head: &ResponseHead) -> Result<(), End> {
+        if self.has_started() || head.status != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(out_of_order());
+        }
+        let response = translate::agreement(head).map_err(upstreams)?;
+        self.state.start(response, false)?;
+        self.state.tunnels();
+        self.status = Some(StatusCode::OK);
+        self.framing = Framing::Chunked;
+        self.is_tunnel = true;
         Ok(())
     }
 
@@ -121,12 +142,14 @@ impl<'s> Responder<'s> {
         }
         let settings = self.state.settings();
         let end = |cause| self.state.end(Phase::ResponseBody, cause);
-        let room = self
-            .state
-            .wait(Way::Out, settings.write_timeout, |cx| self.state.poll_room(cx));
+        let timeout = match self.is_tunnel {
+            true => settings.tunnel_timeout,
+            false => settings.write_timeout,
+        };
+        let room = self.state.wait(Way::Out, timeout, |cx| self.state.poll_room(cx));
         let (room, waited) = room.await.map_err(|_| end(Cause::TimedOut))?;
         let room = room?;
-        match waited.is_zero() || self.pace.keeps(waited, settings.min_rate) {
+        match self.is_tunnel || waited.is_zero() || self.pace.keeps(waited, settings.min_rate) {
             true => Ok(room),
             false => Err(end(Cause::TooSlow)),
         }

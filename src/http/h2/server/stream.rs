@@ -58,6 +58,7 @@ pub(super) struct State<'s> {
     gone: Cell<Option<End>>,
     /// All of the response was given to the crate.
     is_finished: Cell<bool>,
+    is_tunnel: Cell<bool>,
 }
 
 enum Sending {
@@ -80,6 +81,7 @@ pub(super) async fn serve(
         sending: RefCell::new(Sending::Head(respond)),
         gone: Cell::new(None),
         is_finished: Cell::new(false),
+        is_tunnel: Cell::new(false),
     };
     match understood(&parts, &body, shared.settings) {
         Ok(request) => {
@@ -166,6 +168,9 @@ impl<'s> State<'s> {
         }
         let reason = match end.side {
             Side::Downstream => Reason::CANCEL,
+            // RFC 9113 §8.5: "A proxy treats any error in the TCP connection … as a stream error of type
+            // CONNECT_ERROR."
+            Side::Upstream if self.is_tunnel.get() => Reason::CONNECT_ERROR,
             Side::Atlas | Side::Upstream => Reason::INTERNAL_ERROR,
         };
         match &mut *self.sending.borrow_mut() {
@@ -276,6 +281,11 @@ impl<'s> State<'s> {
             self.ended();
         }
         Ok(())
+    }
+
+    /// The stream has become a tunnel.
+    pub(super) fn tunnels(&self) {
+        self.is_tunnel.set(true);
     }
 
     /// The end of the response was given to the crate.

@@ -31,10 +31,21 @@ const OF_CONNECTIONS: [HeaderName; 5] = [
 /// Why it is not taken; the connection can go on.
 pub fn request(parts: &request::Parts, ends: bool, limits: &Limits) -> Result<RequestHead, Refused> {
     let mut text = Buffer::with_size(SMALL);
-    write_request(parts, &mut text)?;
+    let method = method(parts)?;
+    write_request(method, parts, &mut text)?;
     let head = parse::request(&mut text, &mut Scan::default(), limits)?;
     let mut head = head.ok_or_else(|| malformed("the head has no end"))?;
     head.version = Version::Http2;
+    if let Wanted::WebSocket = method {
+        // What comes behind it is no body but the tunnel's.
+        return match head.body {
+            BodyLength::None => {
+                head.connects = true;
+                Ok(head)
+            }
+            _ => Err(malformed("CONNECT has no content")),
+        };
+    }
     head.body = match (head.body, ends) {
         (BodyLength::Exact(0), true) => BodyLength::Exact(0),
         (_, true) => BodyLength::None,
@@ -59,15 +70,43 @@ fn malformed(why: &'static str) -> Refused {
     }
 }
 
-/// Writes a request as a head of HTTP/1.1. None of its parts can hold what would end another.
-fn write_request(parts: &request::Parts, out: &mut Buffer) -> Result<(), Refused> {
-    if parts.method == Method::CONNECT {
-        return Err(Refused {
-            fault: &Fault::METHOD_UNSUPPORTED,
-            cause: Cause::MethodNotAllowed,
-            why: "CONNECT is not served",
-        });
+/// What a request asks for.
+#[derive(Clone, Copy)]
+enum Wanted<'p> {
+    Method(&'p Method),
+    /// By extended CONNECT (RFC 8441 §5); in HTTP/1.1 it is asked for by GET and Upgrade.
+    WebSocket,
+}
+
+impl Wanted<'_> {
+    fn method(&self) -> &str {
+        match self {
+            Self::Method(method) => method.as_str(),
+            Self::WebSocket => Method::GET.as_str(),
+        }
     }
+}
+
+fn method(parts: &request::Parts) -> Result<Wanted<'_>, Refused> {
+    let refused = |why| Refused {
+        fault: &Fault::METHOD_UNSUPPORTED,
+        cause: Cause::MethodNotAllowed,
+        why,
+    };
+    let protocol = parts.extensions.get::<h2::ext::Protocol>().map(AsRef::as_ref);
+    match (parts.method == Method::CONNECT, protocol) {
+        (false, None) => Ok(Wanted::Method(&parts.method)),
+        (true, Some(b"websocket")) => Ok(Wanted::WebSocket),
+        (true, Some(_)) => Err(refused(
+            "the only :protocol of CONNECT that is served is websocket",
+        )),
+        (true, None) => Err(refused("CONNECT is not served")),
+        (false, Some(_)) => Err(malformed("only CONNECT has a :protocol")),
+    }
+}
+
+/// Writes a request as a head of HTTP/1.1. None of its parts can hold what would end another.
+fn write_request(wanted: Wanted<'_>, parts: &request::Parts, out: &mut Buffer) -> Result<(), Refused> {
     let target = parts.uri.path_and_query().map_or("", |path| path.as_str());
     // RFC 9113 §8.3.1: never empty for http and https; `*` for OPTIONS. An absolute target has no
     // place in :path, though the parser would take it.
@@ -81,14 +120,12 @@ fn write_request(parts: &request::Parts, out: &mut Buffer) -> Result<(), Refused
     }
     put_line(
         out,
-        &[
-            parts.method.as_str().as_bytes(),
-            b" ",
-            target.as_bytes(),
-            b" HTTP/1.1",
-        ],
+        &[wanted.method().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1"],
     )?;
     put_line(out, &[b"Host: ", authority(parts)?])?;
+    if let Wanted::WebSocket = wanted {
+        put(out, b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+    }
     put_fields(&parts.headers, out)?;
     put_line(out, &[])
 }
@@ -235,6 +272,20 @@ pub fn response(head: &ResponseHead, to_head: bool) -> Result<(http::Response<()
         });
     }
     Ok((response, framing))
+}
+
+/// What says to a CONNECT what a 101 says to the upgrade it was made into. RFC 8441 §5: the answer is 200,
+/// without what stands for the keys of HTTP/1.1.
+///
+/// # Errors
+///
+/// As for [`response`].
+pub(super) fn agreement(head: &ResponseHead) -> Result<http::Response<()>, Cause> {
+    let mut response = http::Response::new(()); // 200
+    *response.headers_mut() = header_map(&head.fields)?;
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
+    Ok(response)
 }
 
 /// A response's trailers; `None` if there are none.
