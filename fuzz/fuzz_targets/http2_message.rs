@@ -35,6 +35,7 @@ struct Message<'a> {
     ends: bool,
     response: &'a [u8],
     to_head: bool,
+    protocol: Option<&'a str>,
 }
 
 fuzz_target!(|message: Message<'_>| {
@@ -56,6 +57,9 @@ fn said(message: &Message<'_>) -> Option<Request<()>> {
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(message.method).ok()?;
     *request.uri_mut() = uri.build().ok()?;
+    if let Some(protocol) = message.protocol {
+        request.extensions_mut().insert(h2::ext::Protocol::from(protocol));
+    }
     for (name, value) in &message.fields {
         let name = HeaderName::from_lowercase(name).ok()?;
         let value = HeaderValue::from_bytes(value).ok()?;
@@ -72,7 +76,7 @@ fn passes_on(head: &mut RequestHead, said: &HeaderMap) {
         target: head.path_and_query(),
         fields: &head.fields,
         body: head.body(),
-        asks_upgrade: false,
+        asks_upgrade: head.asks_upgrade(),
     };
     encode::request(&mut out, &outgoing);
     let again = parse::request(&mut out, &mut parse::Scan::default(), &WRITTEN);

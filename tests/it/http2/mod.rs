@@ -1,5 +1,6 @@
 //! HTTP/2 towards clients: what the RFC asks, what other programs see, and what hostile ones get.
 
+mod browser;
 mod conformance;
 mod drain;
 mod floods;
