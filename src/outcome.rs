@@ -166,6 +166,8 @@ words! {
         Refused = "refused",
         /// The endpoint cannot be reached.
         Unreachable = "unreachable",
+        /// The endpoint answered with a status that is a failure.
+        BadStatus = "bad_status",
         /// TLS: the peers have no protocol version in common.
         NoCommonVersion = "no_common_version",
         /// TLS: the peers have no cipher, group or signature in common.

@@ -21,6 +21,10 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).saturating_sub(count), Relaxed);
     }
 
+    fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
     pub(super) fn value(&self) -> u64 {
         self.0.load(Relaxed)
     }
@@ -423,6 +427,8 @@ pub struct UpstreamCounters {
     connect_failures: Box<[Counter]>,
     connect_buckets: [Counter; CONNECT_BOUNDS_US.len() + 1],
     connect_us: Counter,
+    ejections: Box<[Counter]>,
+    ejected: Counter,
 }
 
 impl Default for UpstreamCounters {
@@ -433,6 +439,8 @@ impl Default for UpstreamCounters {
             connect_failures: counters(Cause::ALL.len()),
             connect_buckets: Default::default(),
             connect_us: Counter::default(),
+            ejections: counters(Cause::ALL.len()),
+            ejected: Counter::default(),
         }
     }
 }
@@ -455,6 +463,24 @@ impl UpstreamCounters {
     /// A new connection could not be had.
     pub fn connect_failed(&self, cause: Cause) {
         self.connect_failures[cause as usize].add(1);
+    }
+
+    /// An endpoint is left alone for a while, because its exchanges failed, at last for this cause.
+    pub fn ejected(&self, cause: Cause) {
+        self.ejections[cause as usize].add(1);
+    }
+
+    /// So many endpoints are left alone now.
+    pub fn set_ejected(&self, count: u64) {
+        self.ejected.set(count);
+    }
+
+    pub(super) fn ejections_by_cause(&self) -> &[Counter] {
+        &self.ejections
+    }
+
+    pub(super) fn ejected_now(&self) -> u64 {
+        self.ejected.value()
     }
 
     pub(super) fn reused(&self) -> u64 {

@@ -310,6 +310,22 @@ fn upstreams(families: &mut Families, workers: &[Arc<Counters>]) {
                 count.value(),
             );
         }
+        for (cause, count) in Cause::ALL.iter().zip(counters.ejections_by_cause()) {
+            let mut labels = labels.clone();
+            labels.push(("cause", cause.as_str().to_owned()));
+            families.counter_if_any(
+                "atlas_upstream_ejections",
+                "Endpoints a worker left alone for a while because live exchanges failed, by the last cause",
+                labels,
+                count.value(),
+            );
+        }
+        families.gauge(
+            "atlas_upstream_endpoints_ejected",
+            "Endpoints that are left alone now, counted once for each worker that does so",
+            labels.clone(),
+            counters.ejected_now(),
+        );
         families.add(
             "atlas_upstream_connect_seconds",
             "How long new connections to endpoints took, TLS included",

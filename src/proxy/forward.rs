@@ -19,7 +19,8 @@ use crate::metrics::{Direction, Peer};
 use crate::outcome::{Cause, End, Phase, Side, Tally};
 use crate::pipe::Pipe;
 use crate::route::Route;
-use crate::time::Deadline;
+use crate::time::{Deadline, now};
+use crate::upstream::health::Outcome;
 use crate::upstream::{Attempts, Lease, Upstream};
 
 impl<F> Visit<'_, F> {
@@ -42,6 +43,7 @@ impl<F> Visit<'_, F> {
         let repeatable = request.method().is_idempotent() && request.body() == BodyLength::None;
         let mut attempts = upstream.begin(repeatable);
         let mut kept = Kept::default();
+        let mut died = None;
         if let Some(record) = account.record() {
             record.upstream = Some(upstream.settings().name.clone());
         }
@@ -50,9 +52,13 @@ impl<F> Visit<'_, F> {
             if let Some(record) = account.record() {
                 record.attempts = attempts.count();
             }
-            let mut lease = leased?;
+            let mut lease = match (leased, died) {
+                // Nobody else could be asked: how the first one ended tells more.
+                (Err(end), Some(first)) if end.side != Side::Downstream => return Err(first),
+                (leased, _) => leased?,
+            };
             account.endpoint = Some(lease.endpoint().shared_name());
-            kept.keeps = lease.is_reused();
+            kept.keeps = lease.is_reused() || account.request.method().is_idempotent();
             let mut taken = Taken {
                 bytes: &account.bytes_in,
                 spliced: &account.spliced_in,
@@ -67,12 +73,13 @@ impl<F> Visit<'_, F> {
                 body: account.request.body(),
                 asks_upgrade,
             };
-            let may_try_again = Resend::of(&lease, head.method);
-            match self
+            let may_try_again = Resend::of(&lease, head.method, died.is_some());
+            let exchanged = self
                 .exchange(&mut lease, upstream, &head, body, response, &mut taken)
-                .await
-            {
-                Ok(end) => {
+                .await;
+            note(upstream, &lease, &exchanged, response);
+            match exchanged {
+                Ok(Exchanged { end, .. }) => {
                     lease.give_back();
                     if kept.bytes.capacity() > 0 {
                         buffer::give_vec(kept.bytes);
@@ -83,6 +90,9 @@ impl<F> Visit<'_, F> {
                     let untouched = !broken.has_begun && !kept.is_lost && !response.has_started();
                     if !(untouched && may_try_again.after(broken.end, &lease)) {
                         return Err(broken.end);
+                    }
+                    if !lease.is_reused() {
+                        died = Some(broken.end);
                     }
                 }
             }
@@ -126,7 +136,7 @@ impl<F> Visit<'_, F> {
         body: &mut RequestBody<'d>,
         response: &mut Responder<'d>,
         taken: &mut Taken<'_>,
-    ) -> Result<End, Broken> {
+    ) -> Result<Exchanged, Broken> {
         let before = moved(lease);
         let (writer, reader) = lease.connection().exchange();
         let mut passage = Passage {
@@ -135,16 +145,38 @@ impl<F> Visit<'_, F> {
             reader,
             response,
             connects: body.is_tunnel(),
+            is_slow: false,
         };
         let result = passage.run(writer, head, body, taken).await;
-        let has_begun = passage.reader.has_begun();
+        let (has_begun, is_slow) = (passage.reader.has_begun(), passage.is_slow);
         drop(passage);
         let after = moved(lease);
         let counters = &self.proxy.counters;
         counters.bytes_moved(Direction::FromUpstream, after.0 - before.0);
         counters.bytes_moved(Direction::ToUpstream, after.1 - before.1);
         counters.carried_since(Peer::Upstream, before.2, after.2, result.err());
-        result.map_err(|end| Broken { end, has_begun })
+        result
+            .map(|end| Exchanged { end, is_slow })
+            .map_err(|end| Broken { end, has_begun })
+    }
+}
+
+/// What an exchange said of its endpoint, noted where all is that decides who is asked.
+fn note(
+    upstream: &Upstream,
+    lease: &Lease<'_>,
+    exchanged: &Result<Exchanged, Broken>,
+    response: &Responder<'_>,
+) {
+    match (exchanged, response.status()) {
+        (Ok(Exchanged { is_slow, .. }), Some(status)) => {
+            upstream.note_answer(lease.endpoint(), status.as_u16(), *is_slow);
+        }
+        (Ok(_), None) => {}
+        (Err(broken), _) => {
+            let outcome = Outcome::of_broken(broken.end, broken.has_begun, lease.is_reused());
+            upstream.note(lease.endpoint(), outcome);
+        }
     }
 }
 
@@ -184,14 +216,21 @@ async fn lease<'u>(
     }
 }
 
+/// An exchange that went through.
+struct Exchanged {
+    end: End,
+    /// The response took longer to begin than an endpoint that is well may take.
+    is_slow: bool,
+}
+
 /// An exchange that did not go through, and whether a byte of a response had come.
 struct Broken {
     end: End,
     has_begun: bool,
 }
 
-/// Whether a request may be sent again that went out on a connection which had served before: its
-/// endpoint may have closed it just then.
+/// Whether a request may be sent again whose connection ended without a byte of an answer: an idle
+/// connection may have been closed just when it was used again, an endpoint may have died.
 enum Resend {
     /// The connection is fresh: its end is the endpoint's answer.
     Never,
@@ -202,11 +241,12 @@ enum Resend {
 }
 
 impl Resend {
-    fn of(lease: &Lease<'_>, method: &Method) -> Self {
+    fn of(lease: &Lease<'_>, method: &Method, has_died: bool) -> Self {
         match lease.is_reused() {
-            false => Self::Never,
-            true if method.is_idempotent() => Self::Idempotent,
-            true => lease.acknowledged().map_or(Self::Never, Self::Unacknowledged),
+            // A second endpoint is asked, no third: what kills one must not kill all.
+            false if has_died || !method.is_idempotent() => Self::Never,
+            _ if method.is_idempotent() => Self::Idempotent,
+            _ => lease.acknowledged().map_or(Self::Never, Self::Unacknowledged),
         }
     }
 
@@ -285,6 +325,7 @@ pub(super) struct Passage<'e, 'c, 'd> {
     pub(super) response: &'e mut Responder<'d>,
     /// The client has asked for a tunnel in a stream of its connection.
     pub(super) connects: bool,
+    is_slow: bool,
 }
 
 impl<'d> Passage<'_, '_, 'd> {
@@ -414,6 +455,10 @@ impl<'d> Passage<'_, '_, 'd> {
         loop {
             let head = self.reader.head(deadline).await?;
             if !head.status.is_informational() {
+                let timeout = self.upstream.settings().response_timeout;
+                self.is_slow = self
+                    .upstream
+                    .is_slow(|| timeout.saturating_sub(deadline.left(now())));
                 return self.answer(head).await.map(|()| None);
             }
             if head.status == StatusCode::SWITCHING_PROTOCOLS {

@@ -12,6 +12,7 @@ use crate::metrics::{Direction, Peer};
 use crate::outcome::{Cause, End, Phase, Side, Tally};
 use crate::relay::{self, Ahead};
 use crate::transport::Transport;
+use crate::upstream::health::Outcome;
 
 impl Proxy {
     /// Relays a downstream connection to an upstream (its index in the generation) until it ends,
@@ -41,6 +42,13 @@ impl Proxy {
         let idle_timeout = upstream.settings().idle_timeout;
         let end = relay_until_cut(Ahead::default(), downstream, &transport, idle_timeout, drain).await;
         let (from, to) = (transport.bytes_in(), transport.bytes_out());
+        // A reset after its first byte is its goodbye, or what it thinks of the client.
+        let has_failed = end.side == Side::Upstream && end.cause == Cause::Reset && from == 0;
+        let outcome = match has_failed {
+            true => Outcome::Failed(end.cause),
+            false => Outcome::Well,
+        };
+        upstream.note(endpoint, outcome);
         self.counters.bytes_moved(Direction::FromUpstream, from);
         self.counters.bytes_moved(Direction::ToUpstream, to);
         let carried = transport.carriage().tally();

@@ -5,9 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::health::{self, Health};
 use super::pool::Pool;
 use super::{EndpointAddress, EndpointSettings, Resolved};
 use crate::runtime::Address;
+use crate::time::now;
 
 /// How often a failing endpoint may be complained about in the log of errors.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
@@ -22,6 +24,7 @@ pub struct Endpoint {
     /// In the order they are tried; empty while a name is not yet looked up.
     addresses: RefCell<Rc<[Address]>>,
     pub(super) pool: Pool,
+    pub(super) health: Rc<Health>,
     complained: Cell<Option<Instant>>,
 }
 
@@ -43,6 +46,7 @@ impl Endpoint {
             settings: settings.clone(),
             addresses: RefCell::new(addresses.into()),
             pool: Pool::default(),
+            health: Rc::default(),
             complained: Cell::new(None),
         }
     }
@@ -89,12 +93,33 @@ impl Endpoint {
         }
     }
 
-    /// Takes over the addresses that an endpoint of the generation before knew.
-    pub(super) fn inherit(&self, previous: &[Self]) {
+    /// Takes over what an endpoint of the generation before knew: its addresses and its health.
+    pub(super) fn inherit(&mut self, previous: &[Self]) {
         let is_same = |known: &&Self| known.settings.address == self.settings.address;
-        if let Some(known) = previous.iter().find(is_same) {
-            *self.addresses.borrow_mut() = known.addresses();
+        match previous.iter().find(is_same) {
+            Some(known) => {
+                self.addresses = known.addresses().into();
+                self.health = known.health.clone();
+            }
+            None => self.health.is_new(now()),
         }
+    }
+
+    /// Whether it gets any requests as long as it is well.
+    pub(super) fn has_weight(&self) -> bool {
+        self.settings.weight > 0
+    }
+
+    /// Whether it may be asked like the others: it is not ejected. One whose ejection is over is
+    /// available to the first who asks.
+    pub fn is_available(&self, now: Instant) -> bool {
+        self.health.is_available(now)
+    }
+
+    /// The part of its weight that counts, above 0 up to 1: less than all for a while after it came
+    /// back.
+    pub fn share(&self, settings: &health::Settings, now: Instant) -> f64 {
+        self.health.share(settings, now)
     }
 
     pub(super) fn set_addresses(&self, resolved: &Resolved) {

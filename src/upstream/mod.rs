@@ -3,7 +3,9 @@
 pub mod balance;
 mod connect;
 mod endpoint;
+pub mod health;
 mod lease;
+mod noted;
 mod pool;
 pub mod resolve;
 mod settings;
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use self::balance::RoundRobin;
 pub use self::endpoint::Endpoint;
+use self::health::Outcome;
 pub use self::lease::{Attempts, Lease};
 pub use self::resolve::Resolved;
 pub use self::settings::{EndpointAddress, EndpointSettings, Settings};
@@ -39,13 +42,16 @@ pub struct Upstream {
     endpoints: Vec<Endpoint>,
     turns: RefCell<RoundRobin>,
     swept: Cell<Instant>,
+    /// No endpoint is ejected or on its way back: nobody need ask.
+    is_calm: Cell<bool>,
     counters: Arc<UpstreamCounters>,
 }
 
 impl Upstream {
     /// One without connections. `http` limits what an endpoint may answer; `offload` is what the
     /// kernel's TLS can do. From `previous`, the
-    /// upstream of this name in the generation before, it takes the addresses found so far.
+    /// upstream of this name in the generation before, it takes the addresses found so far, and what
+    /// is known of the health of endpoints that stay.
     pub fn new(
         settings: Settings,
         http: &http::Settings,
@@ -53,9 +59,9 @@ impl Upstream {
         counters: Arc<UpstreamCounters>,
         previous: Option<&Self>,
     ) -> Self {
-        let endpoints: Vec<_> = settings.endpoints.iter().map(Endpoint::new).collect();
+        let mut endpoints: Vec<_> = settings.endpoints.iter().map(Endpoint::new).collect();
         if let Some(previous) = previous {
-            for endpoint in &endpoints {
+            for endpoint in &mut endpoints {
                 endpoint.inherit(&previous.endpoints);
             }
         }
@@ -75,6 +81,7 @@ impl Upstream {
             endpoints,
             turns: RefCell::new(RoundRobin::new(&weights)),
             swept: Cell::new(now()),
+            is_calm: Cell::new(previous.is_none()), // else it is looked at soon
             counters,
             settings,
         }
@@ -119,6 +126,7 @@ impl Upstream {
         for endpoint in &self.endpoints {
             endpoint.pool.sweep(now, self.settings.pool_idle_timeout);
         }
+        self.look_at_health(now);
     }
 
     /// Begins to look for an endpoint. What is not
@@ -179,14 +187,27 @@ impl Upstream {
         Err(last)
     }
 
-    /// The endpoint to ask next; each once.
+    /// The endpoint to ask next; each once. Those that are not well come last: better than nobody.
     fn next(&self, attempts: &mut Attempts) -> Option<&Endpoint> {
         if !attempts.fresh {
             attempts.tried.extend(attempts.asked);
-            let is_new = |index| !attempts.tried.contains(&index);
-            attempts.asked = self.turns.borrow_mut().pick(is_new);
+            attempts.asked = match self.is_calm() {
+                true => self.pick(attempts, |_| true),
+                false => {
+                    let now = now();
+                    self.pick(attempts, |endpoint| self.may_ask(endpoint, now))
+                        .inspect(|index| self.endpoints[*index].health.begin(&self.settings.health, now))
+                        .or_else(|| self.pick(attempts, |_| true))
+                }
+            };
         }
         attempts.asked.map(|index| &self.endpoints[index])
+    }
+
+    /// One of those that were not tried.
+    fn pick(&self, attempts: &Attempts, may: impl Fn(&Endpoint) -> bool) -> Option<usize> {
+        let may_choose = |index| !attempts.tried.contains(&index) && may(&self.endpoints[index]);
+        self.turns.borrow_mut().pick(may_choose)
     }
 
     async fn connect_to(&self, endpoint: &Endpoint) -> Result<(Transport, Option<Address>), End> {
@@ -199,6 +220,9 @@ impl Upstream {
         }
         connected.map_err(|failed| {
             self.counters.connect_failed(failed.end.cause);
+            if failed.end.side == Side::Upstream {
+                self.note(endpoint, Outcome::Failed(failed.end.cause));
+            }
             if endpoint.may_complain(now()) {
                 tracing::warn!(
                     upstream = &*self.settings.name,

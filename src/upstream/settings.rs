@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::health;
 use crate::runtime::Address;
 use crate::tls::ClientSettings;
 
@@ -26,6 +27,8 @@ pub struct Settings {
     pub pool_idle_max: usize,
     /// How long an idle connection is kept.
     pub pool_idle_timeout: Duration,
+    /// How the health of its endpoints is judged.
+    pub health: health::Settings,
     /// TLS towards it.
     pub tls: Option<Arc<ClientSettings>>,
 }
@@ -57,6 +60,7 @@ impl Settings {
             && self.idle_timeout == other.idle_timeout
             && self.pool_idle_max == other.pool_idle_max
             && self.pool_idle_timeout == other.pool_idle_timeout
+            && self.health == other.health
     }
 }
 

@@ -16,6 +16,7 @@ fn settings(endpoints: Vec<EndpointSettings>) -> Settings {
         idle_timeout: Duration::from_secs(2),
         pool_idle_max: 2,
         pool_idle_timeout: Duration::from_secs(60),
+        health: health::Settings::default(),
         tls: None,
     }
 }

@@ -49,7 +49,7 @@ fn the_next_endpoint_is_asked_when_one_refuses() {
         .listens_plain()
         .text("[[route]]\nupstream = \"app\"")
         .upstream("app", &[&dead, origin.address()], "")
-        .expects_log("cannot connect")
+        .expects_log("is ejected")
         .start();
     let mut client = atlas.connect();
     for _ in 0..6 {

@@ -9,7 +9,7 @@ use super::super::values::Mode;
 use super::{Resolver, listen, number, seconds, tls, to_usize, toml_key};
 use crate::runtime::Address;
 use crate::tls::ClientSettings;
-use crate::upstream::{EndpointAddress, EndpointSettings, Settings};
+use crate::upstream::{EndpointAddress, EndpointSettings, Settings, health};
 
 impl<'a> Resolver<'a> {
     fn upstream_tables(&self) -> &'a [(At<String>, file::Upstream)] {
@@ -63,6 +63,7 @@ impl<'a> Resolver<'a> {
             idle_timeout: seconds(table.idle_timeout.as_ref(), 60),
             pool_idle_max: pool_idle_max.map_or(64, |most| to_usize(most.value.0)),
             pool_idle_timeout: seconds(table.pool_idle_timeout.as_ref(), 60),
+            health: health::Settings::default(),
             tls,
         })
     }

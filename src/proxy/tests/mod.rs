@@ -78,6 +78,7 @@ fn generation(given: &Given) -> Generation {
             idle_timeout: Duration::from_secs(5),
             pool_idle_max: 8,
             pool_idle_timeout: Duration::from_secs(60),
+            health: Default::default(),
             tls: None,
         }],
         roots: Vec::new(),

@@ -1,0 +1,167 @@
+//! Which endpoints are well: what a worker knows of each, from its own exchanges and from checks.
+//!
+//! Machines without sockets or clock; `Upstream` tells them what happened, and asks them.
+
+mod outlier;
+mod settings;
+mod slow_start;
+
+use std::cell::Cell;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use self::outlier::{Grounds, Outlier};
+pub use self::settings::{Outliers, Settings, Statuses};
+use crate::outcome::{Cause, End, Phase, Side};
+
+/// What an exchange, or an attempt at one, says of its endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It answers.
+    Well,
+    /// It failed, for this cause.
+    Failed(Cause),
+    /// Nothing: the client went away, say.
+    Nothing,
+}
+
+impl Outcome {
+    /// What an exchange says that was not finished; `has_begun` tells whether the endpoint had said
+    /// anything, and `is_reused` whether its connection had served another exchange before.
+    pub fn of_broken(end: End, has_begun: bool, is_reused: bool) -> Self {
+        let is_gone = matches!(end.cause, Cause::Closed | Cause::Reset | Cause::Truncated);
+        match (end.side, end.phase) {
+            (Side::Upstream, Phase::Relay) => Self::Nothing,
+            // It may have closed an idle connection just when it was used again.
+            (Side::Upstream, _) if is_reused && is_gone && !has_begun => Self::Nothing,
+            // One client's cookies, or one page.
+            (Side::Upstream, _) if end.cause == Cause::LimitReached => Self::Nothing,
+            (Side::Upstream, _) => Self::Failed(end.cause),
+            _ if has_begun => Self::Well,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+/// One endpoint's health, as one worker knows it.
+#[derive(Debug, Default)]
+pub(in crate::upstream) struct Health {
+    outlier: Outlier,
+    /// When it came back; `None`: it has its whole share.
+    back: Cell<Option<Instant>>,
+    /// What is left over of its share, while that is not whole.
+    credit: Cell<f64>,
+}
+
+/// What a failure leads to.
+#[derive(Debug, PartialEq)]
+pub(in crate::upstream) enum Verdict {
+    /// It is asked as before.
+    Stays,
+    /// It should be left alone; [`Health::eject`] does it.
+    ToEject(Reason),
+}
+
+/// Why an endpoint is ejected; displayed, it completes "ejected for 10s after …".
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::upstream) struct Reason(Grounds);
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Grounds::InRow(1) => f.write_str("a failure"),
+            Grounds::InRow(count) => write!(f, "{count} failures in a row"),
+            Grounds::Rate(failures, all) => write!(f, "{failures} failures of {all} exchanges"),
+            Grounds::Trial => f.write_str("a failure when it was tried again"),
+        }
+    }
+}
+
+impl Health {
+    /// Whether it may be asked like the others.
+    pub(in crate::upstream) fn is_available(&self, now: Instant) -> bool {
+        self.outlier.is_available(now)
+    }
+
+    /// Whether it is left alone now.
+    pub(in crate::upstream) fn is_ejected(&self, now: Instant) -> bool {
+        !self.outlier.is_available(now)
+    }
+
+    /// The part of its share of requests it should get, above 0 up to 1: less than all while it is
+    /// fresh.
+    pub(in crate::upstream) fn share(&self, settings: &Settings, now: Instant) -> f64 {
+        match (self.back.get(), settings.slow_start) {
+            (Some(back), Some(slow_start)) => slow_start::share(back, slow_start, now),
+            _ => 1.0,
+        }
+    }
+
+    /// Whether it is its turn, of an endpoint that is asked in turn and has not its whole share yet.
+    pub(in crate::upstream) fn takes_turn(&self, settings: &Settings, now: Instant) -> bool {
+        let share = self.share(settings, now);
+        let credit = self.credit.get() + share;
+        let takes = share >= 1.0 || credit >= 1.0;
+        self.credit
+            .set(if takes { (credit - 1.0).max(0.0) } else { credit });
+        takes
+    }
+
+    /// It is asked.
+    pub(in crate::upstream) fn begin(&self, settings: &Settings, now: Instant) {
+        if let Some(outliers) = &settings.outliers {
+            self.outlier.begin(outliers, now);
+        }
+    }
+
+    /// An exchange went well. Whether it is asked again from here on, and was not before.
+    pub(in crate::upstream) fn succeeded(&self, clock: impl Fn() -> Instant) -> bool {
+        let is_back = self.outlier.succeeded(&clock);
+        if is_back {
+            self.back.set(Some(clock()));
+        }
+        is_back
+    }
+
+    /// An exchange failed.
+    pub(in crate::upstream) fn failed(&self, settings: &Settings, now: Instant) -> Verdict {
+        let outliers = settings.outliers.as_ref();
+        match outliers.and_then(|outliers| self.outlier.failed(outliers, now)) {
+            Some(grounds) => Verdict::ToEject(Reason(grounds)),
+            None => Verdict::Stays,
+        }
+    }
+
+    /// An exchange ended that says nothing of it.
+    pub(in crate::upstream) fn learnt_nothing(&self, clock: impl Fn() -> Instant) {
+        self.outlier.learnt_nothing(clock);
+    }
+
+    /// Leaves it alone; for how long.
+    pub(in crate::upstream) fn eject(&self, outliers: &Outliers, now: Instant) -> Duration {
+        self.back.set(None);
+        self.outlier.eject(outliers, now)
+    }
+
+    /// It should be ejected, but too few would be left.
+    pub(in crate::upstream) fn spare(&self) {
+        self.outlier.spare();
+    }
+
+    /// It is new in an upstream that runs: it begins with a small share.
+    pub(in crate::upstream) fn is_new(&self, now: Instant) {
+        self.back.set(Some(now));
+    }
+
+    /// Whether nothing sets it apart from one that has always been well. It forgets that it came
+    /// back when its share is whole.
+    pub(in crate::upstream) fn is_settled(&self, settings: &Settings, now: Instant) -> bool {
+        if self.share(settings, now) >= 1.0 {
+            self.back.set(None);
+        }
+        self.outlier.is_in() && self.back.get().is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! The one place where results of live exchanges are noted, and what follows for the endpoint.
+
+use std::time::Instant;
+
+use super::health::{Outcome, Verdict};
+use super::{Endpoint, Upstream};
+use crate::outcome::Cause;
+use crate::time::now;
+
+impl Upstream {
+    /// What an exchange, or an attempt at one, said of its endpoint.
+    pub fn note(&self, endpoint: &Endpoint, outcome: Outcome) {
+        match outcome {
+            Outcome::Well => {
+                if endpoint.health.succeeded(now) {
+                    tracing::info!(
+                        upstream = &*self.settings.name,
+                        endpoint = endpoint.name(),
+                        "the endpoint is well again and asked like the others"
+                    );
+                }
+            }
+            Outcome::Nothing => endpoint.health.learnt_nothing(now),
+            Outcome::Failed(cause) => self.failed(endpoint, cause, now()),
+        }
+    }
+
+    /// As [`Self::note`], that the endpoint answered with this status.
+    pub fn note_answer(&self, endpoint: &Endpoint, status: u16, is_slow: bool) {
+        let outliers = self.settings.health.outliers.as_ref();
+        let is_bad = outliers.is_some_and(|outliers| outliers.statuses.contain(status));
+        self.note(
+            endpoint,
+            match (is_bad, is_slow) {
+                (true, _) => Outcome::Failed(Cause::BadStatus),
+                (false, true) => Outcome::Failed(Cause::TooSlow),
+                (false, false) => Outcome::Well,
+            },
+        );
+    }
+
+    /// Whether a response whose head came after this time is a failure by that.
+    pub fn is_slow(&self, took: impl FnOnce() -> std::time::Duration) -> bool {
+        let outliers = self.settings.health.outliers.as_ref();
+        let most = outliers.and_then(|outliers| outliers.slow_after);
+        most.is_some_and(|most| took() > most)
+    }
+
+    fn failed(&self, endpoint: &Endpoint, cause: Cause, now: Instant) {
+        let Verdict::ToEject(reason) = endpoint.health.failed(&self.settings.health, now) else {
+            return;
+        };
+        let Some(outliers) = &self.settings.health.outliers else {
+            return;
+        };
+        // Rare, so that all may be looked at.
+        let is_other = |other: &&Endpoint| other.has_weight() && !std::ptr::eq(*other, endpoint);
+        let others = || self.endpoints.iter().filter(is_other);
+        let ejected = others().filter(|other| other.health.is_ejected(now)).count();
+        let well = others().filter(|other| other.is_available(now)).count();
+        if !outliers.has_room(1 + others().count(), ejected, 1 + well) {
+            endpoint.health.spare();
+            return;
+        }
+        let time = endpoint.health.eject(outliers, now);
+        self.is_calm.set(false);
+        self.counters.ejected(cause);
+        tracing::warn!(
+            upstream = &*self.settings.name,
+            endpoint = endpoint.name(),
+            cause = cause.as_str(),
+            "the endpoint is ejected for {time:?} after {reason}; look at it, the others are asked meanwhile"
+        );
+    }
+
+    /// Whether all endpoints are asked like each other, as far as it was last looked at.
+    pub(super) fn is_calm(&self) -> bool {
+        self.is_calm.get()
+    }
+
+    /// Whether an endpoint is well, and has its turn if it has less than its whole share.
+    pub(super) fn may_ask(&self, endpoint: &Endpoint, now: Instant) -> bool {
+        endpoint.is_available(now) && endpoint.health.takes_turn(&self.settings.health, now)
+    }
+
+    /// Looks whether all endpoints are asked like each other again, and counts those that are not.
+    pub(super) fn look_at_health(&self, now: Instant) {
+        if self.is_calm.get() {
+            return;
+        }
+        let settings = &self.settings.health;
+        let all = self.endpoints.iter();
+        let settled = all.filter(|endpoint| endpoint.health.is_settled(settings, now));
+        self.is_calm.set(settled.count() == self.endpoints.len());
+        let ejected = self.endpoints.iter().filter(|one| one.health.is_ejected(now));
+        self.counters.set_ejected(ejected.count() as u64);
+    }
+}
