@@ -170,7 +170,7 @@ impl Sealed {
             Ok(count) => {
                 self.incoming.fill(count);
                 self.bulk = missing.is_none() && self.incoming.space().is_empty();
-                self.glance().map_err(refused)
+                Ok(())
             }
             Err(error) => {
                 self.incoming.rest();
@@ -333,6 +333,7 @@ impl Sealed {
             if self.closed {
                 return Ok(0);
             }
+            self.glance().map_err(refused)?; // also at what came with the end of the handshake
             self.fetch(socket)?;
         }
     }

@@ -267,6 +267,25 @@ fn bytes_that_are_not_records_are_answered_with_an_alert() {
 }
 
 #[test]
+fn bytes_that_are_not_records_are_found_behind_the_handshake_as_well() {
+    let (config, client_config) = configs();
+    for preference in [Preference::Auto, Preference::Epoll] {
+        let (listener, port) = listen();
+        let client_config = client_config.clone();
+        let thread = std::thread::spawn(move || {
+            let mut client = connect_and_say(port, &client_config, b"GET / HTTP/1.1\r\n\r\n");
+            assert!(read_to_end(&mut client).is_err());
+        });
+        run(preference, async {
+            let transport = accept(Maker::Sealed, &listener, &config).await;
+            let error = transport.read(&mut [0; 10]).await.unwrap_err();
+            assert_eq!(Cause::of(&error), Cause::NotTls);
+        });
+        thread.join().unwrap();
+    }
+}
+
+#[test]
 fn a_peer_that_does_not_read_makes_writing_wait_and_little_be_held() {
     let client = |client: Client| {
         set_tiny(&client.sock);
@@ -571,6 +590,26 @@ pub(super) fn connect(port: u16, config: &Arc<ClientConfig>) -> Client {
         connection.complete_io(&mut socket).unwrap();
     }
     StreamOwned::new(connection, socket)
+}
+
+/// Shakes hands, and sends `more` in one piece with the last of that.
+fn connect_and_say(port: u16, config: &Arc<ClientConfig>, more: &[u8]) -> Client {
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let name = ServerName::try_from("a.test").unwrap();
+    let mut connection = ClientConnection::new(config.clone(), name).unwrap();
+    loop {
+        let mut flight = Vec::new();
+        while connection.wants_write() {
+            connection.write_tls(&mut flight).unwrap();
+        }
+        if !connection.is_handshaking() {
+            socket.write_all(&[&flight, more].concat()).unwrap();
+            return StreamOwned::new(connection, socket);
+        }
+        socket.write_all(&flight).unwrap();
+        connection.read_tls(&mut socket).unwrap();
+        connection.process_new_packets().unwrap();
+    }
 }
 
 async fn connect_as(maker: Maker, port: u16, config: &Arc<ClientConfig>) -> Transport {
