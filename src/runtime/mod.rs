@@ -23,7 +23,7 @@ use pin_project_lite::pin_project;
 use alarms::Alarm;
 pub use gate::turn;
 pub use socket::{Address, Listener, Socket, is_lost};
-pub use start::{Driver, Preference, start};
+pub use start::{Driver, Preference, start, tells_readers_of_errors};
 
 use crate::time::{Deadline, now};
 

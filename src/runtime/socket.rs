@@ -294,6 +294,11 @@ impl Socket {
         self.maybe_readable.get()
     }
 
+    /// The next read asks the kernel, whatever the driver has told of.
+    pub fn look_again(&self) {
+        self.maybe_readable.set(true);
+    }
+
     /// As [`Self::readable`], inside another future.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let ready = self.poll_wait(&self.reading, wait_readable, cx);

@@ -1,5 +1,6 @@
 //! Starts a worker's runtime on the best driver that this machine allows, and says which.
 
+use std::cell::Cell;
 use std::fmt;
 
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
@@ -48,6 +49,17 @@ impl fmt::Display for Driver {
     }
 }
 
+thread_local! {
+    static IS_EPOLL: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a wait for something to read ends by an error that comes alone, EPOLLERR without EPOLLIN: what
+/// the kernel tells of bytes that are no TLS record. Of that monoio 0.2.4 on epoll tells writers only, and
+/// a wait for both would end at once wherever there is space to write.
+pub fn tells_readers_of_errors() -> bool {
+    !IS_EPOLL.get()
+}
+
 /// Runs `main` on this thread until it is done.
 ///
 /// # Errors
@@ -61,6 +73,7 @@ pub fn start<T, F: Future<Output = T>>(
         Preference::Epoll => "asked for".to_owned(),
         Preference::Auto => match ring() {
             Ok((mut runtime, flags)) => {
+                IS_EPOLL.set(false);
                 return runtime.block_on(async {
                     open()?;
                     Ok(main(Driver::IoUring(flags)).await)
@@ -74,6 +87,7 @@ pub fn start<T, F: Future<Output = T>>(
         .attach_thread_pool(Box::new(Pool::new()))
         .build()
         .map_err(|error| format!("neither io_uring ({refusal}) nor epoll ({error}) can be had"))?;
+    IS_EPOLL.set(true);
     runtime.block_on(async {
         open()?;
         Ok(main(Driver::Epoll(refusal)).await)

@@ -33,6 +33,9 @@ use crate::time::Deadline;
 /// answer came early, too little to keep a worker busy.
 const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// How soon a connection in the kernel is looked at again where nobody tells of its errors.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// A byte stream to a peer.
 pub struct Transport {
     socket: Socket,
@@ -162,17 +165,25 @@ impl Transport {
     /// Waits until the peer has sent something or has closed. Bytes already taken from the socket
     /// but not yet read are not seen: call it only after a read that found nothing.
     ///
-    /// Of what is no TLS record on a connection in the kernel, the kernel tells by an error alone
-    /// (EPOLLERR without EPOLLIN), which monoio 0.2.4 on epoll tells writers only: there the caller's
-    /// deadline ends the wait. A wait for both would return at once wherever there is space to write.
+    /// May return though nothing has come.
     pub async fn readable(&self) -> io::Result<()> {
-        let pause = match &*self.layer.borrow() {
-            Layer::Ktls(tls) => tls.pause(),
-            _ => None,
+        let (pause, is_watched) = match &*self.layer.borrow() {
+            Layer::Ktls(tls) => (tls.pause(), !runtime::tells_readers_of_errors()),
+            _ => (None, false),
         };
         if let Some(moment) = pause {
             // Boxed: every wait on every connection would have its size.
             Box::pin(runtime::sleep_until(moment)).await;
+        }
+        if is_watched {
+            let look = Deadline::within(LOOK_AGAIN);
+            return match Box::pin(before(look, self.socket.readable())).await {
+                Ok(result) => result,
+                Err(runtime::TimedOut) => {
+                    self.socket.look_again();
+                    Ok(())
+                }
+            };
         }
         self.socket.readable().await
     }

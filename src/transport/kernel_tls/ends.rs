@@ -176,14 +176,19 @@ fn records_that_are_not_good_end_by_name_and_are_answered_with_an_alert() {
     ];
     for versions in BOTH {
         for (bytes, cause, alert) in &cases {
-            for is_spliced in [false, true] {
+            for (is_spliced, is_late) in [(false, false), (true, false), (false, true)] {
                 let (bytes, alert) = (bytes.clone(), *alert);
                 let client = move |mut client: Client| {
-                    // Together: of a record that is none by its header, the kernel tells whoever
-                    // waits by an error alone, which monoio's epoll driver does not tell a reader.
                     let mut wire = Vec::new();
                     client.conn.writer().write_all(b"good").unwrap();
                     client.conn.write_tls(&mut wire).unwrap();
+                    if is_late {
+                        // The other side waits by then; of a record that is none by its header the
+                        // kernel tells it by an error alone.
+                        client.sock.write_all(&wire).unwrap();
+                        wire.clear();
+                        pause(Duration::from_millis(30));
+                    }
                     wire.extend(&bytes);
                     client.sock.write_all(&wire).unwrap();
                     let error = read_to_end(&mut client).unwrap_err();
@@ -198,7 +203,7 @@ fn records_that_are_not_good_end_by_name_and_are_answered_with_an_alert() {
                         true => splice_in(&ours, &mut pipe).await,
                         false => ours.read(&mut [0; 100]).await,
                     };
-                    assert_eq!(cause_of(result), *cause, "spliced: {is_spliced}");
+                    assert_eq!(cause_of(result), *cause, "spliced: {is_spliced}, late: {is_late}");
                     assert_eq!(cause_of(ours.read(&mut [0; 100]).await), *cause, "it stays");
                     assert_eq!(cause_of(ours.try_write(b"x")), *cause);
                     ours.close(Deadline::within(SECOND)).await;
