@@ -10,8 +10,9 @@ not charged for waiting.
     benches/load/run.py --cases proxy-1k --rounds 5         # one case
     benches/load/run.py --servers nginx,haproxy             # without Atlas
 
-Needs nginx, haproxy, wrk, curl and openssl (Debian packages of these names). Python's ssl module
-makes the handshakes; with OpenSSL 3.0 its first key share is X25519 for every server.
+Needs nginx, haproxy, wrk, curl and openssl (Debian packages of these names) and h2load (of
+nghttp2-client). Python's ssl module makes the handshakes; with OpenSSL 3.0 its first key share is
+X25519 for every server.
 """
 
 import argparse
@@ -47,6 +48,10 @@ CASES = {
     "upload": ("upload of 100 MiB through the proxy", "s/GB", ("atlas", "nginx", "haproxy")),
     "handshake": ("full TLS 1.3 handshake, then close", "µs/handshake", ("atlas", "nginx", "haproxy")),
     "resumed": ("resumed TLS 1.3 handshake, then close", "µs/handshake", ("atlas", "nginx", "haproxy")),
+    "h2-proxy-1k": ("HTTP/2 on 8 connections, 8 streams each, proxied, 1 KiB", "µs/request", ("atlas", "nginx", "haproxy")),
+    "h2-static-1k": ("the same, static file, 1 KiB", "µs/request", ("atlas", "nginx")),
+    "h2-download": ("HTTP/2 download of 100 MiB through the proxy", "s/GB", ("atlas", "nginx", "haproxy")),
+    "h2-upload": ("HTTP/2 upload of 100 MiB through the proxy", "s/GB", ("atlas", "nginx", "haproxy")),
     "idle": ("memory of an idle TLS connection", "KiB/connection", ("atlas", "nginx", "haproxy")),
 }
 
@@ -177,6 +182,7 @@ def nginx_configuration(name, server):
         client_max_body_size 0;
         keepalive_timeout 600s;
         keepalive_requests 100000000;
+        http2_max_concurrent_streams 128;
         client_body_temp_path {RUN}/{name}-body;
         proxy_temp_path {RUN}/{name}-proxy;
         fastcgi_temp_path {RUN}/{name}-fastcgi;
@@ -196,7 +202,7 @@ def start_nginx(stack, options):
             keepalive_requests 100000000;
         }}
         server {{
-            listen 127.0.0.1:{PORTS['nginx']} ssl backlog=4096;
+            listen 127.0.0.1:{PORTS['nginx']} ssl http2 backlog=4096;
             ssl_certificate {RUN}/cert.pem;
             ssl_certificate_key {RUN}/key.pem;
             ssl_protocols TLSv1.2 TLSv1.3;
@@ -236,7 +242,7 @@ defaults
     timeout server 600s
     timeout http-keep-alive 600s
 frontend tls
-    bind 127.0.0.1:{PORTS['haproxy']} ssl crt {RUN}/both.pem alpn http/1.1 backlog 4096
+    bind 127.0.0.1:{PORTS['haproxy']} ssl crt {RUN}/both.pem alpn h2,http/1.1 backlog 4096
     http-request set-header X-Forwarded-Proto https
     default_backend app
 backend app
@@ -332,45 +338,64 @@ def requests(path):
     return run
 
 
-def bytes_down(path, size):
+def h2_requests(path):
+    def run(name, pid, options):
+        before = cpu_seconds(pid)
+        output = subprocess.run(
+            ["taskset", "-c", str(options.load_core), "h2load", "-t1", "-c8", "-m8", f"-D{options.seconds}",
+             f"--connect-to=127.0.0.1:{PORTS[name]}", url(name, path)],
+            check=True, capture_output=True, text=True,
+        ).stdout
+        spent = cpu_seconds(pid) - before
+        done = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", output)
+        statuses = re.search(r"status codes: (\d+) 2xx", output)
+        if "Application protocol: h2" not in output or done[2] != "0" or statuses[1] != done[1]:
+            sys.exit(f"{name} failed requests:\n{output}")
+        return spent * 1e6 / int(done[1])
+    return run
+
+
+def bytes_down(path, size, version="1.1"):
     def run(name, pid, options):
         times = max(1, round(options.gigabytes * GB / size))
         before = cpu_seconds(pid)
-        moved = curl(name, path, times, options)
+        moved = curl(name, path, times, options, version=version)
         if moved != times * size:
             sys.exit(f"{name} sent {moved} bytes, not {times} × {size}")
         return (cpu_seconds(pid) - before) * GB / moved
     return run
 
 
-def bytes_up(name, pid, options):
-    size = 100 * MIB
-    times = max(1, round(options.gigabytes * GB / size))
-    before = cpu_seconds(pid)
-    moved = curl(name, "/sink", times, options, upload=RUN / "www/100m")
-    if moved != times * size:
-        sys.exit(f"{name} took {moved} bytes, not {times} × {size}")
-    return (cpu_seconds(pid) - before) * GB / moved
+def bytes_up(version="1.1"):
+    def run(name, pid, options):
+        size = 100 * MIB
+        times = max(1, round(options.gigabytes * GB / size))
+        before = cpu_seconds(pid)
+        moved = curl(name, "/sink", times, options, upload=RUN / "www/100m", version=version)
+        if moved != times * size:
+            sys.exit(f"{name} took {moved} bytes, not {times} × {size}")
+        return (cpu_seconds(pid) - before) * GB / moved
+    return run
 
 
-def curl(name, path, times, options, upload=None):
+def curl(name, path, times, options, upload=None, version="1.1"):
     """Transfers on one connection, one after the other; how many bytes were moved."""
     counter = "%{size_upload}" if upload else "%{size_download}"
-    command = ["taskset", "-c", str(options.load_core), "curl", "-sSk", "--fail", *resolve(name)]
+    command = ["taskset", "-c", str(options.load_core), "curl", "-sSk", "--fail", *resolve(name, version)]
     for number in range(times):
         if number:
             command.append("--next")
-            command += ["-sSk", "--fail", *resolve(name)]
-        command += ["-o", "/dev/null", "-w", counter + " %{http_code}\n"]
+            command += ["-sSk", "--fail", *resolve(name, version)]
+        command += ["-o", "/dev/null", "-w", counter + " %{http_code} %{http_version}\n"]
         if upload:
             command += ["-T", str(upload), "-X", "POST", "-H", "Expect:"]
         command.append(url(name, path))
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     total = 0
     for line in output.splitlines():
-        moved, status = line.split()
-        if status != "200":
-            sys.exit(f"{name} answered {status} to {path}")
+        moved, status, spoken = line.split()
+        if status != "200" or spoken != version:
+            sys.exit(f"{name} answered {status} to {path} by HTTP/{spoken}")
         total += int(moved)
     return total
 
@@ -463,9 +488,13 @@ MEASURE = {
     "static-1k": requests("/static/1k"),
     "static-10m": bytes_down("/static/10m", 10 * MIB),
     "download": bytes_down("/100m", 100 * MIB),
-    "upload": bytes_up,
+    "upload": bytes_up(),
     "handshake": handshakes(resumed=False),
     "resumed": handshakes(resumed=True),
+    "h2-proxy-1k": h2_requests("/1k"),
+    "h2-static-1k": h2_requests("/static/1k"),
+    "h2-download": bytes_down("/100m", 100 * MIB, "2"),
+    "h2-upload": bytes_up("2"),
     "idle": idle,
 }
 
@@ -474,8 +503,9 @@ def url(name, path):
     return f"https://{NAME}:{PORTS[name]}{path}"
 
 
-def resolve(name):
-    return ["--resolve", f"{NAME}:{PORTS[name]}:127.0.0.1", "--http1.1", "--tlsv1.3"]
+def resolve(name, version="1.1"):
+    how = {"1.1": "--http1.1", "2": "--http2"}[version]
+    return ["--resolve", f"{NAME}:{PORTS[name]}:127.0.0.1", how, "--tlsv1.3"]
 
 
 def tree(pid):
