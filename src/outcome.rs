@@ -134,21 +134,21 @@ words! {
         TooSlow = "too_slow",
         /// A limit of the configuration was reached.
         LimitReached = "limit_reached",
-        /// HTTP/2: the client cancelled its requests again and again.
+        /// HTTP/2: the peer cancelled requests again and again.
         RapidReset = "rapid_reset",
         /// HTTP/2: the client made Atlas cancel its requests again and again.
         ProvokedResets = "provoked_resets",
-        /// HTTP/2: the client split a head into more and more CONTINUATION frames.
+        /// HTTP/2: the peer split a head into more and more CONTINUATION frames.
         ContinuationFlood = "continuation_flood",
-        /// HTTP/2: the client sent PING again and again.
+        /// HTTP/2: the peer sent PING again and again.
         PingFlood = "ping_flood",
-        /// HTTP/2: the client changed its settings again and again.
+        /// HTTP/2: the peer changed its settings again and again.
         SettingsFlood = "settings_flood",
-        /// HTTP/2: the client opened its windows again and again, for nothing.
+        /// HTTP/2: the peer opened its windows again and again, for nothing.
         WindowUpdateFlood = "window_update_flood",
-        /// HTTP/2: the client sent DATA with nothing or next to nothing in it, again and again.
+        /// HTTP/2: the peer sent DATA with nothing or next to nothing in it, again and again.
         EmptyFrames = "empty_frames",
-        /// HTTP/2: the client sent frames that say nothing (PRIORITY, unknown ones) again and again.
+        /// HTTP/2: the peer sent frames that say nothing (PRIORITY, unknown ones) again and again.
         FrameFlood = "frame_flood",
         /// No route matches.
         NoRoute = "no_route",
@@ -162,6 +162,8 @@ words! {
         Misdirected = "misdirected",
         /// The name of an endpoint has no address yet.
         Unresolved = "unresolved",
+        /// HTTP/2: the endpoint has not looked at the request: it refused the stream, or went away.
+        Unprocessed = "unprocessed",
         /// The endpoint refused the connection.
         Refused = "refused",
         /// The endpoint cannot be reached.

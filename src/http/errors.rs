@@ -62,7 +62,9 @@ impl Fault {
             (Phase::ResponseBody, Cause::Closed | Cause::Reset | Cause::Truncated) => {
                 Self::UPSTREAM_RESPONSE_INCOMPLETE
             }
-            (_, Cause::Closed | Cause::Reset | Cause::Truncated) => Self::UPSTREAM_CLOSED,
+            (_, Cause::Closed | Cause::Reset | Cause::Truncated | Cause::Unprocessed) => {
+                Self::UPSTREAM_CLOSED
+            }
             (_, Cause::LimitReached) => Self::UPSTREAM_HEAD_TOO_LARGE,
             (_, Cause::Malformed | Cause::Unsupported) => Self::UPSTREAM_RESPONSE_MALFORMED,
             _ => return None,

@@ -1,5 +1,6 @@
 //! HTTP on the wire; knows no route, no upstream, no configuration.
 
+pub mod client;
 pub mod errors;
 pub mod h1;
 pub mod h2;

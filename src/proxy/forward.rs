@@ -13,10 +13,11 @@ use super::headers::{self, RequestId};
 use super::http::path_below;
 use super::{Proxy, Visit, upgrade};
 use crate::buffer;
-use crate::http::h1::client::{Outgoing, RequestWriter, ResponseReader};
+use crate::http::client::{RequestWriter, ResponseReader};
+use crate::http::h1::client::Outgoing;
 use crate::http::{BodyLength, RequestBody, RequestHead, Responder, ResponseHead, Version};
 use crate::metrics::{Direction, Peer};
-use crate::outcome::{Cause, End, Phase, Side, Tally};
+use crate::outcome::{Cause, End, Phase, Side};
 use crate::pipe::Pipe;
 use crate::route::Route;
 use crate::time::{Deadline, now};
@@ -42,6 +43,9 @@ impl<F> Visit<'_, F> {
         let request = &account.request;
         let repeatable = request.method().is_idempotent() && request.body() == BodyLength::None;
         let mut attempts = upstream.begin(repeatable);
+        if asks_upgrade {
+            attempts.over_http1();
+        }
         let mut kept = Kept::default();
         let mut died = None;
         if let Some(record) = account.record() {
@@ -58,7 +62,7 @@ impl<F> Visit<'_, F> {
                 (leased, _) => leased?,
             };
             account.endpoint = Some(lease.endpoint().shared_name());
-            kept.keeps = lease.is_reused() || account.request.method().is_idempotent();
+            kept.keeps = lease.may_be_refused() || account.request.method().is_idempotent();
             let mut taken = Taken {
                 bytes: &account.bytes_in,
                 spliced: &account.spliced_in,
@@ -91,7 +95,10 @@ impl<F> Visit<'_, F> {
                     if !(untouched && may_try_again.after(broken.end, &lease)) {
                         return Err(broken.end);
                     }
-                    if !lease.is_reused() {
+                    if broken.end.cause == Cause::Unprocessed {
+                        attempts.refused();
+                    }
+                    if !lease.is_reused() || broken.end.cause == Cause::Unprocessed {
                         died = Some(broken.end);
                     }
                 }
@@ -102,11 +109,7 @@ impl<F> Visit<'_, F> {
     /// Makes a client's request into one for an endpoint; whether it asks for another protocol.
     fn rewrite(&self, upstream: &Upstream, request: &mut RequestHead, id: &RequestId) -> bool {
         let protocols = upgrade::offered(request);
-        let via = match request.version() {
-            Version::Http10 => "1.0 atlas",
-            Version::Http11 => "1.1 atlas",
-            Version::Http2 => "2.0 atlas",
-        };
+        let via = headers::via(request.version());
         if request.version() == Version::Http10 {
             // RFC 9110 §10.1.1: "A server that receives a 100-continue expectation in an HTTP/1.0
             // request MUST ignore that expectation." Passed on it would be one of HTTP/1.1.
@@ -137,8 +140,8 @@ impl<F> Visit<'_, F> {
         response: &mut Responder<'d>,
         taken: &mut Taken<'_>,
     ) -> Result<Exchanged, Broken> {
-        let before = moved(lease);
-        let (writer, reader) = lease.connection().exchange();
+        let before = lease.moved();
+        let (writer, reader) = lease.exchange();
         let mut passage = Passage {
             proxy: self.proxy,
             upstream,
@@ -150,11 +153,11 @@ impl<F> Visit<'_, F> {
         let result = passage.run(writer, head, body, taken).await;
         let (has_begun, is_slow) = (passage.reader.has_begun(), passage.is_slow);
         drop(passage);
-        let after = moved(lease);
+        let moved = lease.moved_since(&before);
         let counters = &self.proxy.counters;
-        counters.bytes_moved(Direction::FromUpstream, after.0 - before.0);
-        counters.bytes_moved(Direction::ToUpstream, after.1 - before.1);
-        counters.carried_since(Peer::Upstream, before.2, after.2, result.err());
+        counters.bytes_moved(Direction::FromUpstream, moved.bytes_in);
+        counters.bytes_moved(Direction::ToUpstream, moved.bytes_out);
+        counters.carried_since(Peer::Upstream, before.tally, moved.tally, result.err());
         result
             .map(|end| Exchanged { end, is_slow })
             .map_err(|end| Broken { end, has_begun })
@@ -178,13 +181,6 @@ fn note(
             upstream.note(lease.endpoint(), outcome);
         }
     }
-}
-
-/// Bytes read and written so far, and how.
-fn moved(lease: &mut Lease<'_>) -> (u64, u64, Tally) {
-    let transport = lease.connection().transport();
-    let carried = transport.carriage().tally();
-    (transport.bytes_in(), transport.bytes_out(), carried)
 }
 
 /// The target sent to the endpoint, if it is not the client's.
@@ -251,6 +247,9 @@ impl Resend {
     }
 
     fn after(&self, end: End, lease: &Lease<'_>) -> bool {
+        if end.cause == Cause::Unprocessed {
+            return true; // nobody has looked at it
+        }
         is_gone(end)
             && match self {
                 Self::Never => false,
@@ -404,32 +403,33 @@ impl<'d> Passage<'_, '_, 'd> {
     async fn answer_early(
         &mut self,
         head: ResponseHead,
-        upload: Pin<&mut impl Future<Output = Result<(), End>>>,
+        mut upload: Pin<&mut impl Future<Output = Result<(), End>>>,
     ) -> Result<(), End> {
         let is_wanted = head.status.is_success();
         if !is_wanted {
             // Whoever refuses does not want the rest of the body: tell the client to stop.
             self.response.close_after();
         }
-        let is_sent = {
+        let sent = {
             let download = pin!(self.answer(head));
-            match select(upload, download).await {
-                Either::Left((Ok(()), download)) => download.await.map(|()| true),
+            match select(upload.as_mut(), download).await {
+                Either::Left((Ok(()), download)) => download.await.map(|()| Some(true)),
                 Either::Left((Err(end), download)) if end.side == Side::Upstream => {
-                    download.await.map(|()| false)
+                    download.await.map(|()| Some(false))
                 }
                 Either::Left((Err(end), _)) => Err(end),
-                Either::Right((answered, upload)) => {
-                    answered?;
-                    match is_wanted {
-                        true => upload.await.map(|()| true).or_else(|end| match end.side {
-                            Side::Upstream => Ok(false), // it has read as much as it wants
-                            _ => Err(end),
-                        }),
-                        false => Ok(false),
-                    }
-                }
+                Either::Right((answered, _)) => answered.map(|()| None),
             }?
+        };
+        let is_sent = match sent {
+            Some(is_sent) => is_sent,
+            None if !is_wanted => false,
+            None => match select(upload, pin!(self.reader.let_go())).await {
+                Either::Left((Ok(()), _)) => true,
+                Either::Left((Err(end), _)) if end.side != Side::Upstream => return Err(end),
+                // It has read as much as it wants.
+                Either::Left((Err(_), _)) | Either::Right(_) => false,
+            },
         };
         if !is_sent {
             self.response.close_after();
@@ -469,7 +469,7 @@ impl<'d> Passage<'_, '_, 'd> {
     }
 
     async fn inform(&mut self, mut head: ResponseHead) -> Result<(), End> {
-        headers::to_client(&mut head.fields);
+        headers::to_client(&mut head.fields, self.reader.version());
         self.response.inform(&head).await
     }
 
@@ -482,7 +482,7 @@ impl<'d> Passage<'_, '_, 'd> {
         match head.status {
             // RFC 9110 §15.5.22: it tells by Upgrade what it wants.
             StatusCode::UPGRADE_REQUIRED => headers::to_client_with_upgrade(&mut head.fields),
-            _ => headers::to_client(&mut head.fields),
+            _ => headers::to_client(&mut head.fields, self.reader.version()),
         }
         self.response.start(&head).await?;
         drop(head);

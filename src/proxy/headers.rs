@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::buffer;
-use crate::http::Fields;
 use crate::http::message::{FieldBlock, has_token, tokens};
+use crate::http::{Fields, Version};
 
 /// Names of one connection only (RFC 9110 §7.6.1), beside those that Connection lists.
 const HOP_BY_HOP: [&str; 8] = [
@@ -284,16 +284,26 @@ fn push_forwarded(into: &mut Vec<u8>, client: &Client, authority: &[u8]) {
     into.push(b'"');
 }
 
-/// Makes the fields of an endpoint's response into those for a client.
-pub(super) fn to_client(fields: &mut Fields) {
+/// Makes the fields of an endpoint's response into those for a client. `version`: what the endpoint
+/// speaks.
+pub(super) fn to_client(fields: &mut Fields, version: Version) {
     remove_hop_by_hop(fields, |_| false);
-    fields.push("Via", "1.1 atlas");
+    fields.push("Via", via(version));
+}
+
+/// What Via says of a message that came in this version (RFC 9110 §7.6.3).
+pub(super) fn via(version: Version) -> &'static str {
+    match version {
+        Version::Http10 => "1.0 atlas",
+        Version::Http11 => "1.1 atlas",
+        Version::Http2 => "2.0 atlas",
+    }
 }
 
 /// As [`to_client`], of a response that names protocols by Upgrade, for the client to read.
 pub(super) fn to_client_with_upgrade(fields: &mut Fields) {
     let protocols = join(fields, "upgrade");
-    to_client(fields);
+    to_client(fields, Version::Http11);
     if !protocols.is_empty() {
         fields.push("Upgrade", protocols);
     }
@@ -466,7 +476,7 @@ mod tests {
             "Server: x",
             "Trailer: sum",
         ]);
-        to_client(&mut fields);
+        to_client(&mut fields, Version::Http11);
         assert_eq!(lines(&fields), ["Server: x", "Trailer: sum", "Via: 1.1 atlas"]);
     }
 

@@ -18,13 +18,12 @@ impl<'d> Passage<'_, '_, 'd> {
     ) -> Result<End, End> {
         let is_good = upgrade::is_what_was_asked(&head, asked)
             && (!self.connects || upgrade::is_key_answered(&head, asked));
-        if !is_good {
+        let (true, Some((upstream, ahead))) = (is_good, self.reader.switch()) else {
             return Err(MALFORMED);
-        }
+        };
         headers::to_client_with_upgrade(&mut head.fields);
         let tunnel = self.response.switch(&head, body).await?;
         drop(head);
-        let (upstream, ahead) = self.reader.switch();
         let _open = self.proxy.counters.tunnel();
         let (written, spliced) = (upstream.bytes_out(), upstream.carriage().spliced.get());
         let timeout = self.proxy.generation.http.tunnel_timeout;

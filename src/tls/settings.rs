@@ -213,6 +213,16 @@ impl ClientSettings {
         }
     }
 
+    /// As [`Self::for_worker`], with these application protocols.
+    #[must_use]
+    pub fn offering(&self, alpn: &[&str]) -> Self {
+        let mut offering = self.for_worker();
+        let mut client = ClientConfig::clone(&offering.client);
+        client.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        offering.client = Arc::new(client);
+        offering
+    }
+
     /// The name to verify for an endpoint's host: a DNS name or an address.
     ///
     /// # Errors

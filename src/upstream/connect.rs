@@ -25,13 +25,34 @@ impl fmt::Display for Failed {
     }
 }
 
-/// Connects by the deadline. The address is told where the endpoint has several or may change.
+impl Failed {
+    /// The endpoint was reached, and then did not speak as it should.
+    pub(super) fn to_speak(end: End) -> Self {
+        let reason = match end.cause {
+            Cause::Malformed => "it does not speak HTTP/2".to_owned(),
+            Cause::TimedOut => "it does not say in time how many streams of HTTP/2 it takes".to_owned(),
+            cause => format!("HTTP/2: {}", cause.as_str()),
+        };
+        Self { end, reason }
+    }
+}
+
+/// A connection to an endpoint, after any handshake.
+pub(super) struct Connected {
+    pub(super) transport: Transport,
+    /// Told where the endpoint has several or may change.
+    pub(super) address: Option<Address>,
+    /// What TLS has agreed on.
+    pub(super) has_chosen_http2: bool,
+}
+
+/// Connects by the deadline.
 pub(super) async fn connect(
     endpoint: &Endpoint,
     settings: Option<&ClientSettings>,
     offload: &Arc<Offload>,
     deadline: Deadline,
-) -> Result<(Transport, Option<Address>), Failed> {
+) -> Result<Connected, Failed> {
     let addresses = endpoint.addresses();
     let mut last = Failed {
         end: End::new(Side::Upstream, Phase::Connect, Cause::Unresolved),
@@ -42,8 +63,12 @@ pub(super) async fn connect(
         match before(by, Socket::connect(address)).await {
             Ok(Ok(socket)) => {
                 endpoint.prefer(place);
-                let transport = secure(socket, settings, endpoint.host(), offload, deadline).await?;
-                return Ok((transport, Some(address.clone())));
+                let secured = secure(socket, settings, endpoint.host(), offload, deadline).await?;
+                return Ok(Connected {
+                    transport: secured.0,
+                    address: Some(address.clone()),
+                    has_chosen_http2: secured.1,
+                });
             }
             Ok(Err(error)) => {
                 last = Failed {
@@ -68,18 +93,19 @@ fn share(deadline: Deadline, addresses_left: usize, now: Instant) -> Deadline {
     Deadline::after(now, deadline.left(now) / left)
 }
 
+/// TLS where asked; whether HTTP/2 was agreed on in it.
 async fn secure(
     socket: Socket,
     settings: Option<&ClientSettings>,
     host: &str,
     offload: &Arc<Offload>,
     deadline: Deadline,
-) -> Result<Transport, Failed> {
+) -> Result<(Transport, bool), Failed> {
     let Some(settings) = settings else {
-        return Ok(Transport::plain(socket));
+        return Ok((Transport::plain(socket), false));
     };
     match tls::connect(socket, settings, host, offload, deadline).await {
-        Ok(secured) => Ok(secured.transport),
+        Ok(secured) => Ok((secured.transport, secured.facts.alpn.as_deref() == Some("h2"))),
         Err(failed) => Err(Failed {
             end: End::new(failed.end.side, Phase::Connect, failed.end.cause),
             reason: format!("TLS: {failed}"),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::health::{self, Health};
 use super::pool::Pool;
+use super::shared::Shared;
 use super::{EndpointAddress, EndpointSettings, Resolved};
 use crate::runtime::Address;
 use crate::time::now;
@@ -25,6 +26,7 @@ pub struct Endpoint {
     addresses: RefCell<Rc<[Address]>>,
     pub(super) pool: Pool,
     pub(super) health: Rc<Health>,
+    pub(super) shared: Shared,
     complained: Cell<Option<Instant>>,
 }
 
@@ -47,6 +49,7 @@ impl Endpoint {
             addresses: RefCell::new(addresses.into()),
             pool: Pool::default(),
             health: Rc::default(),
+            shared: Shared::default(),
             complained: Cell::new(None),
         }
     }
@@ -71,7 +74,7 @@ impl Endpoint {
 
     /// How many idle connections there are.
     pub fn idle(&self) -> usize {
-        self.pool.len()
+        self.pool.len() + self.shared.idle()
     }
 
     pub(super) fn host(&self) -> &str {
@@ -129,6 +132,7 @@ impl Endpoint {
         if *host == resolved.host && *port == resolved.port && !resolved.addresses.is_empty() {
             *self.addresses.borrow_mut() = resolved.addresses.iter().copied().map(Address::Tcp).collect();
             self.pool.retain(|idle| self.still_has(idle.address.as_ref()));
+            self.shared.retain(|address| self.still_has(address));
         }
     }
 

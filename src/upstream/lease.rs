@@ -4,10 +4,14 @@ use std::os::fd::AsFd;
 
 use super::pool::Idle;
 use super::{Endpoint, Upstream};
+use crate::http::client::{RequestWriter, ResponseReader};
 use crate::http::h1::client::Connection;
+use crate::http::h2::client::Stream;
+use crate::outcome::Tally;
 use crate::runtime::Address;
 use crate::sys;
 use crate::time::now;
+use crate::transport::Transport;
 
 /// How far the search for an endpoint has come, for one exchange.
 #[derive(Debug)]
@@ -20,6 +24,10 @@ pub struct Attempts {
     /// The one asked last is asked once more, over a connection made anew.
     pub(super) fresh: bool,
     pub(super) repeatable: bool,
+    /// See [`Self::over_http1`].
+    pub(super) needs_http1: bool,
+    /// The endpoint that had refused what it was sent.
+    refused: Option<usize>,
 }
 
 impl Attempts {
@@ -31,6 +39,21 @@ impl Attempts {
             count: 0,
             fresh: false,
             repeatable,
+            needs_http1: false,
+            refused: None,
+        }
+    }
+
+    /// Asks over HTTP/1.1, whatever the upstream speaks: for an upgrade, which HTTP/2 has no way to say.
+    pub fn over_http1(&mut self) {
+        self.needs_http1 = true;
+    }
+
+    /// The endpoint asked last has not looked at what it was sent: it is asked once more.
+    pub fn refused(&mut self) {
+        if self.refused != self.asked {
+            self.refused = self.asked;
+            self.fresh = true;
         }
     }
 
@@ -40,35 +63,70 @@ impl Attempts {
     }
 }
 
-/// A connection to an endpoint, held for one exchange; closed when dropped.
+/// A connection to an endpoint, or a stream of one, held for one exchange; closed when dropped.
 pub struct Lease<'u> {
     upstream: &'u Upstream,
     endpoint: &'u Endpoint,
-    connection: Box<Connection>,
+    held: Held,
     address: Option<Address>,
     is_reused: bool,
+}
+
+/// What carries the exchange.
+pub(super) enum Held {
+    /// A connection for it alone.
+    Http1(Box<Connection>),
+    /// A stream beside others.
+    Http2(Box<Stream>),
+}
+
+/// What was moved on a connection up to a moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moved {
+    /// Bytes read.
+    pub bytes_in: u64,
+    /// Bytes written.
+    pub bytes_out: u64,
+    /// How.
+    pub tally: Tally,
 }
 
 impl<'u> Lease<'u> {
     pub(super) fn new(
         upstream: &'u Upstream,
         endpoint: &'u Endpoint,
-        connection: Box<Connection>,
+        held: Held,
         address: Option<Address>,
         is_reused: bool,
     ) -> Self {
         Self {
             upstream,
             endpoint,
-            connection,
+            held,
             address,
             is_reused,
         }
     }
 
-    /// The connection.
-    pub fn connection(&mut self) -> &mut Connection {
-        &mut self.connection
+    /// The two directions of the exchange, to be driven by one task.
+    pub fn exchange(&mut self) -> (RequestWriter<'_>, ResponseReader<'_>) {
+        match &mut self.held {
+            Held::Http1(connection) => {
+                let (writer, reader) = connection.exchange();
+                (RequestWriter::H1(writer), ResponseReader::H1(reader))
+            }
+            Held::Http2(stream) => {
+                let (writer, reader) = stream.exchange();
+                (RequestWriter::H2(writer), ResponseReader::H2(reader))
+            }
+        }
+    }
+
+    fn transport(&self) -> &Transport {
+        match &self.held {
+            Held::Http1(connection) => connection.transport(),
+            Held::Http2(stream) => stream.transport(),
+        }
     }
 
     /// The endpoint it leads to.
@@ -81,24 +139,67 @@ impl<'u> Lease<'u> {
         self.is_reused
     }
 
+    /// Whether the endpoint may turn out not to have looked at what is sent: the connection may be
+    /// closed by now, or the stream be refused.
+    pub fn may_be_refused(&self) -> bool {
+        self.is_reused || matches!(self.held, Held::Http2(_))
+    }
+
     /// How much of what was sent the endpoint's kernel has taken, as far as that is known: not
-    /// where the connection is a Unix socket.
+    /// where the connection is a Unix socket, or carries other exchanges beside this.
     pub fn acknowledged(&self) -> Option<u64> {
-        sys::tcp_bytes_acked(self.connection.transport().socket().as_fd())
+        match &self.held {
+            Held::Http1(connection) => sys::tcp_bytes_acked(connection.transport().socket().as_fd()),
+            Held::Http2(_) => None,
+        }
+    }
+
+    /// What was moved so far, for [`Self::moved_since`].
+    pub fn moved(&self) -> Moved {
+        let transport = self.transport();
+        Moved {
+            bytes_in: transport.bytes_in(),
+            bytes_out: transport.bytes_out(),
+            tally: transport.carriage().tally(),
+        }
+    }
+
+    /// What was moved since. On a connection that others use at the same time: all that nobody has
+    /// been told of yet.
+    pub fn moved_since(&self, before: &Moved) -> Moved {
+        let after = self.moved();
+        let (bytes_in, bytes_out) = match &self.held {
+            Held::Http1(_) => (
+                after.bytes_in - before.bytes_in,
+                after.bytes_out - before.bytes_out,
+            ),
+            Held::Http2(stream) => stream.take_moved(),
+        };
+        Moved {
+            bytes_in,
+            bytes_out,
+            tally: after.tally,
+        }
     }
 
     /// Leaves the connection to the next exchange, if it can serve one.
     pub fn give_back(self) {
         let settings = &self.upstream.settings;
-        if self.connection.is_reusable() && self.endpoint.still_has(self.address.as_ref()) {
-            self.endpoint.pool.give_back(
-                Idle {
-                    connection: self.connection,
-                    address: self.address,
-                    since: now(),
-                },
-                settings.pool_idle_max,
-            );
+        match self.held {
+            Held::Http1(connection)
+                if connection.is_reusable() && self.endpoint.still_has(self.address.as_ref()) =>
+            {
+                self.endpoint.pool.give_back(
+                    Idle {
+                        connection,
+                        address: self.address,
+                        since: now(),
+                    },
+                    settings.pool_idle_max,
+                );
+            }
+            // A stream frees its place when it is dropped.
+            Held::Http1(_) | Held::Http2(_) => {}
         }
     }
 }

@@ -9,15 +9,18 @@ mod noted;
 mod pool;
 pub mod resolve;
 mod settings;
+mod shared;
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::balance::RoundRobin;
+use self::connect::{Connected, Failed};
 pub use self::endpoint::Endpoint;
 use self::health::Outcome;
-pub use self::lease::{Attempts, Lease};
+use self::lease::Held;
+pub use self::lease::{Attempts, Lease, Moved};
 pub use self::resolve::Resolved;
 pub use self::settings::{EndpointAddress, EndpointSettings, Settings};
 use crate::http;
@@ -25,7 +28,6 @@ use crate::http::h1::client::Connection;
 use crate::metrics::UpstreamCounters;
 use crate::offload::Offload;
 use crate::outcome::{Cause, End, Phase, Side};
-use crate::runtime::Address;
 use crate::time::{Deadline, now};
 use crate::tls::ClientSettings;
 use crate::transport::Transport;
@@ -38,6 +40,8 @@ pub struct Upstream {
     settings: Settings,
     limits: http::h1::client::Settings,
     tls: Option<ClientSettings>,
+    /// The same without HTTP/2, for what can be said in HTTP/1.1 only.
+    tls_http1: Option<ClientSettings>,
     offload: RefCell<Arc<Offload>>,
     endpoints: Vec<Endpoint>,
     turns: RefCell<RoundRobin>,
@@ -77,6 +81,10 @@ impl Upstream {
                 fields_max: http.fields_max,
             },
             tls: settings.tls.as_ref().map(|tls| tls.for_worker()),
+            tls_http1: match settings.http2 {
+                true => settings.tls.as_ref().map(|tls| tls.offering(&["http/1.1"])),
+                false => None,
+            },
             offload: RefCell::new(offload),
             endpoints,
             turns: RefCell::new(RoundRobin::new(&weights)),
@@ -125,6 +133,7 @@ impl Upstream {
         self.swept.set(now);
         for endpoint in &self.endpoints {
             endpoint.pool.sweep(now, self.settings.pool_idle_timeout);
+            self.sweep_shared(endpoint, now);
         }
         self.look_at_health(now);
     }
@@ -136,7 +145,8 @@ impl Upstream {
         Attempts::new(repeatable)
     }
 
-    /// Leases a connection: an idle one, or a new one to the first endpoint that can be reached.
+    /// Leases a connection: an idle one, or a new one to the first endpoint that can be reached; or a
+    /// stream of one.
     ///
     /// # Errors
     ///
@@ -144,6 +154,17 @@ impl Upstream {
     pub async fn take(&self, attempts: &mut Attempts) -> Result<Lease<'_>, End> {
         let mut last = End::new(Side::Upstream, Phase::Connect, Cause::Unresolved);
         while let Some(endpoint) = self.next(attempts) {
+            if self.settings.http2 && !attempts.needs_http1 {
+                // Boxed: most upstreams do without.
+                match Box::pin(self.take_shared(endpoint, attempts)).await {
+                    Ok(Some(lease)) => return Ok(lease),
+                    Ok(None) => {} // it speaks HTTP/1.1
+                    Err(end) => {
+                        last = end;
+                        continue;
+                    }
+                }
+            }
             if !attempts.fresh
                 && let Some(idle) =
                     endpoint
@@ -154,16 +175,14 @@ impl Upstream {
                 self.counters.connection_reused();
                 // Should it fail, the same endpoint is connected to.
                 attempts.fresh = true;
-                return Ok(Lease::new(self, endpoint, idle.connection, idle.address, true));
+                let held = Held::Http1(idle.connection);
+                return Ok(Lease::new(self, endpoint, held, idle.address, true));
             }
             attempts.fresh = false;
             attempts.count += 1;
             // Boxed: most requests find an idle connection.
-            match Box::pin(self.connect_to(endpoint)).await {
-                Ok((transport, address)) => {
-                    let connection = Box::new(Connection::new(transport, self.limits.clone()));
-                    return Ok(Lease::new(self, endpoint, connection, address, false));
-                }
+            match Box::pin(self.open(endpoint, attempts)).await {
+                Ok(lease) => return Ok(lease),
                 Err(end) => last = end,
             }
         }
@@ -179,8 +198,9 @@ impl Upstream {
         let mut last = End::new(Side::Upstream, Phase::Connect, Cause::Unresolved);
         while let Some(endpoint) = self.next(attempts) {
             attempts.count += 1;
-            match self.connect_to(endpoint).await {
-                Ok((transport, _)) => return Ok((transport, endpoint)),
+            let deadline = Deadline::within(self.settings.connect_timeout);
+            match self.connect_to(endpoint, self.tls.as_ref(), deadline).await {
+                Ok(connected) => return Ok((connected.transport, endpoint)),
                 Err(end) => last = end,
             }
         }
@@ -210,28 +230,60 @@ impl Upstream {
         self.turns.borrow_mut().pick(may_choose)
     }
 
-    async fn connect_to(&self, endpoint: &Endpoint) -> Result<(Transport, Option<Address>), End> {
-        let started = now();
-        let deadline = Deadline::after(started, self.settings.connect_timeout);
-        let offload = self.offload.borrow().clone();
-        let connected = connect::connect(endpoint, self.tls.as_ref(), &offload, deadline).await;
-        if connected.is_ok() {
-            self.counters.connected(now().saturating_duration_since(started));
+    /// Connects, for an exchange in the version of HTTP that is to be spoken.
+    async fn open<'u>(&'u self, endpoint: &'u Endpoint, attempts: &mut Attempts) -> Result<Lease<'u>, End> {
+        let deadline = Deadline::within(self.settings.connect_timeout);
+        let tls = match attempts.needs_http1 {
+            true => self.tls_http1.as_ref().or(self.tls.as_ref()),
+            false => self.tls.as_ref(),
+        };
+        let connected = self.connect_to(endpoint, tls, deadline).await?;
+        let is_http2 = match &self.tls {
+            Some(_) => connected.has_chosen_http2,
+            None => self.settings.http2 && !attempts.needs_http1,
+        };
+        if is_http2 {
+            return self.share(endpoint, connected, attempts, deadline).await;
         }
-        connected.map_err(|failed| {
-            self.counters.connect_failed(failed.end.cause);
-            if failed.end.side == Side::Upstream {
-                self.note(endpoint, Outcome::Failed(failed.end.cause));
+        endpoint
+            .shared
+            .note_http1(self.settings.http2 && !attempts.needs_http1);
+        let connection = Box::new(Connection::new(connected.transport, self.limits.clone()));
+        let held = Held::Http1(connection);
+        Ok(Lease::new(self, endpoint, held, connected.address, false))
+    }
+
+    async fn connect_to(
+        &self,
+        endpoint: &Endpoint,
+        tls: Option<&ClientSettings>,
+        deadline: Deadline,
+    ) -> Result<Connected, End> {
+        let started = now();
+        let offload = self.offload.borrow().clone();
+        match connect::connect(endpoint, tls, &offload, deadline).await {
+            Ok(connected) => {
+                self.counters.connected(now().saturating_duration_since(started));
+                Ok(connected)
             }
-            if endpoint.may_complain(now()) {
-                tracing::warn!(
-                    upstream = &*self.settings.name,
-                    endpoint = endpoint.name(),
-                    "cannot connect: {failed}"
-                );
-            }
-            failed.end
-        })
+            Err(failed) => Err(self.complain(endpoint, &failed)),
+        }
+    }
+
+    /// Counts and tells that an endpoint cannot be spoken with.
+    fn complain(&self, endpoint: &Endpoint, failed: &Failed) -> End {
+        self.counters.connect_failed(failed.end.cause);
+        if failed.end.side == Side::Upstream {
+            self.note(endpoint, Outcome::Failed(failed.end.cause));
+        }
+        if endpoint.may_complain(now()) {
+            tracing::warn!(
+                upstream = &*self.settings.name,
+                endpoint = endpoint.name(),
+                "cannot connect: {failed}"
+            );
+        }
+        failed.end
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Settings {
     pub pool_idle_timeout: Duration,
     /// How the health of its endpoints is judged.
     pub health: health::Settings,
+    /// HTTP/2 is spoken to it: over TLS where the endpoint chooses it, else always.
+    pub http2: bool,
     /// TLS towards it.
     pub tls: Option<Arc<ClientSettings>>,
 }
@@ -61,6 +63,7 @@ impl Settings {
             && self.pool_idle_max == other.pool_idle_max
             && self.pool_idle_timeout == other.pool_idle_timeout
             && self.health == other.health
+            && self.http2 == other.http2
     }
 }
 

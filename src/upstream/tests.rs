@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use super::*;
 use crate::outcome::Refusal;
-use crate::runtime::{self, Preference};
+use crate::runtime::{self, Address, Preference};
 
 fn settings(endpoints: Vec<EndpointSettings>) -> Settings {
     Settings {
@@ -17,6 +17,7 @@ fn settings(endpoints: Vec<EndpointSettings>) -> Settings {
         pool_idle_max: 2,
         pool_idle_timeout: Duration::from_secs(60),
         health: health::Settings::default(),
+        http2: false,
         tls: None,
     }
 }

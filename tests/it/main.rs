@@ -28,6 +28,7 @@ mod guest;
 mod handshake;
 mod http1;
 mod http2;
+mod http2_upstream;
 mod kernel_tls;
 mod limits;
 mod long_bodies;

@@ -55,6 +55,7 @@ pub(super) enum Result {
         name: String,
         endpoints: Vec<String>,
         tls: bool,
+        http2: bool,
         /// The path it is asked for; in tcp mode there is none.
         #[serde(skip_serializing_if = "Option::is_none")]
         path: Option<String>,
@@ -141,10 +142,16 @@ impl Result {
                 name,
                 endpoints,
                 tls,
+                http2,
                 path,
                 lines,
             } => {
-                let over_tls = if *tls { " over TLS" } else { "" };
+                let over_tls = match (tls, http2) {
+                    (false, false) => "",
+                    (true, false) => " over TLS",
+                    (false, true) => " by HTTP/2",
+                    (true, true) => " over TLS, by HTTP/2 if it chooses that",
+                };
                 let asked = path.as_ref().map(|path| format!(", asked for {path}"));
                 let asked = asked.unwrap_or_default();
                 let what = format!("{name}: {}{over_tls}{asked}", endpoints.join(", "));

@@ -255,6 +255,7 @@ impl<'a> Request<'a> {
             name: upstream.name.to_string(),
             endpoints: endpoints.collect(),
             tls: upstream.tls.is_some(),
+            http2: upstream.http2,
             path: route.map(|route| path_below(route, &self.url.path).into_owned()),
             lines: self.lines(&self.loaded.lines.upstreams[index]),
         }

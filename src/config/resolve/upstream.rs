@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::file::{self, EndpointValue, UpstreamTlsValue};
 use super::super::read::At;
 use super::super::values::Mode;
-use super::{Resolver, listen, number, seconds, tls, to_usize, toml_key};
+use super::{Resolver, is_on, listen, number, seconds, tls, to_usize, toml_key};
 use crate::runtime::Address;
 use crate::tls::ClientSettings;
 use crate::upstream::{EndpointAddress, EndpointSettings, Settings, health};
@@ -53,6 +53,7 @@ impl<'a> Resolver<'a> {
             None if table.has("tls") => return None,
             None => None,
         };
+        self.check_http2(name, table);
         let pool_idle_max = table.pool_idle_max.as_ref();
         Some(Settings {
             name: name.value.as_str().into(),
@@ -64,8 +65,21 @@ impl<'a> Resolver<'a> {
             pool_idle_max: pool_idle_max.map_or(64, |most| to_usize(most.value.0)),
             pool_idle_timeout: seconds(table.pool_idle_timeout.as_ref(), 60),
             health: health::Settings::default(),
+            http2: is_on(table.http2.as_ref(), false),
             tls,
         })
+    }
+
+    /// Bytes are passed on in the protocol of the client, whatever it is.
+    fn check_http2(&mut self, name: &At<String>, table: &file::Upstream) {
+        let Some(http2) = table.http2.as_ref().filter(|http2| http2.value) else {
+            return;
+        };
+        if self.is_for_listeners(&name.value) {
+            let message = "`http2` in an upstream is for routes, and a listener in tcp mode uses this one";
+            let help = "leave it out: in tcp mode bytes are passed on as they are; or give the listener an upstream of its own";
+            self.error("misplaced-key", http2.key.clone(), message, help);
+        }
     }
 
     fn endpoint(&mut self, endpoint: &At<EndpointValue>) -> Option<EndpointSettings> {
@@ -144,10 +158,10 @@ impl<'a> Resolver<'a> {
             let help = "write: tls = { server_name = \"app.internal\" }";
             self.error("missing-key", tls.span.clone(), message, help);
         }
-        let spoken = if self.is_for_routes(&name.value) {
-            tls::SPOKEN
-        } else {
-            &[]
+        let spoken: &[_] = match (self.is_for_routes(&name.value), &table.http2) {
+            (true, Some(http2)) if http2.value => tls::SPOKEN,
+            (true, _) => &["http/1.1"],
+            (false, _) => &[],
         };
         self.client_tls(own, &tls.span, spoken).map(Some)
     }

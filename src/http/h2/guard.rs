@@ -1,4 +1,4 @@
-//! Counts what a client sends beyond requests and bodies, frame by frame, as it comes; free of waits.
+//! Counts what a peer sends beyond messages, frame by frame, as it comes; free of waits.
 //!
 //! The `h2` crate answers every such frame, whatever their number, and bounds some of what they cost
 //! but not how often. Counting is by frame headers alone: what is in the frames is the crate's.
@@ -38,6 +38,17 @@ const SMALL_DATA_BYTES: usize = 256;
 /// than we look from one that is hostile.
 const SMALL_DATA_AHEAD_MAX: u32 = 256;
 
+/// Heads that an endpoint may send at once beyond those it was asked for; the crate keeps those of a
+/// stream, whatever their number, until they are read.
+const HEADS_AHEAD_MAX: u32 = 200;
+
+/// A response has a head and may have trailers.
+const HEADS_PER_REQUEST: u32 = 2;
+
+/// So many heads can be owed at a time: more than streams are opened on a connection. What is not sent
+/// of them must not be saved up.
+const HEADS_OWED_MAX: u32 = 400;
+
 /// A connection's frames so far.
 pub(super) struct Guard {
     /// Bytes of the preface still to come.
@@ -57,6 +68,11 @@ pub(super) struct Guard {
     windows: Bucket,
     empty: Bucket,
     others: Bucket,
+    /// Heads and trailers that an endpoint was asked for; `None` of a client, whose requests the crate
+    /// counts.
+    heads_owed: Option<u32>,
+    /// Heads beyond those: informational ones.
+    heads: Bucket,
     /// Bytes of all bodies so far.
     content: u64,
     /// Bytes sent when WINDOW_UPDATEs were last set off against them.
@@ -66,12 +82,20 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn of_client(settings: &Settings) -> Self {
+        Self::new(settings, PREFACE_BYTES, None)
+    }
+
+    pub(super) fn of_endpoint(settings: &Settings) -> Self {
+        Self::new(settings, 0, Some(0))
+    }
+
+    fn new(settings: &Settings, preface: usize, heads_owed: Option<u32>) -> Self {
         let now = now();
         let overhead = settings.overhead_max;
         let bucket = |max: u32| Bucket::new(max, (max / LEAK_DIVISOR).max(1), now);
         Self {
-            preface: PREFACE_BYTES,
+            preface,
             header: [0; HEADER_BYTES],
             have: 0,
             payload: 0,
@@ -83,6 +107,8 @@ impl Guard {
             windows: bucket(overhead),
             empty: bucket(overhead),
             others: bucket(overhead),
+            heads_owed,
+            heads: Bucket::new(HEADS_AHEAD_MAX, HEADS_AHEAD_MAX / LEAK_DIVISOR, now),
             content: 0,
             sent: 0,
             small_data: 0,
@@ -136,6 +162,13 @@ impl Guard {
         self.content
     }
 
+    /// An endpoint was asked for one more answer.
+    pub(super) fn asked(&mut self) {
+        if let Some(owed) = &mut self.heads_owed {
+            *owed = (*owed + HEADS_PER_REQUEST).min(HEADS_OWED_MAX);
+        }
+    }
+
     /// A request was let finish.
     pub(super) fn finished(&mut self) {
         self.resets.level = self.resets.level.saturating_sub(1);
@@ -173,7 +206,14 @@ impl Guard {
             }
             HEADERS | CONTINUATION => {
                 self.in_block = flags & END_HEADERS == 0;
-                Ok(())
+                match (kind, &mut self.heads_owed) {
+                    (HEADERS, Some(0)) => self.heads.add(Cause::FrameFlood),
+                    (HEADERS, Some(owed)) => {
+                        *owed -= 1;
+                        Ok(())
+                    }
+                    _ => Ok(()),
+                }
             }
             RST_STREAM => self.resets.add(Cause::RapidReset),
             SETTINGS => self.settings.add(Cause::SettingsFlood),
@@ -257,7 +297,7 @@ mod tests {
     }
 
     fn guard() -> Guard {
-        let mut guard = Guard::new(&TOLERANT);
+        let mut guard = Guard::of_client(&TOLERANT);
         guard
             .observe(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0)
             .expect("it is the preface");
@@ -300,7 +340,7 @@ mod tests {
             bytes.extend(frame(RST_STREAM, 0, 4));
         }
         for size in [1, 2, 7, 9, 10, 64, 1000] {
-            let mut guard = Guard::new(&TOLERANT);
+            let mut guard = Guard::of_client(&TOLERANT);
             let told = bytes.chunks(size).try_for_each(|piece| guard.observe(piece, 0));
             assert_eq!(told, Err(Cause::RapidReset), "in pieces of {size}");
         }

@@ -1,12 +1,25 @@
 //! HTTP/2 (RFC 9113): frames, streams and windows are the `h2` crate's; the bytes below them, what a
-//! request means, and how much a client may do are decided here.
+//! message means, and how much a peer may do are decided here.
 
+pub mod client;
 mod ends;
 mod frame;
 mod guard;
 pub mod server;
+mod signal;
+mod timer;
 pub mod translate;
 mod wire;
+
+use std::borrow::Borrow;
+
+use h2::Reason;
+
+use crate::outcome::Cause;
+use crate::transport::Transport;
+
+/// What the crate counts for each field beyond its bytes (RFC 9113 §10.5.1).
+const FIELD_OVERHEAD: usize = 32;
 
 /// What stands before every connection's first frame (RFC 9113 §3.4), up to where it cannot be
 /// HTTP/1 any more.
@@ -34,5 +47,19 @@ impl Default for Settings {
             resets_max: 500,
             overhead_max: 1000,
         }
+    }
+}
+
+/// Why the crate has ended a connection.
+fn cause_of<T: Borrow<Transport>>(error: &h2::Error, wire: &wire::Wire<T>) -> Cause {
+    if let Some(error) = error.get_io() {
+        return Cause::of(error);
+    }
+    if error.is_remote() {
+        return Cause::Reset; // a GOAWAY with an error
+    }
+    match error.reason() {
+        Some(Reason::ENHANCE_YOUR_CALM) => wire.excess().unwrap_or(Cause::LimitReached),
+        _ => Cause::Malformed,
     }
 }

@@ -3,9 +3,11 @@
 //!
 //! Frames are gathered and go out at the end of a round, in one piece; the crate flushes after each.
 
+use std::borrow::Borrow;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::ops::Deref;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -42,9 +44,10 @@ pub(super) enum Way {
     Out,
 }
 
-/// A transport, with what is on its way in and out. Both directions are used by one task.
-pub(super) struct Wire<'c> {
-    transport: &'c Transport,
+/// A transport, borrowed or owned, with what is on its way in and out. Both directions are used by
+/// one task.
+pub(super) struct Wire<T> {
+    transport: T,
     write_timeout: Duration,
     min_rate: u64,
     /// What was read before it was known to be HTTP/2.
@@ -64,16 +67,27 @@ pub(super) struct Wire<'c> {
     is_deaf: Cell<bool>,
 }
 
-impl<'c> Wire<'c> {
-    /// `input`: what was read of it already.
-    pub(super) fn new(transport: &'c Transport, input: Buffer, settings: &Settings) -> Self {
+impl<T: Borrow<Transport>> Wire<T> {
+    /// One to a client. `input`: what was read of it already.
+    pub(super) fn to_client(transport: T, input: Buffer, settings: &Settings) -> Self {
+        let guard = Guard::of_client(&settings.h2);
+        Self::new(transport, input, settings.write_timeout, settings.min_rate, guard)
+    }
+
+    /// One to an endpoint, which has to take something every `write_timeout`.
+    pub(super) fn to_endpoint(transport: T, write_timeout: Duration, limits: &super::Settings) -> Self {
+        let guard = Guard::of_endpoint(limits);
+        Self::new(transport, Buffer::none(), write_timeout, 0, guard)
+    }
+
+    fn new(transport: T, input: Buffer, write_timeout: Duration, min_rate: u64, guard: Guard) -> Self {
         Self {
             transport,
-            write_timeout: settings.write_timeout,
-            min_rate: settings.min_rate,
+            write_timeout,
+            min_rate,
             input: RefCell::new(input),
             output: RefCell::default(),
-            guard: RefCell::new(Guard::new(&settings.h2)),
+            guard: RefCell::new(guard),
             ends: RefCell::default(),
             rest: RefCell::default(),
             pace: RefCell::default(),
@@ -83,6 +97,11 @@ impl<'c> Wire<'c> {
             has_ended: Cell::default(),
             is_deaf: Cell::default(),
         }
+    }
+
+    /// The byte stream.
+    pub(super) fn transport(&self) -> &Transport {
+        self.transport.borrow()
     }
 
     /// Why it cannot be used any more, or must not.
@@ -114,8 +133,13 @@ impl<'c> Wire<'c> {
     pub(super) fn moved(&self, way: Way) -> u64 {
         match way {
             Way::In => self.guard.borrow().content(),
-            Way::Out => self.transport.bytes_out(),
+            Way::Out => self.transport().bytes_out(),
         }
+    }
+
+    /// An endpoint was asked for one more answer.
+    pub(super) fn asked(&self) {
+        self.guard.borrow_mut().asked();
     }
 
     /// A request was let finish.
@@ -152,7 +176,7 @@ impl<'c> Wire<'c> {
 
     /// A share of this connection's turn.
     pub(super) fn worked(&self) {
-        self.transport.socket().worked();
+        self.transport().socket().worked();
     }
 
     /// When the client has to have sent the rest of a frame, and to have taken something.
@@ -173,14 +197,14 @@ impl<'c> Wire<'c> {
             ready!(self.poll_space(cx))?;
             if output.is_empty() {
                 output.rest();
-                match self.transport.try_flush() {
+                match self.transport().try_flush() {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stuck.set(Some(now())),
                     result => return Poll::Ready(result.map_err(|error| self.fail(error))),
                 }
                 continue;
             }
             ready!(self.poll_turn(cx));
-            match self.transport.try_write(output.filled()) {
+            match self.transport().try_write(output.filled()) {
                 Ok(count) => {
                     self.pace.borrow_mut().count(count);
                     output.consume(count);
@@ -194,7 +218,7 @@ impl<'c> Wire<'c> {
     /// Lets others go first if this connection has done its share.
     fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut rest = self.rest.borrow_mut();
-        if rest.is_none() && self.transport.socket().turn_is_over() {
+        if rest.is_none() && self.transport().socket().turn_is_over() {
             *rest = Some(Box::pin(runtime::turn()));
         }
         if let Some(turn) = &mut *rest {
@@ -209,7 +233,7 @@ impl<'c> Wire<'c> {
         let Some(since) = self.stuck.get() else {
             return Poll::Ready(Ok(()));
         };
-        ready!(self.transport.socket().poll_writable(cx)).map_err(|error| self.fail(error))?;
+        ready!(self.transport().socket().poll_writable(cx)).map_err(|error| self.fail(error))?;
         self.stuck.set(None);
         let is_fast_enough = self.pace.borrow_mut().keeps(now() - since, self.min_rate);
         Poll::Ready(match is_fast_enough {
@@ -236,7 +260,7 @@ impl<'c> Wire<'c> {
         }
         loop {
             ready!(self.poll_turn(cx));
-            match self.transport.try_read(into.initialize_unfilled()) {
+            match self.transport().try_read(into.initialize_unfilled()) {
                 Ok(0) => {
                     self.has_ended.set(true);
                     return Poll::Ready(Ok(()));
@@ -246,7 +270,7 @@ impl<'c> Wire<'c> {
                     return self.observe(into);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.transport.socket().poll_readable(cx)).map_err(|error| self.fail(error))?;
+                    ready!(self.transport().socket().poll_readable(cx)).map_err(|error| self.fail(error))?;
                 }
                 Err(error) => return Poll::Ready(Err(self.fail(error))),
             }
@@ -255,7 +279,7 @@ impl<'c> Wire<'c> {
 
     /// Counts what came. Of what there is too much nothing is passed on.
     fn observe(&self, into: &ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let sent = self.transport.bytes_out();
+        let sent = self.transport().bytes_out();
         match self.guard.borrow_mut().observe(into.filled(), sent) {
             Ok(()) => Poll::Ready(Ok(())),
             Err(cause) => {
@@ -309,15 +333,15 @@ impl<'c> Wire<'c> {
 }
 
 /// A wire, as the `h2` crate holds it.
-pub(super) struct Io<'w, 'c>(pub(super) &'w Wire<'c>);
+pub(super) struct Io<W>(pub(super) W);
 
-impl AsyncRead for Io<'_, '_> {
+impl<W: Deref<Target = Wire<T>> + Unpin, T: Borrow<Transport>> AsyncRead for Io<W> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.0.poll_read(cx, into)
     }
 }
 
-impl AsyncWrite for Io<'_, '_> {
+impl<W: Deref<Target = Wire<T>> + Unpin, T: Borrow<Transport>> AsyncWrite for Io<W> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         self.0.poll_take(&[IoSlice::new(from)], cx)
     }

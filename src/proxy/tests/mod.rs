@@ -79,6 +79,7 @@ fn generation(given: &Given) -> Generation {
             pool_idle_max: 8,
             pool_idle_timeout: Duration::from_secs(60),
             health: Default::default(),
+            http2: false,
             tls: None,
         }],
         roots: Vec::new(),

@@ -34,6 +34,8 @@ impl Outcome {
             (Side::Upstream, Phase::Relay) => Self::Nothing,
             // It may have closed an idle connection just when it was used again.
             (Side::Upstream, _) if is_reused && is_gone && !has_begun => Self::Nothing,
+            // It has gone away in order, or lets us know that it has enough.
+            (Side::Upstream, _) if end.cause == Cause::Unprocessed => Self::Nothing,
             // One client's cookies, or one page.
             (Side::Upstream, _) if end.cause == Cause::LimitReached => Self::Nothing,
             (Side::Upstream, _) => Self::Failed(end.cause),

@@ -223,6 +223,14 @@ impl Atlas {
         http2
     }
 
+    /// As [`Self::http2`], on this listener.
+    pub fn http2_on(&self, listener: usize) -> Http2 {
+        let mut http2 = self.http2_silent(listener);
+        http2.send(PREFACE);
+        http2.send(frame(SETTINGS, 0, 0, b""));
+        http2
+    }
+
     /// A connection that may become one of HTTP/2: nothing is sent yet.
     pub fn http2_silent(&self, listener: usize) -> Http2 {
         self.try_http2_silent(listener).expect("Atlas accepts")

@@ -20,7 +20,7 @@ use crate::time::Deadline;
 use crate::transport::Transport;
 
 /// Informational responses taken before the final one.
-const INFORMATIONAL_MAX: usize = 16;
+pub(in crate::http) const INFORMATIONAL_MAX: usize = 16;
 
 /// A request as it is sent to an endpoint. `fields` holds Host and no framing fields.
 pub struct Outgoing<'a> {

@@ -2,7 +2,6 @@
 
 mod body;
 mod respond;
-mod signal;
 mod stream;
 
 use std::future::{Future, poll_fn};
@@ -19,16 +18,21 @@ use h2::server::{Builder, Connection};
 
 pub use self::body::RequestBody;
 pub use self::respond::Responder;
-use self::signal::Signal;
 use self::stream::Shared;
 use super::super::{Service, Settings};
-use super::wire::{Io, Wire};
+use super::signal::Signal;
+use super::timer::Timer;
+use super::wire;
+use super::{FIELD_OVERHEAD, cause_of};
 use crate::buffer::Buffer;
 use crate::drain::Drain;
 use crate::outcome::{Cause, End, Phase, Side};
-use crate::runtime::{before, sleep_until};
+use crate::runtime::before;
 use crate::time::{Deadline, now};
 use crate::transport::Transport;
+
+type Wire<'c> = wire::Wire<&'c Transport>;
+type Io<'w, 'c> = wire::Io<&'w Wire<'c>>;
 
 /// Bytes of a response that may wait for their turn on the connection, for each stream.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
@@ -44,9 +48,6 @@ const WINDOW_BYTES_MIN: u32 = 65_535;
 /// and is held up by it, as any other, when the endpoint is slow. All of it is some 5 MiB of memory.
 const SMALL_DATA_FACTOR: usize = 4;
 
-/// What the crate counts for each field beyond its bytes (RFC 9113 §10.5.1).
-const FIELD_OVERHEAD: usize = 32;
-
 /// How long a connection may take to hear our goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -61,7 +62,7 @@ pub async fn serve(
     service: &impl Service,
     drain: &Drain,
 ) -> End {
-    let wire = Wire::new(transport, input, settings);
+    let wire = Wire::to_client(transport, input, settings);
     let shared = Shared {
         settings,
         wire: &wire,
@@ -94,7 +95,7 @@ async fn shake<'w, 'c>(
     settings: &Settings,
 ) -> Result<Connection<Io<'w, 'c>, Bytes>, End> {
     let end = |cause| End::new(Side::Downstream, Phase::Request, cause);
-    let mut handshake = pin!(builder(settings).handshake(Io(wire)));
+    let mut handshake = pin!(builder(settings).handshake(wire::Io(wire)));
     let shaken = poll_fn(|cx| {
         let shaken = handshake.as_mut().poll(cx);
         // Our settings go out at once: a client may wait for them.
@@ -349,20 +350,6 @@ impl<'d> Driver<'d> {
     }
 }
 
-/// Why the crate has ended a connection.
-fn cause_of(error: &h2::Error, wire: &Wire<'_>) -> Cause {
-    if let Some(error) = error.get_io() {
-        return Cause::of(error);
-    }
-    if error.is_remote() {
-        return Cause::Reset; // a GOAWAY with an error
-    }
-    match error.reason() {
-        Some(Reason::ENHANCE_YOUR_CALM) => wire.excess().unwrap_or(Cause::LimitReached),
-        _ => Cause::Malformed,
-    }
-}
-
 /// What the client has to do by a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owed {
@@ -384,27 +371,6 @@ enum Time {
     Passed,
     /// The connection ends.
     Over(End),
-}
-
-/// One timer for all that is waited for: set anew only for what is earlier than before, and asked
-/// again when it is over.
-#[derive(Default)]
-struct Timer {
-    waits: Option<(Deadline, LocalBoxFuture<'static, ()>)>,
-}
-
-impl Timer {
-    fn poll(&mut self, deadline: Deadline, cx: &mut Context<'_>) -> Poll<()> {
-        let is_late = self.waits.as_ref().is_none_or(|(set, _)| deadline < *set);
-        if is_late {
-            self.waits = Some((deadline, Box::pin(sleep_until(deadline))));
-        }
-        if let Some((_, sleep)) = &mut self.waits {
-            std::task::ready!(sleep.as_mut().poll(cx));
-        }
-        self.waits = None;
-        Poll::Ready(())
-    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,8 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Response, StatusCode, request};
 
 use super::super::translate;
-use super::super::wire::{Way, Wire};
+use super::super::wire::Way;
+use super::Wire;
 use super::body::RequestBody;
 use super::respond::Responder;
 use crate::http::errors::Fault;

@@ -4,6 +4,8 @@
 //! A request becomes a head of HTTP/1.1 and is read by the parser of those, so that what can reach an
 //! endpoint is what could have come by HTTP/1.1: no version is a way round a check of another.
 
+pub mod endpoint;
+
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, request};
@@ -215,7 +217,7 @@ fn put(out: &mut Buffer, bytes: &[u8]) {
     out.push(bytes);
 }
 
-/// A request's trailers, without those that must not stand there.
+/// A message's trailers, without those that must not stand there.
 ///
 /// # Errors
 ///
@@ -254,6 +256,8 @@ pub fn response(head: &ResponseHead, to_head: bool) -> Result<(http::Response<()
         return Ok((response, framing));
     }
     let length = match (framing, head.body) {
+        // An answer without content whose length nobody said, as gRPC has them.
+        (_, BodyLength::None) => None,
         (Framing::Exact(length), _) => Some(length),
         // What a GET would have had (RFC 9110 §8.6); never for 204.
         (Framing::Suppressed, BodyLength::Exact(length)) if head.status != StatusCode::NO_CONTENT => {

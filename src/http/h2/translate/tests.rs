@@ -195,6 +195,10 @@ fn a_response_says_how_long_it_is_and_when_it_was_made() {
     );
     assert_eq!(
         translated(ok, BodyLength::None, false),
+        (Framing::Exact(0), None, true)
+    );
+    assert_eq!(
+        translated(ok, BodyLength::Exact(0), false),
         (Framing::Exact(0), some("0"), true)
     );
     assert_eq!(

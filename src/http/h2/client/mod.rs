@@ -1,0 +1,233 @@
+//! One upstream HTTP/2 connection: requests side by side, driven by a task of its own.
+
+mod bell;
+mod driver;
+mod reader;
+mod stream;
+mod writer;
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::Reason;
+use h2::client::{Builder, SendRequest};
+
+pub use self::bell::{Bell, Called};
+pub use self::reader::ResponseReader;
+pub use self::stream::Stream;
+pub use self::writer::RequestWriter;
+use super::super::h1::client::Settings;
+use super::FIELD_OVERHEAD;
+use super::signal::Signal;
+use super::wire::Io;
+use crate::outcome::{Cause, End, Phase, Side};
+use crate::runtime::before;
+use crate::time::{Deadline, now};
+use crate::transport::Transport;
+
+type Wire = super::wire::Wire<Transport>;
+
+/// Requests under way at a time, if the endpoint takes as many: what RFC 9113 §6.5.2 wants any server
+/// to take at the least.
+pub const STREAMS_MAX: u32 = 100;
+
+/// Bytes of a response that may wait until its client takes them.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// Of all responses together: so much that clients that take nothing do not hold up others.
+const WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS_MAX;
+
+/// Bytes of a request that may wait for their turn on the connection, for each stream.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// An upstream HTTP/2 connection; closed when it is dropped and its last stream has ended.
+pub struct Connection {
+    state: Rc<State>,
+    /// Goes with this handle: without it and without streams the driver says goodbye.
+    send: SendRequest<Bytes>,
+}
+
+/// What the connection's task, its streams and whoever opens them share.
+struct State {
+    wire: Rc<Wire>,
+    settings: Settings,
+    is_secure: bool,
+    /// Streams the endpoint allows at a time; 0 until it has said so.
+    streams_max: Cell<usize>,
+    open: Cell<usize>,
+    /// Since when no stream is open.
+    idle_since: Cell<Instant>,
+    served: Cell<bool>,
+    is_retired: Cell<bool>,
+    /// It has let a deadline pass, and has to answer a PING before it is used again.
+    is_suspected: Cell<bool>,
+    gone: Cell<Option<End>>,
+    /// Bytes read and written that have been counted.
+    told: Cell<(u64, u64)>,
+    /// Who waits for it to be open.
+    opener: RefCell<Option<Waker>>,
+    driver: Waker,
+    bell: Rc<Bell>,
+}
+
+impl Connection {
+    /// Says the first words, and waits until the endpoint has said how many streams it allows. The
+    /// bell is rung when streams may be had that could not before.
+    ///
+    /// # Errors
+    ///
+    /// `Upstream Connect …`: `TimedOut`, `Closed`, `Reset`, `Malformed` (it does not speak HTTP/2), or
+    /// what there was too much of.
+    pub async fn open(
+        transport: Transport,
+        settings: Settings,
+        is_secure: bool,
+        bell: Rc<Bell>,
+        deadline: Deadline,
+    ) -> Result<Self, End> {
+        let fail = |cause| End::new(Side::Upstream, Phase::Connect, cause);
+        let builder = builder(&settings);
+        let limits = super::Settings::default();
+        let wire = Rc::new(Wire::to_endpoint(transport, settings.idle_timeout, &limits));
+        // It only writes, into memory.
+        let shaken = builder.handshake(Io(wire.clone())).await;
+        let (send, connection) = shaken.map_err(|_| fail(Cause::System))?;
+        let signal = Signal::new();
+        let state = Rc::new(State {
+            wire,
+            settings,
+            is_secure,
+            streams_max: Cell::new(0),
+            open: Cell::new(0),
+            idle_since: Cell::new(now()),
+            served: Cell::new(false),
+            is_retired: Cell::new(false),
+            is_suspected: Cell::new(false),
+            gone: Cell::new(None),
+            told: Cell::new((0, 0)),
+            opener: RefCell::default(),
+            driver: signal.waker(),
+            bell,
+        });
+        driver::start(connection, signal, state.clone());
+        let opened = Self { state, send };
+        match before(deadline, poll_fn(|cx| opened.poll_open(cx))).await {
+            Ok(Ok(())) => Ok(opened),
+            Ok(Err(cause)) => Err(fail(cause)),
+            Err(_) => Err(fail(Cause::TimedOut)),
+        }
+    }
+
+    fn poll_open(&self, cx: &Context<'_>) -> Poll<Result<(), Cause>> {
+        let state = &self.state;
+        if let Some(end) = state.gone.get() {
+            return Poll::Ready(Err(match end.cause {
+                Cause::Finished => Cause::Closed,
+                cause => cause,
+            }));
+        }
+        if state.streams_max.get() > 0 {
+            return Poll::Ready(Ok(()));
+        }
+        state.opener.replace(Some(cx.waker().clone()));
+        Poll::Pending
+    }
+
+    /// How it ended, once it has.
+    pub fn end(&self) -> Option<End> {
+        self.state.gone.get()
+    }
+
+    /// Whether more streams can be opened on it, now or later: the endpoint has neither closed it nor
+    /// told that it will, and answers.
+    pub fn is_usable(&mut self) -> bool {
+        let state = &self.state;
+        let is_told = state.gone.get().is_some() || state.is_retired.get();
+        let cx = &mut Context::from_waker(Waker::noop());
+        !is_told && !matches!(self.send.poll_ready(cx), Poll::Ready(Err(_)))
+    }
+
+    /// Whether the endpoint has closed it, by what the kernel knows; the driver hears of that a little
+    /// late. To be asked for a request that cannot be sent again.
+    pub fn is_closed_by_now(&self) -> bool {
+        self.state.wire.transport().socket().peek() == Some(0)
+    }
+
+    /// Whether an exchange has ended on it.
+    pub fn has_served(&self) -> bool {
+        self.state.served.get()
+    }
+
+    /// Since when no stream is open; `None` while there is one.
+    pub fn idle_since(&self) -> Option<Instant> {
+        (self.state.open.get() == 0).then(|| self.state.idle_since.get())
+    }
+
+    /// Streams that can be opened now.
+    pub fn room(&self) -> usize {
+        let state = &self.state;
+        match state.is_suspected.get() {
+            true => 0,
+            false => {
+                let max = state.streams_max.get().min(STREAMS_MAX as usize);
+                max.saturating_sub(state.open.get())
+            }
+        }
+    }
+
+    /// A stream for one exchange; to be called where there is [`Self::room`].
+    pub fn take(&self) -> Stream {
+        Stream::new(self.state.clone(), self.send.clone())
+    }
+}
+
+fn builder(settings: &Settings) -> Builder {
+    let head_bytes = settings.head_bytes_max + settings.fields_max * FIELD_OVERHEAD;
+    let mut builder = Builder::new();
+    builder
+        .enable_push(false)
+        // None before its settings have come: which tells that it speaks HTTP/2, too.
+        .initial_max_send_streams(0)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER_BYTES);
+    builder
+}
+
+impl State {
+    /// Why a stream cannot be used any more.
+    fn cause(&self, error: &h2::Error) -> Cause {
+        let is_refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+        if error.is_remote() && (is_refused || error.is_go_away()) {
+            // RFC 9113 §8.7: what is refused, or behind a GOAWAY's last stream, was not processed.
+            return Cause::Unprocessed;
+        }
+        let known = self
+            .gone
+            .get()
+            .map(|end| end.cause)
+            .or_else(|| self.wire.failed());
+        match known {
+            Some(Cause::Finished | Cause::Idle) => Cause::Closed,
+            Some(cause) => cause,
+            None if is_refused => Cause::LimitReached, // by the crate: the head is too large
+            None if error.is_library() => Cause::Malformed,
+            None if error.is_io() => Cause::Closed,
+            None => Cause::Reset,
+        }
+    }
+
+    /// It has let a deadline pass: is it still there?
+    fn suspect(&self) {
+        self.is_suspected.set(true);
+        self.driver.wake_by_ref();
+    }
+}
+
+/// How long an endpoint that has let a deadline pass may take to answer a PING.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
