@@ -168,6 +168,8 @@ words! {
         Refused = "refused",
         /// The endpoint cannot be reached.
         Unreachable = "unreachable",
+        /// Checks found all endpoints of the upstream down: none was asked.
+        AllDown = "all_down",
         /// The endpoint answered with a status that is a failure.
         BadStatus = "bad_status",
         /// TLS: the peers have no protocol version in common.

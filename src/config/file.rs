@@ -12,8 +12,9 @@ use super::read::{
     At, Many, Named, Number, OneOrMany, Place, Read, Table, short_or_table, table, wrong_type,
 };
 use super::values::{
-    AddressAndPort, Bound, Endpoint, FileBelow, FileName, Host, HostSent, ListenAddress, LogFormat, Method,
-    MinVersion, Mode, Network, Protocol, Size, Template, Time, UrlPath, Workers,
+    AddressAndPort, Bound, CheckTarget, Endpoint, FileBelow, FileName, Host, HostSent, ListenAddress,
+    LogFormat, Method, MinVersion, Mode, Network, Protocol, Size, StatusRange, Template, Time, UrlPath,
+    Workers,
 };
 
 /// All tables, in the order of the documentation.
@@ -29,6 +30,8 @@ pub const TABLES: &[Table] = &[
     Upstream::TABLE,
     UpstreamEndpoint::TABLE,
     UpstreamTls::TABLE,
+    Health::TABLE,
+    OutlierTable::TABLE,
     Timeouts::TABLE,
     Limits::TABLE,
     Http2Limits::TABLE,
@@ -50,6 +53,12 @@ pub type Streams = Number<1, 65_536>;
 pub type Frames = Number<1, 1_000_000>;
 /// A share of what comes.
 pub type Weight = Number<0, 65_535>;
+/// A percentage.
+pub type Percent = Number<0, 100>;
+/// A number of checks or of failures.
+pub type Checks = Number<1, 1_000>;
+/// A number of requests.
+pub type Requests = Number<1, 1_000_000>;
 /// A status.
 pub type Status = Number<0, 65_535>;
 
@@ -242,6 +251,14 @@ table! {
         http2: bool = "false",
         /// TLS towards the endpoints: `true`, or a table.
         tls: UpstreamTlsValue = "false",
+        /// Whether the endpoints are checked, once for the whole process: `true` makes connections, a table can ask for a path.
+        health: HealthValue = "false",
+        /// Whether endpoints whose live exchanges fail are left alone for a while: `false`, or a table to say when.
+        outliers: OutliersValue = "true",
+        /// How long an endpoint that came back takes to get its whole share, beginning with a tenth.
+        slow_start: Time = "none",
+        /// Where less than this percentage of the endpoints is well, all are asked; 0 is never.
+        panic_below: Percent = "0",
     }
 }
 
@@ -273,6 +290,70 @@ table! {
 short_or_table! {
     /// TLS of an upstream.
     UpstreamTlsValue bool, UpstreamTls, "true, false or a table"
+}
+
+short_or_table! {
+    /// Checks of an upstream's endpoints.
+    HealthValue bool, Health, "true, false or a table"
+}
+
+table! {
+    /// How the endpoints are checked; those found down are not asked. They are up until the first check.
+    Health "[upstream.NAME.health]" {
+        /// The path, with a query if need be, that is asked for with GET by HTTP/1.1; without it a connection is enough.
+        path: CheckTarget = "none",
+        /// The statuses that are good: `200`, `"200-299"` or `"2xx"`.
+        status: Vec<At<StatusRange>> = "[\"200-399\"]",
+        /// Text that has to be in the first 64 KiB of the body.
+        body: String = "none",
+        /// The Host that is sent.
+        host: HostSent = "the upstream's, or the endpoint's",
+        /// The port that is checked.
+        port: Port = "the endpoint's",
+        /// Whether the check speaks TLS.
+        tls: bool = "the upstream's",
+        /// The name to ask for in TLS and to verify.
+        server_name: String = "the upstream's",
+        /// From one check of an endpoint to its next.
+        interval: Time = "\"5s\"",
+        /// By how many percent an interval may be longer or shorter, at random, so that checks do not come all at once.
+        jitter: Percent = "10",
+        /// For a whole check; at most `interval`.
+        timeout: Time = "\"2s\"",
+        /// How many checks in a row have to pass before an endpoint that is down is up.
+        rise: Checks = "2",
+        /// How many checks in a row have to fail before an endpoint that is up is down; the very first check decides alone.
+        fall: Checks = "3",
+    }
+}
+
+short_or_table! {
+    /// Whether live exchanges are looked at.
+    OutliersValue bool, OutlierTable, "true, false or a table"
+}
+
+table! {
+    /// When an endpoint is ejected, that is left alone for a while, by a worker whose live exchanges with it fail.
+    OutlierTable "[upstream.NAME.outliers]" {
+        /// How many failures in a row eject it.
+        failures: Checks = "3",
+        /// Statuses that are failures too, as `[502, "503-504"]`.
+        status: Vec<At<StatusRange>> = "[]",
+        /// What percentage of the exchanges in a window ejects it when they fail; 0 is none.
+        failure_rate: Percent = "50",
+        /// How many exchanges a window must have for that.
+        requests_min: Requests = "20",
+        /// How long a window is.
+        window: Time = "\"10s\"",
+        /// A response that takes longer to begin is a failure too.
+        slow_after: Time = "none",
+        /// How long it is left alone at first; each further time is twice as long.
+        ejection_time: Time = "\"10s\"",
+        /// The longest.
+        ejection_time_max: Time = "\"5m\"",
+        /// What percentage of the endpoints may be ejected at a time, rounded up; the last one that is well never is.
+        ejected_max: Percent = "50",
+    }
 }
 
 table! {

@@ -79,6 +79,7 @@ impl Fault {
             Cause::MethodNotAllowed => Self::METHOD_NOT_ALLOWED,
             Cause::Misdirected => Self::MISDIRECTED,
             Cause::Unresolved => Self::UPSTREAM_UNRESOLVED,
+            Cause::AllDown => Self::UPSTREAM_DOWN,
             Cause::Refused => Self::UPSTREAM_REFUSED,
             Cause::Unreachable => Self::UPSTREAM_UNREACHABLE,
             Cause::CertificateRejected | Cause::CertificateUntrusted => Self::UPSTREAM_CERTIFICATE_REJECTED,
@@ -284,6 +285,10 @@ catalogue! {
         "The server behind this one is not known at the moment.",
         "No endpoint of the upstream has an address: its name has not been found yet.",
         "Check the name in `endpoints` and the machine's resolver; Atlas looks again by itself.";
+    UPSTREAM_DOWN = "upstream_down", SERVICE_UNAVAILABLE, Some("destination_unavailable"),
+        "The server behind this one is down at the moment.",
+        "Health checks have found every endpoint of the upstream down, so none was asked.",
+        "The error log says of each endpoint why it is down. If the checks are wrong and not the endpoints, correct `[upstream.NAME.health]`; `panic_below = 1` asks endpoints that are down where no other is left.";
     UPSTREAM_BUSY = "upstream_busy", SERVICE_UNAVAILABLE, Some("connection_limit_reached"),
         "The server behind this one has too much to do.",
         "Nothing more may be started at the moment: a limit of connections or of open files is reached.",

@@ -4,7 +4,7 @@ mod counters;
 mod text;
 
 pub use counters::{Counters, Direction, ListenerCounters, Peer, Process, Tunnel, UpstreamCounters};
-pub use text::{Certificate, Facts, text};
+pub use text::{Certificate, EndpointFact, Facts, text};
 
 #[cfg(test)]
 mod tests;

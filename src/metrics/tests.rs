@@ -23,6 +23,7 @@ fn facts() -> Facts {
             serial: "0a".to_owned(),
             not_after: UNIX_EPOCH + Duration::from_secs(2000),
         }],
+        endpoints: Vec::new(),
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Facts {
     pub offload: Arc<Offload>,
     /// The certificates of the running generation.
     pub certificates: Vec<Certificate>,
+    /// The endpoints of the running generation that are checked.
+    pub endpoints: Vec<EndpointFact>,
 }
 
 #[cfg(test)]
@@ -48,6 +50,7 @@ impl Facts {
             drivers: Vec::new(),
             offload: Offload::absent(crate::outcome::Refusal::NotPreferred).into(),
             certificates: Vec::new(),
+            endpoints: Vec::new(),
         }
     }
 }
@@ -65,6 +68,17 @@ pub struct Certificate {
     pub not_after: SystemTime,
 }
 
+/// What checks have found of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointFact {
+    /// The upstream's name.
+    pub upstream: Arc<str>,
+    /// The endpoint as the file writes it.
+    pub endpoint: Arc<str>,
+    /// Whether it is asked.
+    pub is_up: bool,
+}
+
 /// All metrics, in the text format of OpenMetrics 1.0, which Prometheus reads.
 pub fn text(workers: &[Arc<Counters>], process: &Process, facts: &Facts, now: SystemTime) -> String {
     let mut families = Families::default();
@@ -77,6 +91,7 @@ pub fn text(workers: &[Arc<Counters>], process: &Process, facts: &Facts, now: Sy
     control_plane(&mut families, facts);
     kernel_tls(&mut families, &facts.offload);
     certificates(&mut families, &facts.certificates, now);
+    checks(&mut families, &facts.endpoints);
     let mut registry = Registry::default();
     registry.register_collector(Box::new(families));
     let mut text = String::new();
@@ -421,6 +436,32 @@ fn certificates(families: &mut Families, certificates: &[Certificate], now: Syst
             "How long a certificate is still good; below zero: it has expired",
             labels,
             not_after - seconds(now),
+        );
+    }
+}
+
+/// Endpoints that are told one by one; who has more looks at the sums.
+const ENDPOINTS_TOLD_MAX: usize = 1000;
+
+fn checks(families: &mut Families, endpoints: &[EndpointFact]) {
+    for fact in endpoints.iter().take(ENDPOINTS_TOLD_MAX) {
+        let labels = vec![
+            ("upstream", fact.upstream.to_string()),
+            ("endpoint", fact.endpoint.to_string()),
+        ];
+        families.gauge(
+            "atlas_endpoint_up",
+            "1 where checks find the endpoint up, else 0; of the first 1000 endpoints that are checked",
+            labels,
+            u64::from(fact.is_up),
+        );
+    }
+    for fact in endpoints {
+        families.gauge(
+            "atlas_upstream_endpoints_down",
+            "Endpoints that checks have found down",
+            vec![("upstream", fact.upstream.to_string())],
+            u64::from(!fact.is_up),
         );
     }
 }

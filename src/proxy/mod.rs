@@ -21,6 +21,7 @@ use crate::files;
 use crate::generation::Generation;
 use crate::metrics::Counters;
 use crate::outcome::Carrier;
+use crate::upstream::health::Checked;
 use crate::upstream::{Resolved, Upstream};
 
 /// A generation's routes, upstreams and roots, as one worker answers with them.
@@ -89,6 +90,20 @@ impl Proxy {
     pub fn set_addresses(&self, resolved: &Resolved) {
         for upstream in &self.upstreams {
             upstream.set_addresses(resolved);
+        }
+    }
+
+    /// Takes over what checks found of an endpoint.
+    pub fn set_checked(&self, checked: &Checked) {
+        for upstream in &self.upstreams {
+            upstream.set_checked(checked);
+        }
+    }
+
+    /// Takes over all that checks have found.
+    pub fn set_all_checked(&self, down: &[Checked]) {
+        for upstream in &self.upstreams {
+            upstream.set_all_checked(down);
         }
     }
 

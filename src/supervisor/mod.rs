@@ -1,6 +1,7 @@
 //! The main thread: one loop over a closed list of events. Starts workers, hands them
 //! generations, drains them.
 
+mod checks;
 mod drain;
 mod limits;
 mod notify;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
 
+use self::checks::Checks;
 use self::signals::{Signal, Signals};
 use self::sockets::Sockets;
 use crate::access_log::{self, Target, Writer};
@@ -27,6 +29,7 @@ use crate::outcome::Refusal;
 use crate::runtime::{self, Address, Driver, Listener, Preference, TimedOut, before};
 use crate::time::{Deadline, wall};
 use crate::upstream;
+use crate::upstream::health::Checked;
 use crate::upstream::resolve::{self, Resolved, Resolver};
 use crate::worker::{self, Adopt, Command, Worker};
 
@@ -73,6 +76,7 @@ enum Event {
     Signal(Signal),
     Worker(worker::Event),
     Resolved(Resolved),
+    Checked(Checked),
 }
 
 /// Runs Atlas until it is drained, on the calling thread, which should be the main one. `started`
@@ -118,6 +122,7 @@ struct Supervisor<S> {
     writer: Writer,
     /// Looks names up for as long as it is held.
     resolver: Resolver,
+    checks: Checks,
     admin: Rc<Admin>,
     tell: Sender<Event>,
     /// Workers that have not yet taken the newest generation.
@@ -148,6 +153,8 @@ impl<S: Source> Supervisor<S> {
         }
         let resolved = look_up(&generation).await;
         let resolver = resolver(&generation, &tell)?;
+        let mut checks = Checks::new(&tell);
+        checks.watch(&generation, &resolved)?;
         let mut workers = Vec::with_capacity(count);
         for (number, sockets) in shares.into_iter().enumerate() {
             let start = worker::Start {
@@ -161,6 +168,7 @@ impl<S: Source> Supervisor<S> {
                     generation: generation.clone(),
                     sockets,
                     resolved: resolved.clone(),
+                    down: Vec::new(),
                 },
             };
             let tell = tell.clone();
@@ -175,6 +183,7 @@ impl<S: Source> Supervisor<S> {
             workers,
             writer,
             resolver,
+            checks,
             admin,
             tell,
             adopting: 0,
@@ -208,6 +217,7 @@ impl<S: Source> Supervisor<S> {
             .map(|(_, driver)| (driver.as_str(), driver.to_string()))
             .collect();
         self.admin.change_facts(|facts| facts.drivers = drivers);
+        self.tell_of_checks();
         let listening = listening(&self.generation);
         let workers = self.workers.len();
         tracing::info!(
@@ -221,18 +231,39 @@ impl<S: Source> Supervisor<S> {
         Ok(())
     }
 
-    fn handle_early(&self, event: Event) -> Result<(), Failure> {
+    fn handle_early(&mut self, event: Event) -> Result<(), Failure> {
         match event {
             Event::Signal(Signal::Stop) => Err("stopped by a signal before it served".to_owned().into()),
             Event::Worker(worker::Event::Died(number, why)) => {
                 Err(format!("worker {number} cannot run: {why}").into())
             }
             Event::Resolved(resolved) => {
-                self.tell_all(|| Command::Resolved(resolved.clone()));
+                self.resolved(&resolved);
+                Ok(())
+            }
+            Event::Checked(checked) => {
+                self.checked(&checked);
                 Ok(())
             }
             _ => Ok(()),
         }
+    }
+
+    fn resolved(&self, resolved: &Resolved) {
+        self.checks.resolved(resolved);
+        self.tell_all(|| Command::Resolved(resolved.clone()));
+    }
+
+    fn checked(&mut self, checked: &Checked) {
+        if self.checks.note(checked) {
+            self.tell_all(|| Command::Checked(checked.clone()));
+            self.tell_of_checks();
+        }
+    }
+
+    fn tell_of_checks(&self) {
+        let endpoints = self.checks.facts();
+        self.admin.change_facts(|facts| facts.endpoints = endpoints);
     }
 
     fn tell_all(&self, command: impl Fn() -> Command) {
@@ -246,7 +277,8 @@ impl<S: Source> Supervisor<S> {
                 Ok(Event::Signal(Signal::Reload)) => self.reload().await,
                 Ok(Event::Signal(Signal::Reopen)) => self.writer.reopen(),
                 Ok(Event::Signal(Signal::Stop)) => return self.drain(events).await,
-                Ok(Event::Resolved(resolved)) => self.tell_all(|| Command::Resolved(resolved.clone())),
+                Ok(Event::Resolved(resolved)) => self.resolved(&resolved),
+                Ok(Event::Checked(checked)) => self.checked(&checked),
                 Ok(Event::Worker(worker::Event::Died(number, why))) => {
                     // Its listeners still take connections from the kernel, and nobody serves them.
                     return Err(format!("worker {number} died: {why}").into());
@@ -319,12 +351,16 @@ impl<S: Source> Supervisor<S> {
         }
         let resolved = look_up(&next).await;
         self.resolver = resolver(&next, &self.tell)?;
+        self.checks.watch(&next, &resolved)?;
+        self.tell_of_checks();
+        let down = self.checks.down();
         for (worker, sockets) in self.workers.iter().zip(shares) {
-            let (generation, resolved) = (next.clone(), resolved.clone());
+            let (generation, resolved, down) = (next.clone(), resolved.clone(), down.clone());
             worker.tell(Command::Adopt(Adopt {
                 generation,
                 sockets,
                 resolved,
+                down,
             }));
         }
         self.sockets.keep(&next);
@@ -458,6 +494,7 @@ fn facts(generation: &Generation) -> metrics::Facts {
         drivers: Vec::new(),
         offload: generation.offload.clone(),
         certificates: certificates(generation),
+        endpoints: Vec::new(),
     }
 }
 

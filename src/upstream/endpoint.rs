@@ -108,12 +108,19 @@ impl Endpoint {
         }
     }
 
+    /// Takes over the addresses that another one of this name knew.
+    pub(super) fn set_known_addresses(&self, known: &Self) {
+        if known.settings.address == self.settings.address {
+            self.addresses.replace(known.addresses());
+        }
+    }
+
     /// Whether it gets any requests as long as it is well.
     pub(super) fn has_weight(&self) -> bool {
         self.settings.weight > 0
     }
 
-    /// Whether it may be asked like the others: it is not ejected. One whose ejection is over is
+    /// Whether it may be asked like the others: it is neither down nor ejected. One whose ejection is over is
     /// available to the first who asks.
     pub fn is_available(&self, now: Instant) -> bool {
         self.health.is_available(now)

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use self::balance::RoundRobin;
 use self::connect::{Connected, Failed};
 pub use self::endpoint::Endpoint;
-use self::health::Outcome;
+use self::health::{Checked, Outcome};
 use self::lease::Held;
 pub use self::lease::{Attempts, Lease, Moved};
 pub use self::resolve::Resolved;
@@ -48,6 +48,8 @@ pub struct Upstream {
     swept: Cell<Instant>,
     /// No endpoint is ejected or on its way back: nobody need ask.
     is_calm: Cell<bool>,
+    /// So few are well that all are asked.
+    panics: Cell<bool>,
     counters: Arc<UpstreamCounters>,
 }
 
@@ -90,6 +92,7 @@ impl Upstream {
             turns: RefCell::new(RoundRobin::new(&weights)),
             swept: Cell::new(now()),
             is_calm: Cell::new(previous.is_none()), // else it is looked at soon
+            panics: Cell::new(false),
             counters,
             settings,
         }
@@ -124,6 +127,29 @@ impl Upstream {
         }
     }
 
+    /// Takes over what checks found of an endpoint.
+    pub fn set_checked(&self, checked: &Checked) {
+        if *self.settings.name == *checked.upstream {
+            self.endpoints
+                .iter()
+                .filter(|endpoint| endpoint.name() == &*checked.endpoint)
+                .for_each(|endpoint| self.set_down(endpoint, !checked.is_up));
+        }
+    }
+
+    /// Takes over all that checks have found: those that are `down`, and all others are up.
+    pub fn set_all_checked(&self, down: &[Checked]) {
+        let mut down: Vec<_> = down
+            .iter()
+            .filter(|one| *one.upstream == *self.settings.name)
+            .collect();
+        down.sort_unstable_by(|one, other| one.endpoint.cmp(&other.endpoint));
+        for endpoint in &self.endpoints {
+            let found = down.binary_search_by(|one| (*one.endpoint).cmp(endpoint.name()));
+            self.set_down(endpoint, found.is_ok());
+        }
+    }
+
     /// Closes the connections that have been idle for too long, and those their endpoint has
     /// closed. To be called now and then; looks once a second at most.
     pub fn sweep(&self, now: Instant) {
@@ -150,9 +176,10 @@ impl Upstream {
     ///
     /// # Errors
     ///
-    /// `Upstream Connect …` of the last endpoint tried, when all were.
+    /// `Upstream Connect …` of the last endpoint tried, when all were; `AllDown` when none was, because
+    /// checks found them all down.
     pub async fn take(&self, attempts: &mut Attempts) -> Result<Lease<'_>, End> {
-        let mut last = End::new(Side::Upstream, Phase::Connect, Cause::Unresolved);
+        let mut last = End::new(Side::Upstream, Phase::Connect, Cause::AllDown);
         while let Some(endpoint) = self.next(attempts) {
             if self.settings.http2 && !attempts.needs_http1 {
                 // Boxed: most upstreams do without.
@@ -195,7 +222,7 @@ impl Upstream {
     ///
     /// As [`Self::take`].
     pub async fn connect(&self, attempts: &mut Attempts) -> Result<(Transport, &Endpoint), End> {
-        let mut last = End::new(Side::Upstream, Phase::Connect, Cause::Unresolved);
+        let mut last = End::new(Side::Upstream, Phase::Connect, Cause::AllDown);
         while let Some(endpoint) = self.next(attempts) {
             attempts.count += 1;
             let deadline = Deadline::within(self.settings.connect_timeout);
@@ -214,10 +241,10 @@ impl Upstream {
             attempts.asked = match self.is_calm() {
                 true => self.pick(attempts, |_| true),
                 false => {
-                    let now = now();
-                    self.pick(attempts, |endpoint| self.may_ask(endpoint, now))
+                    let (now, all) = (now(), self.panics.get());
+                    self.pick(attempts, |endpoint| all || self.may_ask(endpoint, now))
                         .inspect(|index| self.endpoints[*index].health.begin(&self.settings.health, now))
-                        .or_else(|| self.pick(attempts, |_| true))
+                        .or_else(|| self.pick(attempts, |endpoint| !endpoint.health.is_down()))
                 }
             };
         }

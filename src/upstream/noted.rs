@@ -63,7 +63,7 @@ impl Upstream {
             return;
         }
         let time = endpoint.health.eject(outliers, now);
-        self.is_calm.set(false);
+        self.disturbed(now);
         self.counters.ejected(cause);
         tracing::warn!(
             upstream = &*self.settings.name,
@@ -83,7 +83,25 @@ impl Upstream {
         endpoint.is_available(now) && endpoint.health.takes_turn(&self.settings.health, now)
     }
 
-    /// Looks whether all endpoints are asked like each other again, and counts those that are not.
+    /// Checks found an endpoint down, or not.
+    pub(super) fn set_down(&self, endpoint: &Endpoint, is_down: bool) {
+        let now = now();
+        if endpoint.health.set_down(is_down, now) {
+            if is_down {
+                endpoint.pool.retain(|_| false);
+            }
+            self.disturbed(now);
+        }
+    }
+
+    /// An endpoint is not like the others any more, or is on its way back.
+    fn disturbed(&self, now: Instant) {
+        self.is_calm.set(false);
+        self.look_at_health(now);
+    }
+
+    /// Looks whether all endpoints are asked like each other again, counts those that are not, and
+    /// finds out whether too few are left.
     pub(super) fn look_at_health(&self, now: Instant) {
         if self.is_calm.get() {
             return;
@@ -94,5 +112,14 @@ impl Upstream {
         self.is_calm.set(settled.count() == self.endpoints.len());
         let ejected = self.endpoints.iter().filter(|one| one.health.is_ejected(now));
         self.counters.set_ejected(ejected.count() as u64);
+        let takers = || self.endpoints.iter().filter(|one| one.has_weight());
+        let well = takers().filter(|one| one.is_available(now)).count();
+        let panics = settings.panics(well, takers().count());
+        if self.panics.replace(panics) != panics && panics {
+            tracing::warn!(
+                upstream = &*self.settings.name,
+                "only {well} endpoints are well, less than `panic_below` says: all are asked"
+            );
+        }
     }
 }

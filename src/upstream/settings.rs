@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::health;
+use super::health::{self, Check};
 use crate::runtime::Address;
 use crate::tls::ClientSettings;
 
@@ -31,6 +31,8 @@ pub struct Settings {
     pub health: health::Settings,
     /// HTTP/2 is spoken to it: over TLS where the endpoint chooses it, else always.
     pub http2: bool,
+    /// How they are checked, beside the workers and their upstreams.
+    pub check: Option<Arc<Check>>,
     /// TLS towards it.
     pub tls: Option<Arc<ClientSettings>>,
 }

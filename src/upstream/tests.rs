@@ -18,6 +18,7 @@ fn settings(endpoints: Vec<EndpointSettings>) -> Settings {
         pool_idle_timeout: Duration::from_secs(60),
         health: health::Settings::default(),
         http2: false,
+        check: None,
         tls: None,
     }
 }

@@ -19,6 +19,7 @@ use crate::drain::Step;
 use crate::generation::Generation;
 use crate::metrics::Counters;
 use crate::runtime::{self, Address, Driver, Preference};
+use crate::upstream::health::Checked;
 use crate::upstream::resolve::Resolved;
 
 /// What the supervisor tells a worker.
@@ -27,6 +28,8 @@ pub enum Command {
     Adopt(Adopt),
     /// The addresses of a name have changed.
     Resolved(Resolved),
+    /// Checks have found an endpoint down, or up again.
+    Checked(Checked),
     /// Go away, a step further.
     Drain(Step),
 }
@@ -39,6 +42,8 @@ pub struct Adopt {
     pub sockets: Vec<(Address, OwnedFd)>,
     /// Addresses of names, as far as they are known.
     pub resolved: Vec<Resolved>,
+    /// Endpoints that checks have found down.
+    pub down: Vec<Checked>,
 }
 
 /// What a worker tells the supervisor.
@@ -125,6 +130,7 @@ async fn obey(state: &Rc<State>, commands: Receiver<Command>) {
         match command {
             Command::Adopt(adopt) => state.adopt(adopt),
             Command::Resolved(resolved) => state.resolved(&resolved),
+            Command::Checked(checked) => state.checked(&checked),
             Command::Drain(step) => state.drain(step),
         }
     }

@@ -21,6 +21,7 @@ use crate::metrics::Counters;
 use crate::proxy::Proxy;
 use crate::runtime::{self, Address, Driver, Listener, Socket};
 use crate::time::now;
+use crate::upstream::health::Checked;
 use crate::upstream::resolve::Resolved;
 
 /// How often records are handed to the writer and idle upstream connections are looked through.
@@ -99,6 +100,7 @@ impl State {
             .resolved
             .iter()
             .for_each(|resolved| serving.proxy.set_addresses(resolved));
+        serving.proxy.set_all_checked(&start.adopt.down);
         let state = Rc::new(Self {
             ground,
             driver: text,
@@ -130,6 +132,7 @@ impl State {
             .resolved
             .iter()
             .for_each(|resolved| new.proxy.set_addresses(resolved));
+        new.proxy.set_all_checked(&adopt.down);
         self.serving.replace(Rc::new(new));
         self.listen(adopt.sockets);
         // Those who stay connected come over with their next connection; nobody is cut off.
@@ -143,6 +146,11 @@ impl State {
     /// Hands new addresses of a name to the upstreams of all generations.
     pub(super) fn resolved(&self, resolved: &Resolved) {
         self.generations(|serving| serving.proxy.set_addresses(resolved));
+    }
+
+    /// Hands what checks found to the upstreams of all generations.
+    pub(super) fn checked(&self, checked: &Checked) {
+        self.generations(|serving| serving.proxy.set_checked(checked));
     }
 
     /// Goes away, a step further.

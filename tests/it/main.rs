@@ -26,6 +26,7 @@ mod forwarding;
 #[path = "../vm/guest.rs"]
 mod guest;
 mod handshake;
+mod health;
 mod http1;
 mod http2;
 mod http2_upstream;

@@ -56,6 +56,8 @@ pub(super) enum Result {
         endpoints: Vec<String>,
         tls: bool,
         http2: bool,
+        /// How they are checked, and when one is left alone.
+        health: Vec<String>,
         /// The path it is asked for; in tcp mode there is none.
         #[serde(skip_serializing_if = "Option::is_none")]
         path: Option<String>,
@@ -143,6 +145,7 @@ impl Result {
                 endpoints,
                 tls,
                 http2,
+                health,
                 path,
                 lines,
             } => {
@@ -154,7 +157,11 @@ impl Result {
                 };
                 let asked = path.as_ref().map(|path| format!(", asked for {path}"));
                 let asked = asked.unwrap_or_default();
-                let what = format!("{name}: {}{over_tls}{asked}", endpoints.join(", "));
+                let mut what = format!("{name}: {}{over_tls}{asked}", endpoints.join(", "));
+                for line in health {
+                    what.push_str("\n  ");
+                    what.push_str(line);
+                }
                 ("upstream", what, lines)
             }
             Self::Files { root, path, lines } => ("files", format!("{root}, asked for {path}"), lines),

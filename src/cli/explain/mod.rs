@@ -23,6 +23,7 @@ use crate::proxy::path_below;
 use crate::proxy::template::{Parts, fill};
 use crate::route::{Action, Asked, Found, Route, normal};
 use crate::runtime::Address;
+use crate::upstream;
 use answer::{Certificate, Explanation, Line, Result as Outcome, Served};
 
 /// What to explain.
@@ -256,6 +257,7 @@ impl<'a> Request<'a> {
             endpoints: endpoints.collect(),
             tls: upstream.tls.is_some(),
             http2: upstream.http2,
+            health: health_of(upstream),
             path: route.map(|route| path_below(route, &self.url.path).into_owned()),
             lines: self.lines(&self.loaded.lines.upstreams[index]),
         }
@@ -271,6 +273,16 @@ impl<'a> Request<'a> {
             })
             .collect()
     }
+}
+
+fn health_of(upstream: &upstream::Settings) -> Vec<String> {
+    let check = upstream.check.as_ref().map(|check| format!("checked by {check}"));
+    let outliers = upstream.health.outliers.as_ref();
+    let outliers = outliers.filter(|_| upstream.endpoints.len() > 1);
+    check
+        .into_iter()
+        .chain(outliers.map(ToString::to_string))
+        .collect()
 }
 
 fn refused(status: u16, why: &str) -> Outcome {

@@ -129,6 +129,7 @@ route: 3
   39 | strip_prefix = true
 
 upstream: app: 127.0.0.1:3000, app.internal:80, asked for /x
+  ejected for 10s up to 300s after 3 failures in a row, or if 50% of 20 or more fail within 10s
   atlas.toml:52
   52 | [upstream.app]
   53 | endpoints = ["127.0.0.1:3000", "app.internal:80"]"#

@@ -1,5 +1,6 @@
 //! What the tables mean together: names to indexes, paths to files, defaults to values.
 
+mod health;
 mod listen;
 mod route;
 mod tls;
@@ -31,8 +32,8 @@ const HTTP2_WINDOW_BYTES: RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
 /// The keys that decide whether a connection comes to a listener, and what is done with it.
 const LISTEN_KEYS: &[&str] = &["address", "port", "name", "mode", "tls", "upstream"];
 
-/// The keys that decide where an upstream is.
-const UPSTREAM_KEYS: &[&str] = &["endpoints", "host", "http2", "tls"];
+/// The keys that decide where an upstream is, and who of it is asked.
+const UPSTREAM_KEYS: &[&str] = &["endpoints", "host", "http2", "tls", "health"];
 
 /// Makes a generation of the tables; `None` if something is wrong, which `found` then tells.
 pub(super) fn resolve(

@@ -112,7 +112,7 @@ impl Resolver<'_> {
         built.map_err(told).ok()
     }
 
-    fn server_name(&mut self, name: &At<String>) -> Option<ServerName<'static>> {
+    pub(super) fn server_name(&mut self, name: &At<String>) -> Option<ServerName<'static>> {
         let help = "write: server_name = \"app.internal\"";
         let told = |why| self.error("bad-host", name.span.clone(), why, help);
         ClientSettings::parse_name(&name.value).map_err(told).ok()

@@ -9,7 +9,7 @@ use super::super::values::Mode;
 use super::{Resolver, is_on, listen, number, seconds, tls, to_usize, toml_key};
 use crate::runtime::Address;
 use crate::tls::ClientSettings;
-use crate::upstream::{EndpointAddress, EndpointSettings, Settings, health};
+use crate::upstream::{EndpointAddress, EndpointSettings, Settings};
 
 impl<'a> Resolver<'a> {
     fn upstream_tables(&self) -> &'a [(At<String>, file::Upstream)] {
@@ -54,6 +54,7 @@ impl<'a> Resolver<'a> {
             None => None,
         };
         self.check_http2(name, table);
+        let (health, check) = (self.health(table), self.check(table, tls.as_ref()));
         let pool_idle_max = table.pool_idle_max.as_ref();
         Some(Settings {
             name: name.value.as_str().into(),
@@ -64,7 +65,8 @@ impl<'a> Resolver<'a> {
             idle_timeout: seconds(table.idle_timeout.as_ref(), 60),
             pool_idle_max: pool_idle_max.map_or(64, |most| to_usize(most.value.0)),
             pool_idle_timeout: seconds(table.pool_idle_timeout.as_ref(), 60),
-            health: health::Settings::default(),
+            health: health?,
+            check: check?,
             http2: is_on(table.http2.as_ref(), false),
             tls,
         })

@@ -59,6 +59,12 @@ fn written(text: &str) -> BTreeMap<String, Vec<(String, String)>> {
                 name if name.starts_with("upstream.") && name.ends_with(".tls") => {
                     "[upstream.NAME.tls]".to_owned()
                 }
+                name if name.starts_with("upstream.") && name.ends_with(".health") => {
+                    "[upstream.NAME.health]".to_owned()
+                }
+                name if name.starts_with("upstream.") && name.ends_with(".outliers") => {
+                    "[upstream.NAME.outliers]".to_owned()
+                }
                 name if name.starts_with("upstream.") && name.ends_with(".endpoints") => {
                     "[[upstream.NAME.endpoints]]".to_owned()
                 }

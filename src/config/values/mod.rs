@@ -1,6 +1,7 @@
 //! The words of the configuration file: sizes, times, addresses, patterns, each with its own errors.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::error::{Diagnostic, nearest};
-use super::read::{Number, Place, Read, Word, Wrong};
+use super::read::{Number, Place, Read, Word, Wrong, wrong_type};
 use crate::route;
 use crate::runtime::Address;
 use crate::upstream::EndpointAddress;
@@ -637,6 +638,78 @@ impl Word for HostSent {
                 "write \"app.internal\" or \"app.internal:8080\"",
             )),
         }
+    }
+}
+
+/// What a check asks for: a path, perhaps with a query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckTarget(pub Arc<str>);
+
+impl Word for CheckTarget {
+    const EXPECTS: &'static str = "a path of URLs";
+    const EXAMPLE: &'static str = "\"/health\"";
+    const CODE: &'static str = "bad-path";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if text.contains("://") {
+            let help = "write the path alone, \"/health\"; `port`, `host` and `tls` have keys of their own";
+            return Err(Wrong::new("a check asks the endpoints, not a URL", help));
+        }
+        if !text.starts_with('/') {
+            return Err(Wrong::new("a path begins with `/`", format!("write \"/{text}\"")));
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+            let help = "write them as %-escapes of their UTF-8 bytes: \"/a%20b\"";
+            return Err(Wrong::new(
+                "a path holds no spaces, `#` or letters beyond ASCII",
+                help,
+            ));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+/// Statuses of HTTP: `200`, `"200-299"` or `"2xx"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusRange(pub RangeInclusive<u16>);
+
+impl StatusRange {
+    /// Statuses that an answer can end with.
+    const ALL: RangeInclusive<u16> = 200..=599;
+
+    fn parse(text: &str) -> Option<Self> {
+        let (first, last) = match (text.strip_suffix("xx"), text.split_once('-')) {
+            (Some(class), _) => {
+                let class: u16 = class.parse().ok()?;
+                (class.checked_mul(100)?, class.checked_mul(100)?.checked_add(99)?)
+            }
+            (None, Some((first, last))) => (first.trim().parse().ok()?, last.trim().parse().ok()?),
+            (None, None) => (text.parse().ok()?, text.parse().ok()?),
+        };
+        let is_good = first <= last && Self::ALL.contains(&first) && Self::ALL.contains(&last);
+        is_good.then_some(Self(first..=last))
+    }
+}
+
+impl Read for StatusRange {
+    const EXPECTS: &'static str = "a status or a range of them";
+
+    fn read(value: &DeValue<'_>, place: &Place<'_>, found: &mut Vec<Diagnostic>) -> Option<Self> {
+        let text = match value {
+            DeValue::Integer(number) => number.to_string(),
+            DeValue::String(text) => text.to_string(),
+            _ => {
+                found.push(wrong_type::<Self>(value, place).help("write: 200, \"200-299\" or \"2xx\""));
+                return None;
+            }
+        };
+        let read = Self::parse(&text);
+        if read.is_none() {
+            let message = format!("`{text}` is no status an answer ends with, and no range of them");
+            let help = "write statuses from 200 to 599: 200, \"200-299\" or \"2xx\"";
+            found.push(Diagnostic::error("bad-status", place.span.clone(), message).help(help));
+        }
+        read
     }
 }
 

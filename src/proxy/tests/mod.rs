@@ -80,6 +80,7 @@ fn generation(given: &Given) -> Generation {
             pool_idle_timeout: Duration::from_secs(60),
             health: Default::default(),
             http2: false,
+            check: None,
             tls: None,
         }],
         roots: Vec::new(),

@@ -1,7 +1,11 @@
 //! Which endpoints are well: what a worker knows of each, from its own exchanges and from checks.
 //!
-//! Machines without sockets or clock; `Upstream` tells them what happened, and asks them.
+//! Machines without sockets or clock; `Upstream` tells them what happened, and asks them. Only the
+//! `checker`, on a thread of its own, and what it `ask`s have sockets.
 
+mod ask;
+mod check;
+mod checker;
 mod outlier;
 mod settings;
 mod slow_start;
@@ -10,6 +14,8 @@ use std::cell::Cell;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+pub use self::check::{Check, Request};
+pub use self::checker::{Checked, Checker};
 use self::outlier::{Grounds, Outlier};
 pub use self::settings::{Outliers, Settings, Statuses};
 use crate::outcome::{Cause, End, Phase, Side};
@@ -49,6 +55,8 @@ impl Outcome {
 #[derive(Debug, Default)]
 pub(in crate::upstream) struct Health {
     outlier: Outlier,
+    /// Checks have proved that it is.
+    is_down: Cell<bool>,
     /// When it came back; `None`: it has its whole share.
     back: Cell<Option<Instant>>,
     /// What is left over of its share, while that is not whole.
@@ -82,7 +90,23 @@ impl fmt::Display for Reason {
 impl Health {
     /// Whether it may be asked like the others.
     pub(in crate::upstream) fn is_available(&self, now: Instant) -> bool {
-        self.outlier.is_available(now)
+        !self.is_down.get() && self.outlier.is_available(now)
+    }
+
+    /// Whether checks have proved that it is down.
+    pub(in crate::upstream) fn is_down(&self) -> bool {
+        self.is_down.get()
+    }
+
+    /// Checks found it up or down; whether that is news.
+    pub(in crate::upstream) fn set_down(&self, is_down: bool, now: Instant) -> bool {
+        let is_news = self.is_down.replace(is_down) != is_down;
+        if is_news && !is_down {
+            // What live exchanges told before is of before.
+            self.outlier.forgive();
+            self.back.set(Some(now));
+        }
+        is_news
     }
 
     /// Whether it is left alone now.
@@ -161,7 +185,7 @@ impl Health {
         if self.share(settings, now) >= 1.0 {
             self.back.set(None);
         }
-        self.outlier.is_in() && self.back.get().is_none()
+        !self.is_down.get() && self.outlier.is_in() && self.back.get().is_none()
     }
 }
 

@@ -3,7 +3,7 @@
 //! Pure: it is told what happened and when. A success costs two writes and reads no clock.
 
 use std::cell::Cell;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Outliers;
 
@@ -96,7 +96,7 @@ impl Outlier {
 
     /// It is asked by nobody until its time is over. One ejection is forgiven for each time, as long
     /// as the last one, that it has been back since.
-    pub(super) fn eject(&self, settings: &Outliers, now: Instant) -> std::time::Duration {
+    pub(super) fn eject(&self, settings: &Outliers, now: Instant) -> Duration {
         let strikes = self.strikes.get();
         let well = self.back.get().map(|back| now.saturating_duration_since(back));
         let last = settings.time_of(strikes).as_millis().max(1);
@@ -114,6 +114,13 @@ impl Outlier {
     /// It should be ejected, but too few would be left.
     pub(super) fn spare(&self) {
         self.standing.set(Standing::In);
+    }
+
+    /// It is back, whatever had been.
+    pub(super) fn forgive(&self) {
+        self.standing.set(Standing::In);
+        self.in_row.set(0);
+        self.window.set(None);
     }
 
     /// Whether it may be asked like the others. Of one whose ejection is over this is true until

@@ -1,5 +1,6 @@
 //! What an upstream is told about the health of its endpoints.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -21,6 +22,13 @@ impl Default for Settings {
             slow_start: None,
             panic_below: 0,
         }
+    }
+}
+
+impl Settings {
+    /// Whether all are asked, where so many of `count` endpoints are well.
+    pub(in crate::upstream) fn panics(&self, well: usize, count: usize) -> bool {
+        well * 100 < usize::from(self.panic_below) * count
     }
 }
 
@@ -79,6 +87,19 @@ impl Outliers {
     }
 }
 
+impl fmt::Display for Outliers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, longest) = (self.ejection_time, self.ejection_time_max);
+        write!(f, "ejected for {first:?} up to {longest:?} after ")?;
+        write!(f, "{} failures in a row", self.failures)?;
+        if let Some(rate) = self.failure_rate {
+            let (least, window) = (self.requests_min, self.window);
+            write!(f, ", or if {rate}% of {least} or more fail within {window:?}")?;
+        }
+        Ok(())
+    }
+}
+
 /// Statuses of HTTP, each range from its first to its last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Statuses(pub Vec<RangeInclusive<u16>>);
@@ -87,5 +108,18 @@ impl Statuses {
     /// Whether this is one of them.
     pub fn contain(&self, status: u16) -> bool {
         self.0.iter().any(|range| range.contains(&status))
+    }
+}
+
+impl fmt::Display for Statuses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, range) in self.0.iter().enumerate() {
+            let comma = if index > 0 { ", " } else { "" };
+            match range.start() == range.end() {
+                true => write!(f, "{comma}{}", range.start())?,
+                false => write!(f, "{comma}{}-{}", range.start(), range.end())?,
+            }
+        }
+        Ok(())
     }
 }

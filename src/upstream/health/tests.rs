@@ -1,5 +1,6 @@
 //! The machines of health by data: what happened, when, and what follows.
 
+use super::check::Tally;
 use super::*;
 use crate::time::now;
 
@@ -212,6 +213,93 @@ fn one_asked_in_turn_takes_as_many_turns_as_its_share() {
     assert!((99..=101).contains(&turns(0)));
     assert!((249..=251).contains(&turns(250)));
     assert_eq!(turns(2000), 1000);
+}
+
+fn check(rise: u32, fall: u32) -> Check {
+    Check {
+        request: None,
+        port: None,
+        tls: None,
+        interval: ms(1000),
+        jitter: 10,
+        timeout: ms(500),
+        rise,
+        fall,
+    }
+}
+
+#[test]
+fn checks_turn_an_endpoint_by_rise_and_fall_and_the_first_one_at_once() {
+    // What each check found, and whether the endpoint is up after it.
+    let table = [
+        (2, 3, "+--- --++ +-+-", "+++- ---+ ++++"),
+        (2, 3, "- + - + + - - -", "- - - - + + + -"),
+        (1, 1, "+-+-", "+-+-"),
+        (3, 1, "- + + - + + +", "- - - - - - +"),
+        (2, 2, "+ - + - + - -", "+ + + + + + -"),
+    ];
+    for (rise, fall, found, wanted) in table {
+        let signs = |text: &str| -> Vec<bool> {
+            let signs = text.chars().filter(|sign| *sign != ' ');
+            signs.map(|sign| sign == '+').collect()
+        };
+        let mut tally = Tally::UNKNOWN;
+        assert!(tally.is_up(), "until proved down");
+        let mut was = true;
+        let mut is = Vec::new();
+        for passed in signs(found) {
+            let turns = tally.note(passed, &check(rise, fall));
+            assert_eq!(turns, tally.is_up() != was, "{found}");
+            was = tally.is_up();
+            is.push(was);
+        }
+        assert_eq!(is, signs(wanted), "rise {rise}, fall {fall}: {found}");
+    }
+}
+
+#[test]
+fn the_time_between_checks_is_the_interval_more_or_less() {
+    let check = check(1, 1);
+    assert_eq!(check.pause(0.0), ms(900));
+    assert_eq!(check.pause(0.5), ms(1000));
+    assert!(check.pause(0.999_999) < ms(1100));
+}
+
+#[test]
+fn one_that_checks_find_down_is_not_asked_and_comes_back_fresh() {
+    let (health, at) = (Health::default(), now());
+    eject(&health, at);
+    assert!(health.set_down(true, at) && !health.set_down(true, at));
+    let later = at + Duration::from_secs(3600);
+    assert!(!health.is_available(later) && !health.is_settled(&settings(), later));
+    assert!(health.set_down(false, later));
+    assert!(
+        health.is_available(later),
+        "what live exchanges told before is forgotten"
+    );
+    assert_eq!(health.share(&settings(), later), 0.1);
+}
+
+#[test]
+fn all_are_asked_where_too_few_are_well() {
+    let table = [
+        (0, 0, 3, false),
+        (1, 0, 3, true),
+        (1, 1, 3, false),
+        (50, 1, 3, true),
+        (50, 2, 4, false),
+    ];
+    for (panic_below, well, count, panics) in table {
+        let settings = Settings {
+            panic_below,
+            ..settings()
+        };
+        assert_eq!(
+            settings.panics(well, count),
+            panics,
+            "{well} of {count}, below {panic_below}%"
+        );
+    }
 }
 
 #[test]

@@ -1,0 +1,268 @@
+//! Live exchanges with an endpoint that misbehaves: what clients see, for how long, and what is left
+//! behind; two others are well, and nothing checks.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::full;
+use crate::support::{Atlas, Builder, Origin, Then, atlas, free_port, origin, wait_until};
+
+/// Short times; one worker, so that the endpoints take turns.
+fn upstream(endpoints: &[&str], lines: &str) -> Builder {
+    let lines = format!("connect_timeout = \"300ms\"\nresponse_timeout = \"300ms\"\n{lines}");
+    atlas()
+        .top("workers = 1")
+        .listens_plain()
+        .text("[[route]]\nupstream = \"app\"")
+        .upstream("app", endpoints, &lines)
+        .expects_log("is ejected")
+        .expects_log("cannot connect")
+}
+
+/// What came of a bad endpoint.
+struct Seen {
+    /// The statuses clients saw until it was ejected.
+    statuses: Vec<u16>,
+    /// The longest one took, before and after.
+    slowest: [Duration; 2],
+}
+
+/// Asks until the endpoint is ejected, and 12 times after that.
+fn ask(atlas: &Atlas, path: &str) -> Seen {
+    let mut seen = Seen {
+        statuses: Vec::new(),
+        slowest: [Duration::ZERO; 2],
+    };
+    let asked = |slowest: &mut Duration| {
+        let started = Instant::now();
+        let status = atlas.get(path).status;
+        *slowest = (*slowest).max(started.elapsed());
+        status
+    };
+    while atlas.metric("atlas_upstream_ejections_total", &["app"]) == 0.0 {
+        assert!(
+            seen.statuses.len() < 30,
+            "it is never ejected: {:?}",
+            seen.statuses
+        );
+        let status = asked(&mut seen.slowest[0]);
+        seen.statuses.push(status);
+    }
+    for _ in 0..12 {
+        assert_eq!(asked(&mut seen.slowest[1]), 200, "the others are well");
+    }
+    seen
+}
+
+/// Runs it with one bad endpoint among three: how often clients see this status, which cause ejects
+/// it, and how long an exchange with it may take.
+fn one_of_three(bad: &str, lines: &str, failing: (u16, usize), cause: &str, may_take: Duration) {
+    let wells = [origin().start(), origin().start()];
+    let atlas = upstream(&[wells[0].address(), bad, wells[1].address()], lines).start();
+    let Seen { statuses, slowest } = ask(&atlas, "/bad");
+    let (status, count) = failing;
+    let failed: Vec<_> = statuses.iter().filter(|one| **one != 200).copied().collect();
+    assert_eq!(failed, vec![status; count], "{cause}: {statuses:?}");
+    assert!(
+        slowest[0] < may_take + Duration::from_secs(2),
+        "{cause}: {slowest:?}"
+    );
+    let ejections = atlas.metric("atlas_upstream_ejections_total", &[&format!("cause=\"{cause}\"")]);
+    assert_eq!(ejections, 1.0, "{cause}");
+    assert_eq!(atlas.metric("atlas_upstream_endpoints_ejected", &["app"]), 1.0);
+    let line = atlas.log_line(&["the endpoint is ejected for 10s", bad]);
+    assert!(line.contains("3 failures in a row"), "{line}");
+    // Each failure has its record; one that the next endpoint made good shows by its attempts.
+    let wanted = |record: &&serde_json::Value| match count {
+        0 => record["attempts"] == 2,
+        _ => record["endpoint"] == bad && record["status"] == status,
+    };
+    wait_until("the records are written", || {
+        (atlas.records().iter().filter(wanted).count() == 3).then_some(())
+    });
+}
+
+#[test]
+fn one_that_refuses_costs_no_client_anything() {
+    let dead = format!("127.0.0.1:{}", free_port());
+    one_of_three(&dead, "", (200, 0), "refused", Duration::ZERO);
+}
+
+#[test]
+fn one_that_hangs_before_it_accepts_costs_its_connect_timeout() {
+    let stuck = full();
+    let bad = stuck.address.to_string();
+    one_of_three(&bad, "", (200, 0), "timed_out", Duration::from_millis(300));
+}
+
+#[test]
+fn one_that_hangs_after_it_accepted_is_504() {
+    let silent = origin()
+        .handles_all(|exchange| {
+            exchange.wait_for_close();
+            Ok(Then::Close)
+        })
+        .start();
+    let timeout = Duration::from_millis(300);
+    one_of_three(silent.address(), "", (504, 3), "timed_out", timeout);
+    assert_eq!(
+        silent.requests().len(),
+        3,
+        "a request that may be processed is not sent twice"
+    );
+}
+
+#[test]
+fn one_that_resets_or_closes_without_an_answer_costs_idempotent_requests_nothing() {
+    for (then, cause) in [(Then::Reset, "reset"), (Then::Close, "closed")] {
+        let bad = origin().handles_all(move |_| Ok(then)).start();
+        one_of_three(bad.address(), "", (200, 0), cause, Duration::ZERO);
+    }
+}
+
+#[test]
+fn one_that_answers_garbage_is_502() {
+    let garbage = origin()
+        .raw(|mut stream| {
+            let _ = stream.write_all(b"220 mail.test ESMTP\r\n");
+            // Open until Atlas has enough of it.
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        })
+        .start();
+    one_of_three(garbage.address(), "", (502, 3), "malformed", Duration::ZERO);
+}
+
+#[test]
+fn statuses_are_failures_where_that_is_asked_for() {
+    let bad = origin()
+        .handles_all(|exchange| exchange.answer(503, &[], b"no"))
+        .start();
+    let lines = "outliers = { status = [502, \"503-504\"] }";
+    one_of_three(bad.address(), lines, (503, 3), "bad_status", Duration::ZERO);
+}
+
+#[test]
+fn slowness_is_a_failure_where_that_is_asked_for() {
+    let bad = origin()
+        .handles_all(|exchange| {
+            // What it does takes so long.
+            std::thread::sleep(Duration::from_millis(120));
+            exchange.answer(200, &[], b"late")
+        })
+        .start();
+    let wells = [origin().start(), origin().start()];
+    let endpoints = [wells[0].address(), bad.address(), wells[1].address()];
+    let atlas = upstream(&endpoints, "outliers = { slow_after = \"100ms\" }").start();
+    let seen = ask(&atlas, "/slow");
+    assert!(seen.statuses.iter().all(|status| *status == 200));
+    assert_eq!(
+        atlas.metric("atlas_upstream_ejections_total", &["cause=\"too_slow\""]),
+        1.0
+    );
+}
+
+#[test]
+fn statuses_and_single_endpoints_are_left_alone_by_default() {
+    let bad = || {
+        origin()
+            .handles_all(|exchange| exchange.answer(503, &[], b"no"))
+            .start()
+    };
+    let (one, other) = (bad(), bad());
+    let dead = format!("127.0.0.1:{}", free_port());
+    let atlas = upstream(&[one.address(), other.address()], "")
+        .text("[[route]]\npath = \"/one\"\nupstream = \"one\"")
+        .upstream("one", &[&dead], "")
+        .start();
+    for _ in 0..10 {
+        assert_eq!(atlas.get("/").status, 503);
+        assert_eq!(atlas.get("/one").status, 502);
+    }
+    assert_eq!(atlas.metric("atlas_upstream_ejections_total", &[]), 0.0);
+    assert_eq!(one.requests().len(), 5);
+}
+
+#[test]
+fn clients_that_go_away_say_nothing_of_the_endpoint() {
+    let slow = || {
+        origin()
+            .handles("/slow", |exchange| {
+                exchange.wait_for_close();
+                Ok(Then::Close)
+            })
+            .start()
+    };
+    let (one, other) = (slow(), slow());
+    let atlas = upstream(&[one.address(), other.address()], "")
+        .text("[timeouts]\nidle = \"60s\"")
+        .start();
+    for count in 1..=8 {
+        let mut client = atlas.connect();
+        client.send("GET /slow HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        wait_until("it is asked", || {
+            (one.requests().len() + other.requests().len() == count).then_some(())
+        });
+        client.reset();
+        wait_until("its record is there", || {
+            let gone = |record: &&serde_json::Value| record["side"] == "downstream";
+            (atlas.records().iter().filter(gone).count() >= count).then_some(())
+        });
+    }
+    assert_eq!(atlas.metric("atlas_upstream_ejections_total", &[]), 0.0);
+}
+
+#[test]
+fn one_that_comes_back_is_tried_once_and_then_asked_like_the_others() {
+    let is_well = Arc::new(AtomicBool::new(false));
+    let flag = is_well.clone();
+    let bad = origin()
+        .handles_all(move |exchange| match flag.load(Ordering::SeqCst) {
+            true => exchange.answer(200, &[], b"back"),
+            false => exchange.answer(502, &[], b"bad"),
+        })
+        .start();
+    let well = origin().start();
+    let lines = "outliers = { status = [502], ejection_time = \"200ms\", ejection_time_max = \"400ms\" }";
+    let atlas = upstream(&[bad.address(), well.address()], lines).start();
+    ask(&atlas, "/");
+    // Each time one exchange tries it, and it is left alone for longer.
+    let before = bad.requests().len();
+    atlas.log_line(&["is ejected for 200ms after 3 failures in a row"]);
+    wait_until("it is tried, and ejected again", || {
+        atlas.get("/");
+        let line =
+            |line: &String| line.contains("is ejected for 400ms after a failure when it was tried again");
+        atlas.log().iter().any(line).then_some(())
+    });
+    assert_eq!(bad.requests().len(), before + 1);
+    is_well.store(true, Ordering::SeqCst);
+    wait_until("it is back", || {
+        atlas.get("/");
+        let line = |line: &String| line.contains("the endpoint is well again");
+        atlas.log().iter().any(line).then_some(())
+    });
+    let before = bad.requests().len();
+    (0..10).for_each(|_| assert_eq!(atlas.get("/").status, 200));
+    assert_eq!(bad.requests().len(), before + 5, "they take turns");
+}
+
+#[test]
+fn a_reload_keeps_what_was_learnt_and_the_last_resort_is_better_than_nobody() {
+    let port = free_port();
+    let dead = format!("127.0.0.1:{port}");
+    let well = origin().start();
+    let atlas = upstream(&[&dead, well.address()], "").start();
+    ask(&atlas, "/");
+    atlas.rewrite(|text| text.replace("[upstream.app]", "[upstream.app]\npool_idle_max = 7"));
+    atlas.reload();
+    let refused = |atlas: &Atlas| atlas.metric("atlas_upstream_connect_failures_total", &["app"]);
+    let before = refused(&atlas);
+    (0..10).for_each(|_| assert_eq!(atlas.get("/").status, 200));
+    assert_eq!(refused(&atlas), before, "it is still ejected");
+    // The other one dies, and the one that is ejected is back: nobody else is left.
+    drop(well);
+    let _back: Origin = origin().on_port(port).answers("/", "back").start();
+    assert_eq!(atlas.get("/").text(), "back");
+}
