@@ -5,6 +5,7 @@ mod account;
 mod forward;
 mod headers;
 mod http;
+mod retry;
 mod tcp;
 pub mod template;
 mod tunnel;

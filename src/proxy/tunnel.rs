@@ -1,6 +1,7 @@
 //! After a 101: all that both sides say, until that ends.
 
-use super::forward::{MALFORMED, Passage, Taken};
+use super::forward::{MALFORMED, Passage};
+use super::retry::Taken;
 use super::tcp::relay_until_cut;
 use super::{headers, upgrade};
 use crate::http::{Fields, RequestBody, Responder, ResponseHead, Tunnel};
