@@ -204,6 +204,21 @@ words! {
 }
 
 impl Cause {
+    /// Whether the peer did what HTTP/2 allows too often.
+    pub const fn is_excess(self) -> bool {
+        matches!(
+            self,
+            Self::RapidReset
+                | Self::ProvokedResets
+                | Self::ContinuationFlood
+                | Self::PingFlood
+                | Self::SettingsFlood
+                | Self::WindowUpdateFlood
+                | Self::EmptyFrames
+                | Self::FrameFlood
+        )
+    }
+
     /// Why a socket, or the TLS on it, gave this error. A FIN where more was owed is told by the
     /// caller, who knows whether there was TLS.
     pub fn of(error: &io::Error) -> Self {

@@ -67,6 +67,7 @@ impl Fault {
             }
             (_, Cause::LimitReached) => Self::UPSTREAM_HEAD_TOO_LARGE,
             (_, Cause::Malformed | Cause::Unsupported) => Self::UPSTREAM_RESPONSE_MALFORMED,
+            (_, cause) if cause.is_excess() => Self::UPSTREAM_RESPONSE_MALFORMED,
             _ => return None,
         })
     }

@@ -114,6 +114,7 @@ impl Upstream {
         let (failures, _) = shared.failures.get();
         loop {
             if let Some((stream, address, is_reused)) = shared.find(attempts.repeatable) {
+                attempts.count += 1;
                 self.counters.connection_reused();
                 return Ok(Some(
                     self.lease_stream(endpoint, stream, address, is_reused, attempts),

@@ -3,7 +3,8 @@
 use super::{before, endpoint};
 use crate::support::frames::{self, CANCEL, NO_ERROR, request};
 use crate::support::{
-    Atlas, Driver, Origin, Then, atlas, ca, cert, noise, on_both_drivers, origin, wait_until,
+    Atlas, Driver, Origin, Then, atlas, ca, cert, free_port, has, nginx, noise, on_both_drivers, origin,
+    wait_until,
 };
 
 /// Speaks HTTP/1.1 behind the endpoint.
@@ -313,4 +314,47 @@ fn requests_go_on_while_the_endpoint_is_reloaded_again_and_again() {
     }
     assert_eq!(origin.requests().len(), 250, "none was sent twice");
     assert!(connections(&endpoint) >= 5);
+}
+
+#[test]
+fn nginx_is_spoken_to_in_http_2() {
+    if !has("nginx") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = cert(&["a.test"]).write(folder.path(), "leaf");
+    let authority = folder.path().join("ca.pem");
+    std::fs::write(&authority, ca().pem()).unwrap();
+    let port = free_port();
+    let nginx = nginx(&format!(
+        "listen 127.0.0.1:{port} ssl http2;
+        ssl_certificate {};
+        ssl_certificate_key {};
+        http2_max_concurrent_streams 7;
+        location /said {{ return 200 \"$server_protocol $host $request_method\"; }}",
+        cert.display(),
+        key.display()
+    ));
+    let big = noise(2_000_000);
+    std::fs::write(nginx.folder.path().join("big"), &big).unwrap();
+    on_both_drivers(|driver| {
+        let lines = format!("http2 = true\ntls = {{ ca = {authority:?}, server_name = \"a.test\" }}");
+        let atlas = atlas()
+            .listens_tls("a.test")
+            .text("[[route]]\nupstream = \"app\"")
+            .upstream("app", &[&format!("127.0.0.1:{port}")], &lines)
+            .driver(driver)
+            .start();
+        let mut client = atlas.connect();
+        let said = client.request("POST", "/said", &[], b"nginx reads this and throws it away");
+        assert_eq!(said.text(), "HTTP/2.0 a.test POST");
+        assert!(client.get("/big").body == big);
+        let mut http2 = atlas.http2();
+        let streams: Vec<_> = (0..100)
+            .map(|_| http2.begin(&frames::get("/said", &[]), true))
+            .collect();
+        for stream in streams {
+            assert_eq!(http2.answer(stream).text(), "HTTP/2.0 a.test GET");
+        }
+    });
 }

@@ -1,6 +1,9 @@
 //! HTTP/2 towards endpoints: what passes, how many connections it takes, and what endpoints may do.
 
+mod hostile;
 mod messages;
+mod session;
+mod streams;
 
 use crate::support::{Atlas, Driver, Origin, atlas, ca};
 
@@ -25,5 +28,17 @@ fn before(endpoint: &Atlas, driver: Driver, lines: &str) -> Atlas {
         .upstream("app", &[&address], &format!("http2 = true\n{tls}\n{lines}"))
         .top("workers = 1")
         .driver(driver)
+        .start()
+}
+
+/// Atlas without TLS before this one.
+fn towards(endpoint: &Origin, lines: &str, expected: &[&str]) -> Atlas {
+    let atlas = atlas()
+        .listens_plain()
+        .top("workers = 1")
+        .forwards_to_with(endpoint, &format!("http2 = true\n{lines}"));
+    let expected = expected.iter();
+    expected
+        .fold(atlas, |atlas, part| atlas.expects_log(part))
         .start()
 }

@@ -186,7 +186,9 @@ impl Connection {
 }
 
 fn builder(settings: &Settings) -> Builder {
-    let head_bytes = settings.head_bytes_max + settings.fields_max * FIELD_OVERHEAD;
+    // Twice what is taken: of what is above the crate's own limit it says no more than that it is
+    // malformed.
+    let head_bytes = 2 * (settings.head_bytes_max + settings.fields_max * FIELD_OVERHEAD);
     let mut builder = Builder::new();
     builder
         .enable_push(false)
@@ -215,7 +217,6 @@ impl State {
         match known {
             Some(Cause::Finished | Cause::Idle) => Cause::Closed,
             Some(cause) => cause,
-            None if is_refused => Cause::LimitReached, // by the crate: the head is too large
             None if error.is_library() => Cause::Malformed,
             None if error.is_io() => Cause::Closed,
             None => Cause::Reset,

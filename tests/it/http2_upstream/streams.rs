@@ -1,0 +1,358 @@
+//! Streams and connections: how many, where a request goes that was not processed, what stays behind.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use super::session::{Session, goaway, plays, plays_with, reset};
+use super::{before, endpoint, towards};
+use crate::support::frames::*;
+use crate::support::{Atlas, Connection, Driver, Ending, atlas, noise, on_both_drivers, origin, wait_until};
+
+const MAX_CONCURRENT_STREAMS: u16 = 3;
+
+/// That many requests at once, each on a connection of its own; the statuses.
+fn at_once(atlas: &Atlas, count: usize) -> Vec<Connection> {
+    let begin = |at: usize| {
+        let mut client = atlas.connect();
+        client.send(format!(
+            "POST /{at} HTTP/1.1\r\nHost: a.test\r\nContent-Length: 4\r\n\r\nbody"
+        ));
+        client
+    };
+    (0..count).map(begin).collect()
+}
+
+fn statuses(clients: Vec<Connection>) -> Vec<u16> {
+    let answer = |mut client: Connection| client.answer().status;
+    clients.into_iter().map(answer).collect()
+}
+
+/// Takes requests until there are so many; their streams.
+fn take(session: &mut Session, count: usize) -> Vec<u32> {
+    (0..count)
+        .map(|_| session.request().expect("it comes").0)
+        .collect()
+}
+
+#[test]
+fn what_is_refused_is_sent_again_with_its_body() {
+    on_both_drivers(|driver| {
+        let endpoint = plays(|session| {
+            let streams = take(session, 1);
+            session.until(|kind, flags, _| kind == DATA && flags & END_STREAM != 0);
+            session.send(reset(streams[0], REFUSED_STREAM));
+            let (stream, _) = session.request().expect("it comes again");
+            session.until(|kind, flags, of| kind == DATA && flags & END_STREAM != 0 && of == stream);
+            let (.., body) = session.came.last().cloned().expect("it has come");
+            session.answer(stream, &format!("again: {}", String::from_utf8_lossy(&body)));
+            session.serve();
+        });
+        let atlas = atlas()
+            .listens_plain()
+            .forwards_to_with(&endpoint, "http2 = true")
+            .driver(driver)
+            .start();
+        let answer = atlas.connect().request("POST", "/it", &[], b"not twice");
+        assert_eq!(answer.text(), "again: not twice");
+        assert_eq!(endpoint.accepted(), 1);
+        assert_eq!(atlas.exchange("/it")["attempts"], 2);
+    });
+}
+
+#[test]
+fn what_one_endpoint_refuses_goes_to_the_next() {
+    let full = plays(|session| {
+        while let Some((stream, _)) = session.request() {
+            session.send(reset(stream, REFUSED_STREAM));
+        }
+    });
+    let free = plays(|session| session.serve());
+    let atlas = atlas()
+        .listens_plain()
+        .text("[[route]]\nupstream = \"app\"")
+        .upstream("app", &[full.address(), free.address()], "http2 = true")
+        .start();
+    for _ in 0..10 {
+        assert_eq!(atlas.connect().request("POST", "/", &[], b"abc").status, 200);
+    }
+}
+
+#[test]
+fn no_request_fails_when_an_endpoint_goes_away_in_mid_flight() {
+    on_both_drivers(|driver| {
+        let endpoint = plays(|session| {
+            if session.number > 0 {
+                return session.serve();
+            }
+            let streams = take(session, 20);
+            session.send(goaway(streams[9], NO_ERROR));
+            for stream in &streams[..10] {
+                session.answer(*stream, "ok");
+            }
+            assert!(!session.until(|kind, _, _| kind == HEADERS), "nothing new comes");
+        });
+        let atlas = atlas()
+            .listens_plain()
+            .top("workers = 1")
+            .forwards_to_with(&endpoint, "http2 = true")
+            .driver(driver)
+            .start();
+        assert_eq!(statuses(at_once(&atlas, 20)), [200; 20]);
+        assert_eq!(endpoint.accepted(), 2);
+        wait_until("the first connection is closed", || {
+            (endpoint.open() == 1).then_some(())
+        });
+        let again = |record: &serde_json::Value| record["attempts"] == 2;
+        wait_until("ten of them have been asked twice", || {
+            (atlas.records().iter().filter(|record| again(record)).count() == 10).then_some(())
+        });
+    });
+}
+
+#[test]
+fn a_long_body_that_was_not_processed_ends_by_name() {
+    let endpoint = plays(|session| {
+        if let Some((stream, _)) = session.request() {
+            let mut came = 0;
+            while came < 60_000 {
+                let (kind, _, _, payload) = session.frame().expect("the body comes");
+                came += if kind == DATA { payload.len() } else { 0 };
+            }
+            session.send(reset(stream, REFUSED_STREAM));
+            session.serve();
+        }
+    });
+    let atlas = towards(&endpoint, "", &[]);
+    let mut client = atlas.connect();
+    client.send("POST /it HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000\r\n\r\n");
+    client.send(noise(60_000));
+    assert_eq!(client.answer().status, 502);
+    assert_eq!(atlas.exchange("/it")["cause"], "unprocessed");
+}
+
+#[test]
+fn connections_are_filled_as_far_as_the_endpoint_allows() {
+    on_both_drivers(|driver| {
+        let together = Arc::new(AtomicUsize::new(0));
+        let seen = together.clone();
+        // Two streams at a time; more once it has said so.
+        let endpoint = plays_with(&[(MAX_CONCURRENT_STREAMS, 2)], move |session| {
+            let streams = take(session, 2);
+            seen.fetch_add(2, SeqCst);
+            while seen.load(SeqCst) < 6 {
+                std::thread::yield_now();
+            }
+            if session.number == 0 {
+                let many = setting(MAX_CONCURRENT_STREAMS, 100);
+                session.send(frame(SETTINGS, 0, 0, many));
+                session.until(|kind, flags, _| kind == SETTINGS && flags & ACK != 0);
+            }
+            for stream in streams {
+                session.answer(stream, "ok");
+            }
+            if session.number == 0 {
+                let streams = take(session, 50);
+                for stream in streams {
+                    session.answer(stream, "ok");
+                }
+            }
+            session.serve();
+        });
+        let atlas = atlas()
+            .listens_plain()
+            .top("workers = 1")
+            .forwards_to_with(&endpoint, "http2 = true")
+            .driver(driver)
+            .start();
+        assert_eq!(statuses(at_once(&atlas, 6)), [200; 6]);
+        assert_eq!(endpoint.accepted(), 3);
+        assert_eq!(statuses(at_once(&atlas, 50)), [200; 50]);
+        assert_eq!(endpoint.accepted(), 3);
+    });
+}
+
+#[test]
+fn one_connection_is_opened_for_all_who_come_at_once() {
+    on_both_drivers(|driver| {
+        let endpoint = plays(|session| {
+            let streams = take(session, 50);
+            for stream in streams {
+                session.answer(stream, "ok");
+            }
+            session.serve();
+        });
+        let atlas = atlas()
+            .listens_plain()
+            .top("workers = 1")
+            .forwards_to_with(&endpoint, "http2 = true")
+            .driver(driver)
+            .start();
+        assert_eq!(statuses(at_once(&atlas, 50)), [200; 50]);
+        assert_eq!(endpoint.accepted(), 1);
+    });
+}
+
+#[test]
+fn requests_beyond_every_connection_wait_their_turn_or_are_told() {
+    let endpoint = plays_with(&[(MAX_CONCURRENT_STREAMS, 1)], |session| {
+        while let Some((stream, fields)) = session.request() {
+            if field(&fields, ":path") == Some("/last") {
+                session.answer(stream, "ok");
+            }
+        }
+    });
+    let atlas = towards(&endpoint, "connect_timeout = \"1s\"", &[]);
+    let mut waiting = at_once(&atlas, 64);
+    wait_until("all connections are full", || {
+        (endpoint.accepted() == 64).then_some(())
+    });
+    let told = atlas.connect().get("/told");
+    assert_eq!(told.status, 503, "{}", told.text());
+    assert_eq!(atlas.exchange("/told")["cause"], "limit_reached");
+    let mut last = atlas.connect();
+    last.send("GET /last HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    waiting.remove(30).reset(); // its stream is reset, and there is room
+    assert_eq!(last.answer().status, 200);
+    assert_eq!(endpoint.accepted(), 64);
+}
+
+#[test]
+fn a_connection_that_was_closed_is_not_used_again() {
+    on_both_drivers(|driver| {
+        let endpoint = plays(|session| {
+            let streams = take(session, 1);
+            session.answer(streams[0], "ok");
+        });
+        let atlas = atlas()
+            .listens_plain()
+            .top("workers = 1")
+            .forwards_to_with(&endpoint, "http2 = true")
+            .driver(driver)
+            .start();
+        let mut client = atlas.connect();
+        for _ in 0..20 {
+            // A POST cannot be sent twice.
+            assert_eq!(client.request("POST", "/", &[], b"abc").status, 200);
+            wait_until("the connection is closed", || {
+                (endpoint.open() == 0).then_some(())
+            });
+        }
+    });
+}
+
+#[test]
+fn who_reads_slowly_holds_a_window_and_holds_up_nobody() {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = sent.clone();
+    let endpoint = plays(move |session| {
+        let mut window = 65_535_i64; // of all streams; the settings tell theirs
+        let (slow, _) = session.request().expect("it comes");
+        for (kind, _, stream, payload) in std::mem::take(&mut session.came) {
+            if kind == WINDOW_UPDATE && stream == 0 {
+                window += i64::from(u32::from_be_bytes(payload.try_into().expect("four bytes")));
+            }
+        }
+        assert!(window > 20_000_000, "others have room: {window}");
+        session.send(headers(slow, &[(":status", "200")], false));
+        let mut left = 256 * 1024;
+        while left > 0 {
+            session.send(frame(DATA, 0, slow, noise(16_384)));
+            left -= 16_384;
+            count.fetch_add(16_384, SeqCst);
+        }
+        while let Some((kind, _, stream, payload)) = session.frame() {
+            match kind {
+                HEADERS => {
+                    session.answer(stream, "ok");
+                }
+                WINDOW_UPDATE if stream == slow => {
+                    let room = u32::from_be_bytes(payload.try_into().expect("four bytes")) as usize;
+                    for piece in noise(room).chunks(16_384) {
+                        session.send(frame(DATA, 0, slow, piece));
+                    }
+                    count.fetch_add(room, SeqCst);
+                }
+                _ => {}
+            }
+        }
+    });
+    let atlas = towards(&endpoint, "", &[]);
+    let before = atlas.memory_kib();
+    let mut reader = atlas.http2();
+    reader.begin(&get("/slow", &[]), true); // its window is 65 535, and is not opened
+    wait_until("the endpoint has filled its window", || {
+        (sent.load(SeqCst) >= 256 * 1024).then_some(())
+    });
+    let mut client = atlas.connect();
+    for _ in 0..100 {
+        assert_eq!(client.get("/").text(), "ok");
+    }
+    let all = sent.load(SeqCst);
+    assert!(
+        all <= (256 + 64 + 64) * 1024,
+        "{all} bytes for a client that reads none"
+    );
+    let grown = atlas.memory_kib().saturating_sub(before);
+    assert!(grown < 4096, "{grown} KiB for it");
+}
+
+#[test]
+fn a_drain_lets_requests_end_that_are_under_way() {
+    on_both_drivers(|driver| {
+        let is_draining = Arc::new(AtomicUsize::new(0));
+        let (seen, goes) = (Arc::new(AtomicUsize::new(0)), is_draining.clone());
+        let count = seen.clone();
+        let endpoint = plays(move |session| {
+            let streams = take(session, 20);
+            count.store(20, SeqCst);
+            while goes.load(SeqCst) == 0 {
+                std::thread::yield_now();
+            }
+            for stream in streams {
+                session.answer(stream, "ok");
+            }
+            assert!(
+                !session.until(|kind, _, _| kind == RST_STREAM),
+                "none is cancelled"
+            );
+        });
+        let atlas = atlas()
+            .listens_plain()
+            .top("workers = 1")
+            .forwards_to_with(&endpoint, "http2 = true")
+            .driver(driver)
+            .start();
+        let clients = at_once(&atlas, 20);
+        wait_until("they are under way", || (seen.load(SeqCst) == 20).then_some(()));
+        atlas.signal(rustix::process::Signal::TERM);
+        atlas.log_line(&["draining"]);
+        is_draining.store(1, SeqCst);
+        assert_eq!(statuses(clients), [200; 20]);
+        assert_eq!(atlas.exit_code(), 0);
+    });
+}
+
+#[test]
+fn websocket_goes_over_http_1_to_an_endpoint_that_speaks_both() {
+    for tls in [true, false] {
+        let switches = origin()
+            .handles("/chat", |exchange| {
+                exchange
+                    .send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")?;
+                exchange.echo()
+            })
+            .start();
+        let endpoint = endpoint(&switches, tls);
+        let atlas = before(&endpoint, Driver::Auto, "");
+        let mut client = atlas.connect_to(1);
+        assert_eq!(client.get("/").status, 200);
+        client.send("GET /chat HTTP/1.1\r\nHost: a.test\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+        assert_eq!(client.head().unwrap().word(1), "101");
+        client.send("hello there");
+        assert_eq!(client.read_exactly(11), b"hello there");
+        client.finish();
+        assert_eq!(client.ends().0, Ending::Closed);
+        assert_eq!(endpoint.exchange("/chat")["protocol"], "HTTP/1.1");
+        assert_eq!(endpoint.exchange("/")["protocol"], "HTTP/2.0");
+    }
+}
