@@ -12,9 +12,9 @@ use super::read::{
     At, Many, Named, Number, OneOrMany, Place, Read, Table, short_or_table, table, wrong_type,
 };
 use super::values::{
-    AddressAndPort, Bound, CheckTarget, Endpoint, FileBelow, FileName, Host, HostSent, ListenAddress,
-    LogFormat, Method, MinVersion, Mode, Network, Protocol, Size, StatusRange, Template, Time, UrlPath,
-    Workers,
+    AddressAndPort, Balance, Bound, CheckTarget, Endpoint, FileBelow, FileName, Host, HostSent,
+    ListenAddress, LogFormat, Method, MinVersion, Mode, Network, Protocol, Size, StatusRange, Template, Time,
+    UrlPath, Workers,
 };
 
 /// All tables, in the order of the documentation.
@@ -233,8 +233,10 @@ table! {
 table! {
     /// A group of endpoints that serve the same; NAME is what routes call it.
     Upstream "[upstream.NAME]" {
-        /// Where it can be reached, in turn: `"host:port"`, `"unix:/path"` or a table with more to say. Names are looked up again and again.
+        /// Where it can be reached: `"host:port"`, `"unix:/path"` or a table with more to say. Names are looked up again and again.
         endpoints: Vec<At<EndpointValue>> = "required",
+        /// How an endpoint is chosen: `"two_choices"` draws two by weight and takes the one with fewer exchanges under way, `"least_connections"` the one with the fewest of all for its weight, `"round_robin"` takes turns by weight.
+        balance: Balance = "two_choices; with one worker round_robin",
         /// The Host the upstream is sent.
         host: HostSent = "the client's",
         /// How long a connection, with its TLS, may take before the next endpoint is tried.
@@ -284,6 +286,10 @@ table! {
         address: Endpoint = "required",
         /// Its share of what comes, beside the weights of the others; 0 is none.
         weight: Weight = "1",
+        /// Whether it is asked only when no other endpoint can be.
+        backup: bool = "false",
+        /// Whether nothing new goes to it, so that it can be taken away once it has finished.
+        drain: bool = "false",
     }
 }
 

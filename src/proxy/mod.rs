@@ -35,12 +35,13 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// For a generation, on a worker that has this log and these counters.
+    /// For a generation, on one of so many workers, which has this log and these counters.
     ///
     /// From `previous`, the proxy of the generation before, it takes over what did not change:
     /// upstreams with their idle connections, roots with their open folders, found addresses.
     pub fn new(
         generation: Arc<Generation>,
+        workers: usize,
         log: Rc<Log>,
         counters: Arc<Counters>,
         previous: Option<&Self>,
@@ -55,6 +56,7 @@ impl Proxy {
                 _ => Rc::new(Upstream::new(
                     settings.clone(),
                     &generation.http,
+                    workers,
                     generation.offload.clone(),
                     counters.upstream(&settings.name),
                     before.map(|before| &**before),

@@ -30,7 +30,7 @@ impl Proxy {
         let mut attempts = upstream.begin(true);
         let connected = upstream.connect(&mut attempts).await;
         record.attempts = attempts.count();
-        let (transport, endpoint) = match connected {
+        let (transport, slot) = match connected {
             Ok(connected) => connected,
             Err(end) => {
                 // Not a byte was answered: a FIN would look like an answer without content.
@@ -38,7 +38,7 @@ impl Proxy {
                 return end;
             }
         };
-        record.endpoint = Some(endpoint.name().into());
+        record.endpoint = Some(slot.endpoint().name().into());
         let idle_timeout = upstream.settings().idle_timeout;
         let end = relay_until_cut(Ahead::default(), downstream, &transport, idle_timeout, drain).await;
         let (from, to) = (transport.bytes_in(), transport.bytes_out());
@@ -48,7 +48,7 @@ impl Proxy {
             true => Outcome::Failed(end.cause),
             false => Outcome::Well,
         };
-        upstream.note(endpoint, outcome);
+        upstream.note(slot.endpoint(), outcome);
         self.counters.bytes_moved(Direction::FromUpstream, from);
         self.counters.bytes_moved(Direction::ToUpstream, to);
         let carried = transport.carriage().tally();

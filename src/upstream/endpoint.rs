@@ -28,6 +28,8 @@ pub struct Endpoint {
     pub(super) health: Rc<Health>,
     pub(super) shared: Shared,
     complained: Cell<Option<Instant>>,
+    /// How many exchanges, or connections of tcp mode, this worker has under way with it.
+    load: Cell<u32>,
 }
 
 impl Endpoint {
@@ -51,6 +53,7 @@ impl Endpoint {
             health: Rc::default(),
             shared: Shared::default(),
             complained: Cell::new(None),
+            load: Cell::new(0),
         }
     }
 
@@ -75,6 +78,22 @@ impl Endpoint {
     /// How many idle connections there are.
     pub fn idle(&self) -> usize {
         self.pool.len() + self.shared.idle()
+    }
+
+    pub(super) fn is_backup(&self) -> bool {
+        self.settings.is_backup
+    }
+
+    pub(super) fn load(&self) -> u32 {
+        self.load.get()
+    }
+
+    pub(super) fn began(&self) {
+        self.load.set(self.load.get() + 1);
+    }
+
+    pub(super) fn ended(&self) {
+        self.load.set(self.load.get() - 1);
     }
 
     pub(super) fn host(&self) -> &str {
@@ -117,7 +136,7 @@ impl Endpoint {
 
     /// Whether it gets any requests as long as it is well.
     pub(super) fn has_weight(&self) -> bool {
-        self.settings.weight > 0
+        self.settings.weight > 0 && !self.settings.is_drained
     }
 
     /// Whether it may be asked like the others: it is neither down nor ejected. One whose ejection is over is

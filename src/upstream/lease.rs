@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 
 use super::pool::Idle;
+use super::slot::Slot;
 use super::{Endpoint, Upstream};
 use crate::http::client::{RequestWriter, ResponseReader};
 use crate::http::h1::client::Connection;
@@ -67,6 +68,8 @@ impl Attempts {
 pub struct Lease<'u> {
     upstream: &'u Upstream,
     endpoint: &'u Endpoint,
+    /// Its place at the endpoint, once it is handed out.
+    slot: Option<Slot<'u>>,
     held: Held,
     address: Option<Address>,
     is_reused: bool,
@@ -102,10 +105,17 @@ impl<'u> Lease<'u> {
         Self {
             upstream,
             endpoint,
+            slot: None,
             held,
             address,
             is_reused,
         }
+    }
+
+    /// Hands it out: the exchange has this place for as long as it has the lease.
+    pub(super) fn in_slot(mut self, slot: Slot<'u>) -> Self {
+        self.slot = Some(slot);
+        self
     }
 
     /// The two directions of the exchange, to be driven by one task.

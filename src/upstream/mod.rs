@@ -10,12 +10,13 @@ mod pool;
 pub mod resolve;
 mod settings;
 mod shared;
+mod slot;
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::balance::RoundRobin;
+use self::balance::{Balancer, Candidates};
 use self::connect::{Connected, Failed};
 pub use self::endpoint::Endpoint;
 use self::health::{Checked, Outcome};
@@ -23,6 +24,7 @@ use self::lease::Held;
 pub use self::lease::{Attempts, Lease, Moved};
 pub use self::resolve::Resolved;
 pub use self::settings::{EndpointAddress, EndpointSettings, Settings};
+pub use self::slot::Slot;
 use crate::http;
 use crate::http::h1::client::Connection;
 use crate::metrics::UpstreamCounters;
@@ -35,7 +37,7 @@ use crate::transport::Transport;
 /// How often idle connections are looked at; each look is a system call.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// An upstream as one worker uses it: endpoints in turn, and the idle connections to each.
+/// An upstream as one worker uses it: choices among its endpoints, and the idle connections to each.
 pub struct Upstream {
     settings: Settings,
     limits: http::h1::client::Settings,
@@ -44,7 +46,10 @@ pub struct Upstream {
     tls_http1: Option<ClientSettings>,
     offload: RefCell<Arc<Offload>>,
     endpoints: Vec<Endpoint>,
-    turns: RefCell<RoundRobin>,
+    /// Chooses among those that are no backups.
+    first: RefCell<Balancer>,
+    /// Chooses among the backups.
+    backups: RefCell<Balancer>,
     swept: Cell<Instant>,
     /// No endpoint is ejected or on its way back: nobody need ask.
     is_calm: Cell<bool>,
@@ -54,13 +59,14 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// One without connections. `http` limits what an endpoint may answer; `offload` is what the
-    /// kernel's TLS can do. From `previous`, the
+    /// One without connections. `http` limits what an endpoint may answer; `workers` is how many have
+    /// one of these; `offload` is what the kernel's TLS can do. From `previous`, the
     /// upstream of this name in the generation before, it takes the addresses found so far, and what
     /// is known of the health of endpoints that stay.
     pub fn new(
         settings: Settings,
         http: &http::Settings,
+        workers: usize,
         offload: Arc<Offload>,
         counters: Arc<UpstreamCounters>,
         previous: Option<&Self>,
@@ -71,11 +77,6 @@ impl Upstream {
                 endpoint.inherit(&previous.endpoints);
             }
         }
-        let weights: Vec<_> = settings
-            .endpoints
-            .iter()
-            .map(|endpoint| endpoint.weight)
-            .collect();
         Self {
             limits: http::h1::client::Settings {
                 idle_timeout: settings.idle_timeout,
@@ -89,7 +90,8 @@ impl Upstream {
             },
             offload: RefCell::new(offload),
             endpoints,
-            turns: RefCell::new(RoundRobin::new(&weights)),
+            first: RefCell::new(balancer(&settings, workers, false)),
+            backups: RefCell::new(balancer(&settings, workers, true)),
             swept: Cell::new(now()),
             is_calm: Cell::new(previous.is_none()), // else it is looked at soon
             panics: Cell::new(false),
@@ -180,11 +182,12 @@ impl Upstream {
     /// checks found them all down.
     pub async fn take(&self, attempts: &mut Attempts) -> Result<Lease<'_>, End> {
         let mut last = End::new(Side::Upstream, Phase::Connect, Cause::AllDown);
-        while let Some(endpoint) = self.next(attempts) {
+        while let Some(slot) = self.next(attempts) {
+            let endpoint = slot.endpoint();
             if self.settings.http2 && !attempts.needs_http1 {
                 // Boxed: most upstreams do without.
                 match Box::pin(self.take_shared(endpoint, attempts)).await {
-                    Ok(Some(lease)) => return Ok(lease),
+                    Ok(Some(lease)) => return Ok(lease.in_slot(slot)),
                     Ok(None) => {} // it speaks HTTP/1.1
                     Err(end) => {
                         last = end;
@@ -203,13 +206,14 @@ impl Upstream {
                 // Should it fail, the same endpoint is connected to.
                 attempts.fresh = true;
                 let held = Held::Http1(idle.connection);
-                return Ok(Lease::new(self, endpoint, held, idle.address, true));
+                let lease = Lease::new(self, endpoint, held, idle.address, true);
+                return Ok(lease.in_slot(slot));
             }
             attempts.fresh = false;
             attempts.count += 1;
             // Boxed: most requests find an idle connection.
             match Box::pin(self.open(endpoint, attempts)).await {
-                Ok(lease) => return Ok(lease),
+                Ok(lease) => return Ok(lease.in_slot(slot)),
                 Err(end) => last = end,
             }
         }
@@ -221,40 +225,71 @@ impl Upstream {
     /// # Errors
     ///
     /// As [`Self::take`].
-    pub async fn connect(&self, attempts: &mut Attempts) -> Result<(Transport, &Endpoint), End> {
+    pub async fn connect(&self, attempts: &mut Attempts) -> Result<(Transport, Slot<'_>), End> {
         let mut last = End::new(Side::Upstream, Phase::Connect, Cause::AllDown);
-        while let Some(endpoint) = self.next(attempts) {
+        while let Some(slot) = self.next(attempts) {
             attempts.count += 1;
             let deadline = Deadline::within(self.settings.connect_timeout);
-            match self.connect_to(endpoint, self.tls.as_ref(), deadline).await {
-                Ok(connected) => return Ok((connected.transport, endpoint)),
+            match self
+                .connect_to(slot.endpoint(), self.tls.as_ref(), deadline)
+                .await
+            {
+                Ok(connected) => return Ok((connected.transport, slot)),
                 Err(end) => last = end,
             }
         }
         Err(last)
     }
 
-    /// The endpoint to ask next; each once. Those that are not well come last: better than nobody.
-    fn next(&self, attempts: &mut Attempts) -> Option<&Endpoint> {
+    /// The endpoint to ask next; each once.
+    fn next(&self, attempts: &mut Attempts) -> Option<Slot<'_>> {
         if !attempts.fresh {
             attempts.tried.extend(attempts.asked);
-            attempts.asked = match self.is_calm() {
-                true => self.pick(attempts, |_| true),
-                false => {
-                    let (now, all) = (now(), self.panics.get());
-                    self.pick(attempts, |endpoint| all || self.may_ask(endpoint, now))
-                        .inspect(|index| self.endpoints[*index].health.begin(&self.settings.health, now))
-                        .or_else(|| self.pick(attempts, |endpoint| !endpoint.health.is_down()))
-                }
-            };
+            attempts.asked = self.choose(&attempts.tried);
         }
-        attempts.asked.map(|index| &self.endpoints[index])
+        attempts.asked.map(|index| Slot::take(self, index))
     }
 
-    /// One of those that were not tried.
-    fn pick(&self, attempts: &Attempts, may: impl Fn(&Endpoint) -> bool) -> Option<usize> {
-        let may_choose = |index| !attempts.tried.contains(&index) && may(&self.endpoints[index]);
-        self.turns.borrow_mut().pick(may_choose)
+    /// One that was not tried yet: a backup if no other can be asked, and one that live exchanges
+    /// found failing if nobody else is left.
+    fn choose(&self, tried: &[usize]) -> Option<usize> {
+        let known = |wanted| Known {
+            upstream: self,
+            tried,
+            wanted,
+        };
+        if self.is_calm() {
+            return self.choose_from(&known(Wanted::Any));
+        }
+        let now = now();
+        let wanted = match self.panics.get() {
+            true => Wanted::Any,
+            false => Wanted::Well(now),
+        };
+        self.choose_from(&known(wanted))
+            .inspect(|index| self.endpoints[*index].health.begin(&self.settings.health, now))
+            .or_else(|| self.choose_from(&known(Wanted::NotDown)))
+    }
+
+    fn choose_from(&self, known: &Known<'_>) -> Option<usize> {
+        let chosen = self.first.borrow_mut().pick(known);
+        chosen.or_else(|| self.backups.borrow_mut().pick(known))
+    }
+
+    fn load_changed(&self, index: usize) {
+        let balancer = match self.endpoints[index].is_backup() {
+            false => &self.first,
+            true => &self.backups,
+        };
+        let known = Known {
+            upstream: self,
+            tried: &[],
+            wanted: match self.is_calm() || self.panics.get() {
+                true => Wanted::Any,
+                false => Wanted::Well(now()),
+            },
+        };
+        balancer.borrow_mut().load_changed(index, &known);
     }
 
     /// Connects, for an exchange in the version of HTTP that is to be spoken.
@@ -312,6 +347,49 @@ impl Upstream {
         }
         failed.end
     }
+}
+
+/// What is known of the endpoints while one is chosen.
+#[derive(Clone, Copy)]
+struct Known<'u> {
+    upstream: &'u Upstream,
+    /// Those that this exchange has asked.
+    tried: &'u [usize],
+    wanted: Wanted,
+}
+
+/// How well an endpoint has to be.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Any,
+    /// Checks have not found it down.
+    NotDown,
+    /// Nothing speaks against it at this moment, or it is on its way back.
+    Well(Instant),
+}
+
+impl Candidates for Known<'_> {
+    fn readiness(&self, index: usize) -> f64 {
+        let endpoint = &self.upstream.endpoints[index];
+        match self.wanted {
+            _ if self.tried.contains(&index) => 0.0,
+            Wanted::NotDown if endpoint.health.is_down() => 0.0,
+            Wanted::Well(now) if !endpoint.is_available(now) => 0.0,
+            Wanted::Well(now) => endpoint.share(&self.upstream.settings.health, now),
+            Wanted::Any | Wanted::NotDown => 1.0,
+        }
+    }
+
+    fn load(&self, index: usize) -> u32 {
+        self.upstream.endpoints[index].load()
+    }
+}
+
+/// Chooses among the backups, or among the others.
+fn balancer(settings: &Settings, workers: usize, backups: bool) -> Balancer {
+    let endpoints = settings.endpoints.iter();
+    let weights = endpoints.map(|endpoint| endpoint.weight_among(backups));
+    Balancer::new(settings.method(workers), weights.collect(), fastrand::Rng::new())
 }
 
 #[cfg(test)]

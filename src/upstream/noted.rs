@@ -78,11 +78,6 @@ impl Upstream {
         self.is_calm.get()
     }
 
-    /// Whether an endpoint is well, and has its turn if it has less than its whole share.
-    pub(super) fn may_ask(&self, endpoint: &Endpoint, now: Instant) -> bool {
-        endpoint.is_available(now) && endpoint.health.takes_turn(&self.settings.health, now)
-    }
-
     /// Checks found an endpoint down, or not.
     pub(super) fn set_down(&self, endpoint: &Endpoint, is_down: bool) {
         let now = now();

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::balance::Method;
 use super::health::{self, Check};
 use crate::runtime::Address;
 use crate::tls::ClientSettings;
@@ -15,6 +16,8 @@ pub struct Settings {
     pub name: Arc<str>,
     /// Where it can be reached; not empty.
     pub endpoints: Vec<EndpointSettings>,
+    /// How they are chosen; `None`: as fits the number of workers.
+    pub balance: Option<Method>,
     /// The Host sent; `None`: the client's.
     pub host: Option<Arc<str>>,
     /// For TCP and TLS together.
@@ -48,6 +51,16 @@ impl Settings {
             })
     }
 
+    /// How endpoints are chosen by each of so many workers.
+    pub fn method(&self, workers: usize) -> Method {
+        // Side by side, workers that take turns, or look for the least of their own load, may all
+        // ask the same endpoint at once.
+        self.balance.unwrap_or(match workers {
+            0 | 1 => Method::RoundRobin,
+            _ => Method::TwoChoices,
+        })
+    }
+
     /// Whether connections made under the one serve the other as well.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let tls = match (&self.tls, &other.tls) {
@@ -58,6 +71,7 @@ impl Settings {
         };
         tls && self.name == other.name
             && self.endpoints == other.endpoints
+            && self.balance == other.balance
             && self.host == other.host
             && self.connect_timeout == other.connect_timeout
             && self.response_timeout == other.response_timeout
@@ -76,12 +90,30 @@ pub struct EndpointSettings {
     pub address: EndpointAddress,
     /// Its share of what comes, beside the weights of the others; 0 is none.
     pub weight: u32,
+    /// It is asked when no other can be.
+    pub is_backup: bool,
+    /// Nothing new goes to it.
+    pub is_drained: bool,
 }
 
 impl EndpointSettings {
     /// One of which nothing but its address was written.
     pub fn at(address: EndpointAddress) -> Self {
-        Self { address, weight: 1 }
+        Self {
+            address,
+            weight: 1,
+            is_backup: false,
+            is_drained: false,
+        }
+    }
+
+    /// Its share among the backups, or among the others: 0 if it is asked with the other ones, or
+    /// not at all.
+    pub(super) fn weight_among(&self, backups: bool) -> u32 {
+        match self.is_backup == backups && !self.is_drained {
+            true => self.weight,
+            false => 0,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ fn settings(endpoints: Vec<EndpointSettings>) -> Settings {
     Settings {
         name: "app".into(),
         endpoints,
+        balance: None,
         host: None,
         connect_timeout: Duration::from_secs(2),
         response_timeout: Duration::from_secs(2),
@@ -51,6 +52,7 @@ fn endpoints_are_asked_in_turn_and_the_next_one_when_one_refuses() {
         let upstream = Upstream::new(
             settings(vec![tcp(first), tcp(dead), tcp(second)]),
             &Default::default(),
+            1,
             offload(),
             Arc::default(),
             None,
@@ -58,8 +60,8 @@ fn endpoints_are_asked_in_turn_and_the_next_one_when_one_refuses() {
         let mut asked = Vec::new();
         for _ in 0..4 {
             let mut attempts = upstream.begin(true);
-            let (_, endpoint) = upstream.connect(&mut attempts).await.unwrap();
-            asked.push((endpoint.name().to_owned(), attempts.count()));
+            let (_, slot) = upstream.connect(&mut attempts).await.unwrap();
+            asked.push((slot.endpoint().name().to_owned(), attempts.count()));
         }
         let (first, second) = (first.to_string(), second.to_string());
         assert_eq!(
@@ -76,6 +78,7 @@ fn each_endpoint_is_tried_once_and_the_last_end_told() {
         let upstream = Upstream::new(
             settings(vec![tcp(one), tcp(other)]),
             &Default::default(),
+            1,
             offload(),
             Arc::default(),
             None,
@@ -91,6 +94,7 @@ fn each_endpoint_is_tried_once_and_the_last_end_told() {
         let upstream = Upstream::new(
             settings(vec![EndpointSettings::at(missing)]),
             &Default::default(),
+            1,
             offload(),
             Arc::default(),
             None,
@@ -116,6 +120,7 @@ fn a_name_is_reached_at_any_of_its_addresses_once_it_has_some() {
         let upstream = Upstream::new(
             settings(endpoints.clone()),
             &Default::default(),
+            1,
             offload(),
             Arc::default(),
             None,
@@ -136,6 +141,7 @@ fn a_name_is_reached_at_any_of_its_addresses_once_it_has_some() {
         let next = Upstream::new(
             settings(endpoints),
             &Default::default(),
+            1,
             offload(),
             Arc::default(),
             Some(&upstream),
@@ -150,6 +156,7 @@ fn only_an_upstream_that_did_not_change_goes_on() {
     let upstream = Upstream::new(
         before.clone(),
         &Default::default(),
+        1,
         offload(),
         Arc::default(),
         None,

@@ -31,8 +31,6 @@ const TICK: Duration = Duration::from_millis(200);
 pub(super) struct State {
     ground: Ground,
     driver: Rc<str>,
-    /// How many workers share each listener.
-    workers: usize,
     serving: RefCell<Rc<Serving>>,
     /// Generations that still have connections, besides the one in force.
     older: RefCell<Vec<Weak<Serving>>>,
@@ -46,6 +44,8 @@ pub(super) struct State {
 /// What all generations of this worker stand on.
 struct Ground {
     number: usize,
+    /// How many workers share each listener, and each upstream.
+    workers: usize,
     log: Rc<Log>,
     counters: Arc<Counters>,
 }
@@ -57,6 +57,7 @@ impl Ground {
             driver,
             proxy: Proxy::new(
                 generation.clone(),
+                self.workers,
                 self.log.clone(),
                 self.counters.clone(),
                 previous,
@@ -92,6 +93,7 @@ impl State {
             log: log.clone(),
             counters: start.counters.clone(),
             number: start.number,
+            workers: start.workers,
         };
         let text: Rc<str> = driver.to_string().into();
         let serving = ground.serving(text.clone(), start.adopt.generation, None);
@@ -104,7 +106,6 @@ impl State {
         let state = Rc::new(Self {
             ground,
             driver: text,
-            workers: start.workers,
             serving: RefCell::new(Rc::new(serving)),
             older: RefCell::default(),
             accepting: RefCell::default(),
@@ -210,7 +211,7 @@ impl State {
 
     /// This worker's part of a listener's connections, rounded up.
     fn share(&self, settings: &listener::Settings) -> usize {
-        settings.connections_max.div_ceil(self.workers)
+        settings.connections_max.div_ceil(self.ground.workers)
     }
 
     fn spawn_accept(self: &Rc<Self>, accepting: Rc<Accepting>, socket: OwnedFd) {

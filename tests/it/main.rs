@@ -14,6 +14,7 @@
 )]
 
 mod access_log;
+mod balance;
 mod carriers;
 mod cli;
 mod demo;

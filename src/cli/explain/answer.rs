@@ -54,6 +54,9 @@ pub(super) enum Result {
     Upstream {
         name: String,
         endpoints: Vec<String>,
+        /// How one of them is chosen, where there are several.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        balance: Option<String>,
         tls: bool,
         http2: bool,
         /// How they are checked, and when one is left alone.
@@ -83,9 +86,15 @@ pub(super) enum Result {
 
 /// An endpoint, and what is said of it beyond its address.
 pub(super) fn endpoint(endpoint: &EndpointSettings) -> String {
-    match endpoint.weight {
-        1 => endpoint.address.to_string(),
-        weight => format!("{} (weight {weight})", endpoint.address),
+    let mut said = Vec::new();
+    if endpoint.weight != 1 {
+        said.push(format!("weight {}", endpoint.weight));
+    }
+    said.extend(endpoint.is_backup.then(|| "backup".to_owned()));
+    said.extend(endpoint.is_drained.then(|| "drained".to_owned()));
+    match said.is_empty() {
+        true => endpoint.address.to_string(),
+        false => format!("{} ({})", endpoint.address, said.join(", ")),
     }
 }
 
@@ -143,6 +152,7 @@ impl Result {
             Self::Upstream {
                 name,
                 endpoints,
+                balance,
                 tls,
                 http2,
                 health,
@@ -157,7 +167,9 @@ impl Result {
                 };
                 let asked = path.as_ref().map(|path| format!(", asked for {path}"));
                 let asked = asked.unwrap_or_default();
-                let mut what = format!("{name}: {}{over_tls}{asked}", endpoints.join(", "));
+                let by = balance.as_ref().map(|balance| format!(" by {balance}"));
+                let by = by.unwrap_or_default();
+                let mut what = format!("{name}: {}{by}{over_tls}{asked}", endpoints.join(", "));
                 for line in health {
                     what.push_str("\n  ");
                     what.push_str(line);

@@ -255,12 +255,19 @@ impl<'a> Request<'a> {
         Outcome::Upstream {
             name: upstream.name.to_string(),
             endpoints: endpoints.collect(),
+            balance: (upstream.endpoints.len() > 1).then(|| self.balance(upstream)),
             tls: upstream.tls.is_some(),
             http2: upstream.http2,
             health: health_of(upstream),
             path: route.map(|route| path_below(route, &self.url.path).into_owned()),
             lines: self.lines(&self.loaded.lines.upstreams[index]),
         }
+    }
+
+    /// How an endpoint is chosen. How many workers there will be is not known here, unless written.
+    fn balance(&self, upstream: &upstream::Settings) -> String {
+        let is_alone = self.loaded.generation.workers == Some(1);
+        upstream.method(if is_alone { 1 } else { 2 }).to_string()
     }
 
     fn lines(&self, places: &[Range<usize>]) -> Vec<Line> {

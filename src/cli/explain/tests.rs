@@ -58,7 +58,8 @@ path = "/static"
 files = "www"
 
 [upstream.app]
-endpoints = ["127.0.0.1:3000", "app.internal:80"]
+endpoints = ["127.0.0.1:3000", { address = "app.internal:80", weight = 3, backup = true }]
+balance = "round_robin"
 "#;
 
 fn loaded(folder: &Path) -> Loaded {
@@ -128,11 +129,12 @@ route: 3
   38 | upstream = "app"
   39 | strip_prefix = true
 
-upstream: app: 127.0.0.1:3000, app.internal:80, asked for /x
+upstream: app: 127.0.0.1:3000, app.internal:80 (weight 3, backup) by round_robin, asked for /x
   ejected for 10s up to 300s after 3 failures in a row, or if 50% of 20 or more fail within 10s
   atlas.toml:52
   52 | [upstream.app]
-  53 | endpoints = ["127.0.0.1:3000", "app.internal:80"]"#
+  53 | endpoints = ["127.0.0.1:3000", { address = "app.internal:80", weight = 3, backup = true }]
+  54 | balance = "round_robin""#
     );
 }
 

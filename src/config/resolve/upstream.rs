@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::super::file::{self, EndpointValue, UpstreamTlsValue};
 use super::super::read::At;
-use super::super::values::Mode;
+use super::super::values::{Balance, Mode};
 use super::{Resolver, is_on, listen, number, seconds, tls, to_usize, toml_key};
 use crate::runtime::Address;
 use crate::tls::ClientSettings;
+use crate::upstream::balance::Method;
 use crate::upstream::{EndpointAddress, EndpointSettings, Settings};
 
 impl<'a> Resolver<'a> {
@@ -59,6 +60,7 @@ impl<'a> Resolver<'a> {
         Some(Settings {
             name: name.value.as_str().into(),
             endpoints,
+            balance: table.balance.as_ref().map(|balance| method(balance.value)),
             host: table.host.as_ref().map(|host| host.value.0.clone()),
             connect_timeout: seconds(table.connect_timeout.as_ref(), 5),
             response_timeout: seconds(table.response_timeout.as_ref(), 60),
@@ -97,6 +99,8 @@ impl<'a> Resolver<'a> {
         Some(EndpointSettings {
             address: table.address.as_ref()?.value.0.clone(),
             weight: number(table.weight.as_ref(), 1),
+            is_backup: is_on(table.backup.as_ref(), false),
+            is_drained: is_on(table.drain.as_ref(), false),
         })
     }
 
@@ -115,11 +119,7 @@ impl<'a> Resolver<'a> {
                 help,
             );
         }
-        if !good.is_empty() && good.iter().all(|endpoint| endpoint.weight == 0) {
-            let message = "every endpoint has the weight 0, so none is ever asked";
-            let help = "give one of them a weight: { address = \"127.0.0.1:3000\", weight = 1 }";
-            self.error("no-weight", list.span.clone(), message, help);
-        }
+        self.check_shares(list, good);
         for (index, endpoint) in list.value.iter().enumerate() {
             let Some(address) = endpoint.value.address() else {
                 continue;
@@ -135,6 +135,44 @@ impl<'a> Resolver<'a> {
                 );
             }
         }
+    }
+
+    /// Whether there is one that is asked.
+    fn check_shares(&mut self, list: &At<Vec<At<EndpointValue>>>, good: &[EndpointSettings]) {
+        if good.is_empty() {
+            return;
+        }
+        let (code, message, help) = if good.iter().all(|endpoint| endpoint.weight == 0) {
+            (
+                "no-weight",
+                "every endpoint has the weight 0, so none is ever asked",
+                "give one of them a weight: { address = \"127.0.0.1:3000\", weight = 1 }",
+            )
+        } else if good.iter().all(|endpoint| endpoint.is_drained) {
+            (
+                "all-drained",
+                "every endpoint is drained, so none is ever asked",
+                "take `drain` away from one of them, or add another",
+            )
+        } else if good
+            .iter()
+            .all(|endpoint| endpoint.is_drained || endpoint.weight == 0)
+        {
+            (
+                "no-weight",
+                "every endpoint is drained or has the weight 0, so none is ever asked",
+                "take `drain` away from one that has a weight",
+            )
+        } else if good.iter().all(|endpoint| endpoint.is_backup) {
+            (
+                "only-backups",
+                "every endpoint is a backup, and there is none they stand in for",
+                "take `backup` away from those that shall be asked first",
+            )
+        } else {
+            return;
+        };
+        self.error(code, list.span.clone(), message, help);
     }
 
     #[expect(clippy::option_option, reason = "outer: right or wrong; inner: TLS or not")]
@@ -200,5 +238,13 @@ impl<'a> Resolver<'a> {
                 .as_ref()
                 .is_some_and(|wanted| wanted.value == name)
         })
+    }
+}
+
+fn method(balance: Balance) -> Method {
+    match balance {
+        Balance::RoundRobin => Method::RoundRobin,
+        Balance::LeastConnections => Method::LeastConnections,
+        Balance::TwoChoices => Method::TwoChoices,
     }
 }

@@ -149,7 +149,8 @@ redirect = { to = "/new", status = 301 }
 path_exact = "/s"
 respond = { status = 418, body = "tea", type = "text/x" }
 [upstream.z]
-endpoints = ["unix:/run/z.sock", { address = "z.internal:1", weight = 3 }]
+endpoints = ["unix:/run/z.sock", { address = "z.internal:1", weight = 3, backup = true, drain = true }]
+balance = "least_connections"
 host = "h:1"
 connect_timeout = "1s"
 response_timeout = "2s"
@@ -284,6 +285,12 @@ fn upstream_is_as_written(upstream: &upstream::Settings) {
     assert_eq!(
         (named.address.to_string(), named.weight),
         ("z.internal:1".to_owned(), 3)
+    );
+    assert!(named.is_backup && named.is_drained);
+    assert!(!socket.is_backup && !socket.is_drained);
+    assert_eq!(
+        upstream.balance,
+        Some(upstream::balance::Method::LeastConnections)
     );
     let tls = upstream.tls.as_ref().unwrap();
     assert!(tls.server_name.is_some() && tls.client.client_auth_cert_resolver.has_certs());

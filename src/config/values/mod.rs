@@ -225,6 +225,18 @@ one_of! {
 }
 
 one_of! {
+    /// How an endpoint is chosen.
+    Balance "\"round_robin\", \"least_connections\" or \"two_choices\"", "\"two_choices\"" {
+        /// In turn.
+        RoundRobin = "round_robin",
+        /// The one with the fewest exchanges.
+        LeastConnections = "least_connections",
+        /// The better of two.
+        TwoChoices = "two_choices",
+    }
+}
+
+one_of! {
     /// How a record is written.
     LogFormat "\"combined\" or \"json\"", "\"combined\"" {
         /// As nginx and Apache call it.

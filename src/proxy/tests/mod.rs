@@ -72,6 +72,7 @@ fn generation(given: &Given) -> Generation {
         upstreams: vec![Settings {
             name: "app".into(),
             endpoints: given.endpoints.clone(),
+            balance: None,
             host: None,
             connect_timeout: Duration::from_secs(2),
             response_timeout: given.response_timeout,
@@ -140,7 +141,7 @@ async fn work(given: &Given, listener: TcpListener, is_over: &AtomicBool, writer
         writer.sender(),
         counters.clone(),
     ));
-    let proxy = Rc::new(Proxy::new(generation, log.clone(), counters, None));
+    let proxy = Rc::new(Proxy::new(generation, 1, log.clone(), counters, None));
     let listener = runtime::Listener::new(OwnedFd::from(listener)).unwrap();
     let drain = Drain::new();
     let open = Rc::new(Cell::new(0));
@@ -577,7 +578,7 @@ fn an_exchange_that_is_cut_off_leaves_its_record() {
             writer.sender(),
             counters.clone(),
         ));
-        let proxy = Rc::new(Proxy::new(generation, log.clone(), counters, None));
+        let proxy = Rc::new(Proxy::new(generation, 1, log.clone(), counters, None));
         let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         theirs.write_all(GET.as_bytes()).unwrap();
         let socket = Socket::new(OwnedFd::from(ours)).unwrap();

@@ -47,7 +47,7 @@ impl RoundRobin {
 
     /// The one whose turn it is, of those that may be chosen. Those that may not lose this turn:
     /// once they may again they get their share, not what they missed.
-    pub fn pick(&mut self, may_choose: impl Fn(usize) -> bool) -> Option<usize> {
+    pub fn pick(&mut self, mut may_choose: impl FnMut(usize) -> bool) -> Option<usize> {
         let chosen = loop {
             let Some(mut first) = self.turns.peek_mut() else {
                 break None;

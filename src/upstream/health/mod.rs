@@ -59,8 +59,6 @@ pub(in crate::upstream) struct Health {
     is_down: Cell<bool>,
     /// When it came back; `None`: it has its whole share.
     back: Cell<Option<Instant>>,
-    /// What is left over of its share, while that is not whole.
-    credit: Cell<f64>,
 }
 
 /// What a failure leads to.
@@ -121,16 +119,6 @@ impl Health {
             (Some(back), Some(slow_start)) => slow_start::share(back, slow_start, now),
             _ => 1.0,
         }
-    }
-
-    /// Whether it is its turn, of an endpoint that is asked in turn and has not its whole share yet.
-    pub(in crate::upstream) fn takes_turn(&self, settings: &Settings, now: Instant) -> bool {
-        let share = self.share(settings, now);
-        let credit = self.credit.get() + share;
-        let takes = share >= 1.0 || credit >= 1.0;
-        self.credit
-            .set(if takes { (credit - 1.0).max(0.0) } else { credit });
-        takes
     }
 
     /// It is asked.

@@ -201,20 +201,6 @@ fn the_share_grows_after_it_came_back() {
     assert!(health.is_settled(&settings(), at + ms(1000)));
 }
 
-#[test]
-fn one_asked_in_turn_takes_as_many_turns_as_its_share() {
-    let (health, at) = (Health::default(), now());
-    health.is_new(at);
-    let turns = |after: u64| {
-        (0..1000)
-            .filter(|_| health.takes_turn(&settings(), at + ms(after)))
-            .count()
-    };
-    assert!((99..=101).contains(&turns(0)));
-    assert!((249..=251).contains(&turns(250)));
-    assert_eq!(turns(2000), 1000);
-}
-
 fn check(rise: u32, fall: u32) -> Check {
     Check {
         request: None,
