@@ -46,6 +46,10 @@ impl Deadline {
 /// Reads the monotonic clock.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
 pub fn now() -> Instant {
+    #[cfg(test)]
+    if let Some(moment) = simulated::NOW.get() {
+        return moment;
+    }
     Instant::now()
 }
 
@@ -53,4 +57,20 @@ pub fn now() -> Instant {
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
 pub fn wall() -> SystemTime {
     SystemTime::now()
+}
+
+/// Time that only a test moves, on its own thread: hours of it pass in no time, and the same each time.
+#[cfg(test)]
+pub mod simulated {
+    use std::cell::Cell;
+    use std::time::Instant;
+
+    thread_local! {
+        pub(super) static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+
+    /// It is this moment, until told otherwise.
+    pub fn set(moment: Instant) {
+        NOW.set(Some(moment));
+    }
 }

@@ -393,4 +393,6 @@ fn balancer(settings: &Settings, workers: usize, backups: bool) -> Balancer {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

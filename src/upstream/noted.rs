@@ -56,8 +56,8 @@ impl Upstream {
         // Rare, so that all may be looked at.
         let is_other = |other: &&Endpoint| other.has_weight() && !std::ptr::eq(*other, endpoint);
         let others = || self.endpoints.iter().filter(is_other);
-        let ejected = others().filter(|other| other.health.is_ejected(now)).count();
-        let well = others().filter(|other| other.is_available(now)).count();
+        let ejected = others().filter(|other| other.health.is_ejected()).count();
+        let well = others().filter(|other| other.health.is_well()).count();
         if !outliers.has_room(1 + others().count(), ejected, 1 + well) {
             endpoint.health.spare();
             return;
@@ -105,10 +105,10 @@ impl Upstream {
         let all = self.endpoints.iter();
         let settled = all.filter(|endpoint| endpoint.health.is_settled(settings, now));
         self.is_calm.set(settled.count() == self.endpoints.len());
-        let ejected = self.endpoints.iter().filter(|one| one.health.is_ejected(now));
+        let ejected = self.endpoints.iter().filter(|one| one.health.is_ejected());
         self.counters.set_ejected(ejected.count() as u64);
         let takers = || self.endpoints.iter().filter(|one| one.has_weight());
-        let well = takers().filter(|one| one.is_available(now)).count();
+        let well = takers().filter(|one| one.health.is_well()).count();
         let panics = settings.panics(well, takers().count());
         if self.panics.replace(panics) != panics && panics {
             tracing::warn!(

@@ -6,7 +6,7 @@ use super::*;
 use crate::outcome::Refusal;
 use crate::runtime::{self, Address, Preference};
 
-fn settings(endpoints: Vec<EndpointSettings>) -> Settings {
+pub(super) fn settings(endpoints: Vec<EndpointSettings>) -> Settings {
     Settings {
         name: "app".into(),
         endpoints,

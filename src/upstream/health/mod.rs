@@ -107,9 +107,14 @@ impl Health {
         is_news
     }
 
-    /// Whether it is left alone now.
-    pub(in crate::upstream) fn is_ejected(&self, now: Instant) -> bool {
-        !self.outlier.is_available(now)
+    /// Whether it is left alone, or waits for the exchange that tries it.
+    pub(in crate::upstream) fn is_ejected(&self) -> bool {
+        !self.outlier.is_in()
+    }
+
+    /// Whether it is neither down nor ejected.
+    pub(in crate::upstream) fn is_well(&self) -> bool {
+        !self.is_down.get() && self.outlier.is_in()
     }
 
     /// The part of its share of requests it should get, above 0 up to 1: less than all while it is
