@@ -24,6 +24,7 @@ mod endpoints;
 mod fairness;
 mod fetch;
 mod forwarding;
+mod grpc;
 #[path = "../vm/guest.rs"]
 mod guest;
 mod handshake;
