@@ -1,7 +1,8 @@
 //! Live exchanges with an endpoint that misbehaves: what clients see, for how long, and what is left
 //! behind; two others are well, and nothing checks.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -182,6 +183,49 @@ fn statuses_and_single_endpoints_are_left_alone_by_default() {
     }
     assert_eq!(atlas.metric("atlas_upstream_ejections_total", &[]), 0.0);
     assert_eq!(one.requests().len(), 5);
+}
+
+#[test]
+fn in_tcp_mode_one_that_refuses_or_resets_is_ejected_too() {
+    for refuses in [true, false] {
+        let resetting = origin()
+            .raw(|stream| rustix::net::connect_unspec(stream.tcp()).unwrap())
+            .start();
+        let dead = format!("127.0.0.1:{}", free_port());
+        let bad = if refuses {
+            dead.as_str()
+        } else {
+            resetting.address()
+        };
+        let well = origin()
+            .raw(|mut stream| {
+                let _ = stream.write_all(b"welcome");
+                stream.finish();
+            })
+            .start();
+        let atlas = atlas()
+            .top("workers = 1")
+            .listener(false, "mode = \"tcp\"\nupstream = \"app\"\n")
+            .upstream("app", &[bad, well.address()], "")
+            .expects_log("is ejected")
+            .expects_log("cannot connect")
+            .start();
+        let is_welcome = || {
+            let mut text = Vec::new();
+            let mut client = TcpStream::connect(atlas.address()).unwrap();
+            client.read_to_end(&mut text).is_ok_and(|_| text == b"welcome")
+        };
+        let ejected = || atlas.metric("atlas_upstream_ejections_total", &["app"]) == 1.0;
+        let mut lost = 0;
+        wait_until("it is ejected", || {
+            lost += usize::from(!is_welcome());
+            ejected().then_some(())
+        });
+        assert_eq!(lost, if refuses { 0 } else { 3 });
+        for _ in 0..6 {
+            assert!(is_welcome(), "the other one is well");
+        }
+    }
 }
 
 #[test]

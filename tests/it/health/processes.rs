@@ -133,8 +133,11 @@ fn a_process_that_is_killed_and_started_again_goes_down_and_up() {
     until_up(&atlas, &servers[0].address, true);
 }
 
-/// How long clients ask, in the test.
-const LOAD: Duration = Duration::from_secs(10);
+/// How long clients ask; `ATLAS_LOAD_SECONDS` makes it longer.
+fn load() -> Duration {
+    let seconds = std::env::var("ATLAS_LOAD_SECONDS");
+    Duration::from_secs(seconds.map_or(10, |seconds| seconds.parse().expect("a number of seconds")))
+}
 
 /// How often one of them is killed.
 const EVERY: Duration = Duration::from_secs(2);
@@ -150,7 +153,7 @@ fn under_load_with_endpoints_killed_and_revived_no_idempotent_request_fails() {
             .map(|_| scope.spawn(|| ask(&atlas, &is_over, &asked)))
             .collect();
         let started = Instant::now();
-        while started.elapsed() < LOAD {
+        while started.elapsed() < load() {
             let server = &mut servers[killed % 3];
             server.kill();
             killed += 1;
@@ -163,34 +166,37 @@ fn under_load_with_endpoints_killed_and_revived_no_idempotent_request_fails() {
             std::thread::sleep((killed as u32 * EVERY).saturating_sub(started.elapsed()));
         }
         is_over.store(true, Ordering::Relaxed);
-        let slowest = clients
-            .into_iter()
-            .map(|client| client.join().unwrap())
-            .max()
-            .unwrap();
-        let count = asked.load(Ordering::Relaxed);
-        eprintln!("{count} requests, {killed} killed, the slowest took {slowest:?}");
-        assert!(slowest < Duration::from_secs(3), "{slowest:?}");
+        let took = clients.into_iter().flat_map(|client| client.join().unwrap());
+        let mut took: Vec<_> = took.collect();
+        took.sort_unstable();
+        let (count, slowest) = (took.len(), took[took.len() - 1]);
+        let [median, most] = [50, 99].map(|percent| took[(count - 1) * percent / 100]);
+        eprintln!("{count} requests, {killed} killed; p50 {median:?}, p99 {most:?}, the slowest {slowest:?}");
+        assert!(most < Duration::from_secs(1), "p99 {most:?}");
     });
     assert!(killed >= 3);
     let count = asked.load(Ordering::Relaxed);
     wait_until("all records are written", || {
         (atlas.access_log().len() >= count).then_some(())
     });
+    let is_slow = |record: &&serde_json::Value| record["duration_ms"].as_f64() > Some(500.0);
+    for record in atlas.records().iter().filter(is_slow).take(10) {
+        eprintln!("slow: {record}");
+    }
     let is_bad = |record: &serde_json::Value| record["kind"] == "exchange" && record["status"] != 200;
     let bad: Vec<_> = atlas.records().into_iter().filter(is_bad).collect();
     assert!(bad.is_empty(), "{bad:#?}");
 }
 
-/// Asks until it is over; the longest that a request took.
-fn ask(atlas: &Atlas, is_over: &AtomicBool, asked: &AtomicUsize) -> Duration {
-    let (mut client, mut slowest) = (atlas.connect(), Duration::ZERO);
+/// Asks until it is over; how long each request took.
+fn ask(atlas: &Atlas, is_over: &AtomicBool, asked: &AtomicUsize) -> Vec<Duration> {
+    let (mut client, mut took) = (atlas.connect(), Vec::new());
     while !is_over.load(Ordering::Relaxed) {
         let started = Instant::now();
         let answer = client.get("/load");
         assert_eq!(answer.status, 200, "{answer:?}");
-        slowest = slowest.max(started.elapsed());
+        took.push(started.elapsed());
         asked.fetch_add(1, Ordering::Relaxed);
     }
-    slowest
+    took
 }
