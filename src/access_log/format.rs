@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::record::{ConnectionFacts, ConnectionRecord, ExchangeRecord, Moved, Request, RequestFacts};
@@ -163,6 +164,7 @@ pub(super) fn json_exchange(
         object.displayed(endpoint);
     }
     object.number_if("attempts", u64::from(record.attempts));
+    object.attempts(&record.failed);
     object.text_if("request_id", request.request_id);
     object.finish(end);
 }
@@ -238,10 +240,31 @@ impl<'b> Object<'b> {
         self.number_if("bytes_copied", moved.copied);
     }
 
-    fn finish(mut self, end: End) {
+    /// Attempts that failed, in order.
+    fn attempts(&mut self, failed: &[(Arc<str>, End)]) {
+        if failed.is_empty() {
+            return;
+        }
+        self.key("failed_attempts");
+        for (index, (endpoint, end)) in failed.iter().enumerate() {
+            self.0.extend_from_slice(if index == 0 { b"[{" } else { b",{" });
+            self.0.extend_from_slice(b"\"endpoint\":\"");
+            push_json(self.0, endpoint.as_bytes());
+            self.0.push(b'"');
+            self.end(*end);
+            self.0.push(b'}');
+        }
+        self.0.push(b']');
+    }
+
+    fn end(&mut self, end: End) {
         self.text("side", end.side.as_str().as_bytes());
         self.text("phase", end.phase.as_str().as_bytes());
         self.text("cause", end.cause.as_str().as_bytes());
+    }
+
+    fn finish(mut self, end: End) {
+        self.end(end);
         self.0.extend_from_slice(b"}\n");
     }
 

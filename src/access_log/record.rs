@@ -146,6 +146,8 @@ pub struct ExchangeRecord {
     pub upstream: Option<Arc<str>>,
     /// How many connections to endpoints the request was tried on.
     pub attempts: u32,
+    /// Attempts that others followed, or that ended it: which endpoint, how.
+    pub failed: Vec<(Arc<str>, End)>,
 }
 
 impl ExchangeRecord {
@@ -160,6 +162,7 @@ impl ExchangeRecord {
             moved: Moved::default(),
             upstream: None,
             attempts: 0,
+            failed: Vec::new(),
         }
     }
 

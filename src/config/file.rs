@@ -13,8 +13,8 @@ use super::read::{
 };
 use super::values::{
     AddressAndPort, Balance, Bound, CheckTarget, Endpoint, FileBelow, FileName, Host, HostSent,
-    ListenAddress, LogFormat, Method, MinVersion, Mode, Network, Protocol, Size, StatusRange, Template, Time,
-    UrlPath, Workers,
+    ListenAddress, LogFormat, Method, MinVersion, Mode, Network, Protocol, RetryOn, Size, StatusRange,
+    Template, Time, UrlPath, Workers,
 };
 
 /// All tables, in the order of the documentation.
@@ -27,6 +27,7 @@ pub const TABLES: &[Table] = &[
     Files::TABLE,
     Redirect::TABLE,
     Respond::TABLE,
+    Retry::TABLE,
     Upstream::TABLE,
     UpstreamEndpoint::TABLE,
     UpstreamTls::TABLE,
@@ -53,6 +54,9 @@ pub type Streams = Number<1, 65_536>;
 pub type Frames = Number<1, 1_000_000>;
 /// A share of what comes.
 pub type Weight = Number<0, 65_535>;
+
+/// How many endpoints are asked for one request.
+pub type Attempts = Number<1, 100>;
 /// A percentage.
 pub type Percent = Number<0, 100>;
 /// A number of checks or of failures.
@@ -172,6 +176,29 @@ table! {
         respond: RespondAction = "one action is required",
         /// Whether `path` or `path_exact` is taken off the request's path before it goes to the upstream or to the folder.
         strip_prefix: bool = "false",
+        /// When a request is tried again at another endpoint: `false`, or a table to say when. What an endpoint has not looked at is tried again in any case.
+        retry: RetryValue = "as below",
+    }
+}
+
+short_or_table! {
+    /// When a request is tried again.
+    RetryValue bool, Retry, "true, false or a table"
+}
+
+table! {
+    /// When a request is tried again, at another endpoint, before anything of an answer has come to the client.
+    Retry "[route.retry]" {
+        /// After what: `"connect"` (no connection), `"reset"` (one that ends without a byte of an answer), `"timeout"` (no answer in time), and statuses of answers: `503`, `"502-504"`, `"5xx"`.
+        on: Vec<At<RetryOn>> = "[\"connect\", \"reset\"]",
+        /// How many endpoints are asked in all.
+        attempts: Attempts = "all that cannot be connected to, and one more after another failure",
+        /// How long each endpoint but the last may take to begin its response; written, it is as if `on` named `"timeout"`.
+        timeout: Time = "the upstream's `response_timeout`",
+        /// Whether requests that would be done twice (POST and PATCH) are sent again although an endpoint may have begun to.
+        non_idempotent: bool = "false",
+        /// How much of a request's body is kept to be sent again; a longer one is sent once.
+        body: Size = "\"16KiB\"",
     }
 }
 
@@ -253,6 +280,8 @@ table! {
         http2: bool = "false",
         /// TLS towards the endpoints: `true`, or a table.
         tls: UpstreamTlsValue = "false",
+        /// How many of the requests under way, in percent, may be retries after a timeout or a status at a time, for each worker; 3 always may unless it is 0.
+        retry_budget: Percent = "20",
         /// Whether the endpoints are checked, once for the whole process: `true` makes connections, a table can ask for a path.
         health: HealthValue = "false",
         /// Whether endpoints whose live exchanges fail are left alone for a while: `false`, or a table to say when.

@@ -65,6 +65,7 @@ impl Fault {
             (_, Cause::Closed | Cause::Reset | Cause::Truncated | Cause::Unprocessed) => {
                 Self::UPSTREAM_CLOSED
             }
+            (_, Cause::BadStatus) => Self::UPSTREAM_FAILED,
             (_, Cause::LimitReached) => Self::UPSTREAM_HEAD_TOO_LARGE,
             (_, Cause::Malformed | Cause::Unsupported) => Self::UPSTREAM_RESPONSE_MALFORMED,
             (_, cause) if cause.is_excess() => Self::UPSTREAM_RESPONSE_MALFORMED,
@@ -254,6 +255,10 @@ catalogue! {
         "The server behind this one cannot be reached.",
         "There is no way to the endpoint's address, or its Unix socket is not there or may not be opened.",
         "Check the address, the network and, for `unix:` endpoints, the path and its permissions.";
+    UPSTREAM_FAILED = "upstream_failed", BAD_GATEWAY, Some("http_request_error"),
+        "The server behind this one does not answer.",
+        "The endpoint answered with a status that the route's `retry` asks for elsewhere, and then no other endpoint could be asked.",
+        "The record's `failed_attempts` name the endpoints and what became of them.";
     UPSTREAM_CLOSED = "upstream_closed", BAD_GATEWAY, Some("connection_terminated"),
         "The server behind this one closed the connection.",
         "The endpoint closed or reset the connection before its response's head had come.",

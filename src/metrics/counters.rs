@@ -427,6 +427,7 @@ pub struct UpstreamCounters {
     connect_failures: Box<[Counter]>,
     connect_buckets: [Counter; CONNECT_BOUNDS_US.len() + 1],
     connect_us: Counter,
+    retries: Box<[Counter]>,
     ejections: Box<[Counter]>,
     ejected: Counter,
 }
@@ -439,6 +440,7 @@ impl Default for UpstreamCounters {
             connect_failures: counters(Cause::ALL.len()),
             connect_buckets: Default::default(),
             connect_us: Counter::default(),
+            retries: counters(Cause::ALL.len()),
             ejections: counters(Cause::ALL.len()),
             ejected: Counter::default(),
         }
@@ -463,6 +465,15 @@ impl UpstreamCounters {
     /// A new connection could not be had.
     pub fn connect_failed(&self, cause: Cause) {
         self.connect_failures[cause as usize].add(1);
+    }
+
+    /// A request is sent again, to the same endpoint or another, because of this.
+    pub fn retried(&self, cause: Cause) {
+        self.retries[cause as usize].add(1);
+    }
+
+    pub(super) fn retries_by_cause(&self) -> &[Counter] {
+        &self.retries
     }
 
     /// An endpoint is left alone for a while, because its exchanges failed, at last for this cause.

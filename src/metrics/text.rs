@@ -325,6 +325,16 @@ fn upstreams(families: &mut Families, workers: &[Arc<Counters>]) {
                 count.value(),
             );
         }
+        for (cause, count) in Cause::ALL.iter().zip(counters.retries_by_cause()) {
+            let mut labels = labels.clone();
+            labels.push(("cause", cause.as_str().to_owned()));
+            families.counter_if_any(
+                "atlas_upstream_retries",
+                "Requests sent again after an endpoint had been connected to, by what had become of them there",
+                labels,
+                count.value(),
+            );
+        }
         for (cause, count) in Cause::ALL.iter().zip(counters.ejections_by_cause()) {
             let mut labels = labels.clone();
             labels.push(("cause", cause.as_str().to_owned()));

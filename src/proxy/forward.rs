@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
+use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use http::StatusCode;
@@ -10,7 +11,7 @@ use http::StatusCode;
 use super::account::Account;
 use super::headers::{self, RequestId};
 use super::http::path_below;
-use super::retry::{Kept, Resend, Taken, is_gone};
+use super::retry::{Kept, Leash, Next, Resend, Taken, is_gone};
 use super::{Proxy, Visit, upgrade};
 use crate::buffer;
 use crate::http::client::{RequestWriter, ResponseReader};
@@ -42,11 +43,17 @@ impl<F> Visit<'_, F> {
         let target = changed_target(route, &account.request);
         let request = &account.request;
         let repeatable = request.method().is_idempotent() && request.body() == BodyLength::None;
+        let (retry, live) = (&route.retry, upstream.live());
         let mut attempts = upstream.begin(repeatable);
+        let endpoints_max = retry.attempts_max.and_then(|most| usize::try_from(most).ok());
+        attempts.limit(endpoints_max.unwrap_or(usize::MAX), retry.on_connect);
         if asks_upgrade {
             attempts.over_http1();
         }
-        let mut kept = Kept::default();
+        let mut kept = Kept {
+            bytes_max: retry.body_bytes_max,
+            ..Kept::default()
+        };
         let mut died = None;
         if let Some(record) = account.record() {
             record.upstream = Some(upstream.settings().name.clone());
@@ -55,6 +62,7 @@ impl<F> Visit<'_, F> {
             let leased = lease(upstream, &mut attempts, body).await;
             if let Some(record) = account.record() {
                 record.attempts = attempts.count();
+                record.failed.extend(attempts.take_failed());
             }
             let mut lease = match (leased, died) {
                 // Nobody else could be asked: how the first one ended tells more.
@@ -62,7 +70,12 @@ impl<F> Visit<'_, F> {
                 (leased, _) => leased?,
             };
             account.endpoint = Some(lease.endpoint().shared_name());
-            kept.keeps = lease.may_be_refused() || account.request.method().is_idempotent();
+            let may_repeat = retry.may_repeat(account.request.method());
+            kept.keeps = lease.may_be_refused() || may_repeat;
+            let leash = match may_repeat && upstream.has_another(&attempts) {
+                true => Leash::new(retry, &live),
+                false => Leash::LOOSE,
+            };
             let mut taken = Taken {
                 bytes: &account.bytes_in,
                 spliced: &account.spliced_in,
@@ -77,9 +90,9 @@ impl<F> Visit<'_, F> {
                 body: account.request.body(),
                 asks_upgrade,
             };
-            let may_try_again = Resend::of(&lease, head.method, died.is_some());
+            let resend = Resend::of(retry, &lease, head.method, died.is_some());
             let exchanged = self
-                .exchange(&mut lease, upstream, &head, body, response, &mut taken)
+                .exchange(&mut lease, (upstream, leash), &head, body, response, &mut taken)
                 .await;
             note(upstream, &lease, &exchanged, response);
             match exchanged {
@@ -91,16 +104,23 @@ impl<F> Visit<'_, F> {
                     return Ok(end);
                 }
                 Err(broken) => {
-                    let untouched = !broken.has_begun && !kept.is_lost && !response.has_started();
-                    if !(untouched && may_try_again.after(broken.end, &lease)) {
-                        return Err(broken.end);
+                    let end = broken.end;
+                    let is_unseen = !broken.has_begun || end.cause == Cause::BadStatus;
+                    let is_whole = is_unseen && !kept.is_lost && !response.has_started();
+                    let next = match is_whole {
+                        true => resend.after(end, &lease, &live),
+                        false => Next::None,
+                    };
+                    match next {
+                        Next::None => return Err(end),
+                        Next::Same if end.cause == Cause::Unprocessed => attempts.refused(),
+                        Next::Same => {}
+                        Next::Other => attempts.elsewhere(lease.endpoint(), end),
                     }
-                    if broken.end.cause == Cause::Unprocessed {
-                        attempts.refused();
+                    if next == Next::Other || end.cause == Cause::Unprocessed {
+                        died = Some(end);
                     }
-                    if !lease.is_reused() || broken.end.cause == Cause::Unprocessed {
-                        died = Some(broken.end);
-                    }
+                    upstream.retried(end.cause);
                 }
             }
         }
@@ -134,7 +154,7 @@ impl<F> Visit<'_, F> {
     async fn exchange<'d>(
         &self,
         lease: &mut Lease<'_>,
-        upstream: &Upstream,
+        (upstream, leash): (&Upstream, Leash<'_>),
         head: &Outgoing<'_>,
         body: &mut RequestBody<'d>,
         response: &mut Responder<'d>,
@@ -148,6 +168,7 @@ impl<F> Visit<'_, F> {
             reader,
             response,
             connects: body.is_tunnel(),
+            leash,
             is_slow: false,
         };
         let result = passage.run(writer, head, body, taken).await;
@@ -236,6 +257,7 @@ pub(super) struct Passage<'e, 'c, 'd> {
     pub(super) response: &'e mut Responder<'d>,
     /// The client has asked for a tunnel in a stream of its connection.
     pub(super) connects: bool,
+    leash: Leash<'e>,
     is_slow: bool,
 }
 
@@ -258,6 +280,9 @@ impl<'d> Passage<'_, '_, 'd> {
                 Sent::Refused(end) => Err(end),
             }
         };
+        if taken.kept.is_lost {
+            self.leash = Leash::LOOSE; // it cannot be sent again
+        }
         // An endpoint that takes no more may have said why before.
         match (self.receive(body).await, sent) {
             (Err(end), Err(refused)) if end.side == Side::Upstream && !self.reader.has_begun() => {
@@ -290,7 +315,7 @@ impl<'d> Passage<'_, '_, 'd> {
         mut upload: Pin<&mut impl Future<Output = Result<(), End>>>,
     ) -> Result<Sent, End> {
         // The time for an answer begins when the request is sent; until then its pieces have theirs.
-        let no_deadline = Deadline::within(std::time::Duration::MAX);
+        let no_deadline = Deadline::within(Duration::MAX);
         loop {
             let head = match select(upload.as_mut(), pin!(self.reader.head(no_deadline))).await {
                 Either::Left((Ok(()), _)) => return Ok(Sent::All),
@@ -352,8 +377,8 @@ impl<'d> Passage<'_, '_, 'd> {
     /// Waits for the answer to a request that is sent, and passes it on, unless the client goes away;
     /// but gives a 101 back.
     async fn receive(&mut self, body: &RequestBody<'_>) -> Result<Option<ResponseHead>, End> {
-        let deadline = Deadline::within(self.upstream.settings().response_timeout);
-        let answered = pin!(self.receive_by(deadline));
+        let timeout = self.leash.timeout(self.upstream.settings().response_timeout);
+        let answered = pin!(self.receive_within(timeout));
         if !body.is_finished() {
             return answered.await;
         }
@@ -363,11 +388,14 @@ impl<'d> Passage<'_, '_, 'd> {
         }
     }
 
-    async fn receive_by(&mut self, deadline: Deadline) -> Result<Option<ResponseHead>, End> {
+    async fn receive_within(&mut self, timeout: Duration) -> Result<Option<ResponseHead>, End> {
+        let deadline = Deadline::within(timeout);
         loop {
             let head = self.reader.head(deadline).await?;
             if !head.status.is_informational() {
-                let timeout = self.upstream.settings().response_timeout;
+                if self.leash.refuses(head.status) {
+                    return Err(End::new(Side::Upstream, Phase::Response, Cause::BadStatus));
+                }
                 self.is_slow = self
                     .upstream
                     .is_slow(|| timeout.saturating_sub(deadline.left(now())));

@@ -1,57 +1,131 @@
 //! Requests that are sent again: when, and what is kept for it.
 
 use std::cell::Cell;
+use std::time::Duration;
 
-use http::Method;
+use http::{Method, StatusCode};
 
 use crate::buffer;
-use crate::outcome::{Cause, End, Side};
-use crate::upstream::Lease;
+use crate::outcome::{Cause, End, Phase, Side};
+use crate::route::Retry;
+use crate::upstream::{Lease, Live};
 
-/// Whether a request may be sent again whose connection ended without a byte of an answer: an idle
-/// connection may have been closed just when it was used again, an endpoint may have died.
-pub(super) enum Resend {
-    /// The connection is fresh: its end is the endpoint's answer.
-    Never,
-    /// RFC 9110 §9.2.2: doing it twice is doing it once.
-    Idempotent,
-    /// If the endpoint's kernel has not taken a byte of it since then.
-    Unacknowledged(u64),
+/// Whether a request may be sent again, and where, after what became of it on one connection.
+pub(super) struct Resend<'r> {
+    retry: &'r Retry,
+    /// It may have been acted on, and sent again all the same.
+    may_repeat: bool,
+    /// The connection had served before: it may have been closed just when it was used again.
+    is_reused: bool,
+    /// What the endpoint's kernel had taken before, where that decides.
+    acknowledged: Option<u64>,
+    /// An endpoint has died of it, or refused it, before.
+    has_died: bool,
 }
 
-impl Resend {
-    pub(super) fn of(lease: &Lease<'_>, method: &Method, has_died: bool) -> Self {
-        match lease.is_reused() {
-            // A second endpoint is asked, no third: what kills one must not kill all.
-            false if has_died || !method.is_idempotent() => Self::Never,
-            _ if method.is_idempotent() => Self::Idempotent,
-            _ => lease.acknowledged().map_or(Self::Never, Self::Unacknowledged),
+/// Where a request is sent next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nowhere: this was its end.
+    None,
+    /// To the same endpoint, over a connection made anew.
+    Same,
+    /// To another one.
+    Other,
+}
+
+impl<'r> Resend<'r> {
+    pub(super) fn of(retry: &'r Retry, lease: &Lease<'_>, method: &Method, has_died: bool) -> Self {
+        let (may_repeat, is_reused) = (retry.may_repeat(method), lease.is_reused());
+        Self {
+            retry,
+            may_repeat,
+            is_reused,
+            acknowledged: match is_reused && !may_repeat {
+                true => lease.acknowledged(),
+                false => None,
+            },
+            has_died,
         }
     }
 
-    pub(super) fn after(&self, end: End, lease: &Lease<'_>) -> bool {
-        if end.cause == Cause::Unprocessed {
-            return true; // nobody has looked at it
-        }
-        is_gone(end)
-            && match self {
-                Self::Never => false,
-                Self::Idempotent => true,
-                Self::Unacknowledged(before) => lease.acknowledged() == Some(*before),
+    pub(super) fn after(&self, end: End, lease: &Lease<'_>, live: &Live<'_>) -> Next {
+        let retry = self.retry;
+        match end.cause {
+            Cause::Unprocessed => Next::Same, // nobody has looked at it
+            Cause::BadStatus => Next::Other,  // asked for, and within the budget
+            _ if is_gone(end) && self.is_reused => match self.may_repeat || self.is_untaken(lease) {
+                true => Next::Same,
+                false => Next::None,
+            },
+            // A second endpoint is asked, no third unless the route says so: what kills one must not
+            // kill all.
+            _ if is_gone(end) => {
+                let may_follow = !self.has_died || retry.attempts_max.is_some();
+                match retry.on_reset && self.may_repeat && may_follow {
+                    true => Next::Other,
+                    false => Next::None,
+                }
             }
+            Cause::TimedOut if is_late(end) && retry.on_timeout && self.may_repeat && live.retry() => {
+                Next::Other
+            }
+            _ => Next::None,
+        }
+    }
+
+    /// Whether the endpoint's kernel has taken no byte of it.
+    fn is_untaken(&self, lease: &Lease<'_>) -> bool {
+        self.acknowledged.is_some() && lease.acknowledged() == self.acknowledged
     }
 }
 
-/// Bytes of a body that are kept to be sent again: forms and calls, not uploads.
-const KEPT_BYTES_MAX: usize = 16 * 1024;
+/// The endpoint has not begun to answer in time.
+fn is_late(end: End) -> bool {
+    end.side == Side::Upstream && end.phase == Phase::Response
+}
+
+/// What an endpoint is held to while another may be asked in its place.
+#[derive(Clone, Copy)]
+pub(super) struct Leash<'r> {
+    /// `None`: nobody else would be asked.
+    held: Option<(&'r Retry, &'r Live<'r>)>,
+}
+
+impl<'r> Leash<'r> {
+    /// Nobody else would be asked: whatever this endpoint says is the answer.
+    pub(super) const LOOSE: Self = Self { held: None };
+
+    pub(super) fn new(retry: &'r Retry, live: &'r Live<'r>) -> Self {
+        Self {
+            held: Some((retry, live)),
+        }
+    }
+
+    /// How long it may take to begin its response.
+    pub(super) fn timeout(&self, timeout: Duration) -> Duration {
+        match self.held {
+            Some((retry, _)) if retry.on_timeout => retry.timeout.map_or(timeout, |one| one.min(timeout)),
+            _ => timeout,
+        }
+    }
+
+    /// Whether another is asked rather than to pass on an answer with this status.
+    pub(super) fn refuses(&self, status: StatusCode) -> bool {
+        self.held
+            .is_some_and(|(retry, live)| retry.is_unwanted(status) && live.retry())
+    }
+}
 
 /// What was taken of the client's body. It can be read once only, but may have to be sent twice.
 #[derive(Default)]
 pub(super) struct Kept {
     /// All of it so far, unless it `is_lost`.
     pub(super) bytes: Vec<u8>,
-    /// The connection it goes to has served before, and may turn out to be closed.
+    /// It may have to be sent again.
     pub(super) keeps: bool,
+    /// So many of them at most.
+    pub(super) bytes_max: usize,
     pub(super) is_lost: bool,
 }
 
@@ -80,7 +154,7 @@ impl Taken<'_> {
     pub(super) fn note(&mut self, piece: &[u8]) {
         self.bytes.set(self.bytes.get() + piece.len() as u64);
         let kept = &mut *self.kept;
-        kept.is_lost |= !kept.keeps || kept.bytes.len() + piece.len() > KEPT_BYTES_MAX;
+        kept.is_lost |= !kept.keeps || kept.bytes.len() + piece.len() > kept.bytes_max;
         if kept.is_lost {
             return;
         }

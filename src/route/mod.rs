@@ -7,6 +7,7 @@
 //! [`Tie`], refused when the table is built.
 
 pub mod normal;
+mod retry;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 
+pub use self::retry::Retry;
 use crate::http::{Fields, RequestHead};
 
 /// One route: what it asks of a request, and what is done with it.
@@ -35,6 +37,8 @@ pub struct Route {
     pub action: Action,
     /// Take the prefix off the path before it is used.
     pub strip_prefix: bool,
+    /// When a request is tried again.
+    pub retry: Retry,
 }
 
 /// Which host a route asks for; lower case, without port and final dot.

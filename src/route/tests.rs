@@ -25,6 +25,7 @@ fn route(number: usize, text: &str) -> Route {
         listener: None,
         action: Action::About,
         strip_prefix: false,
+        retry: Retry::default(),
     };
     for word in words {
         if let Some(listener) = word.strip_prefix('@') {

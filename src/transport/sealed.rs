@@ -170,7 +170,7 @@ impl Sealed {
             Ok(count) => {
                 self.incoming.fill(count);
                 self.bulk = missing.is_none() && self.incoming.space().is_empty();
-                Ok(())
+                self.glance().map_err(refused)
             }
             Err(error) => {
                 self.incoming.rest();

@@ -1,6 +1,7 @@
 //! A connection held for one exchange, and how far the search for it has come.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use super::pool::Idle;
 use super::slot::Slot;
@@ -8,7 +9,7 @@ use super::{Endpoint, Upstream};
 use crate::http::client::{RequestWriter, ResponseReader};
 use crate::http::h1::client::Connection;
 use crate::http::h2::client::Stream;
-use crate::outcome::Tally;
+use crate::outcome::{End, Tally};
 use crate::runtime::Address;
 use crate::sys;
 use crate::time::now;
@@ -29,6 +30,10 @@ pub struct Attempts {
     pub(super) needs_http1: bool,
     /// The endpoint that had refused what it was sent.
     refused: Option<usize>,
+    /// How many endpoints may be asked.
+    pub(super) endpoints_max: usize,
+    stops_at_failure: bool,
+    failed: Vec<(Arc<str>, End)>,
 }
 
 impl Attempts {
@@ -42,7 +47,34 @@ impl Attempts {
             repeatable,
             needs_http1: false,
             refused: None,
+            endpoints_max: usize::MAX,
+            stops_at_failure: false,
+            failed: Vec::new(),
         }
+    }
+
+    /// Asks so many endpoints at most, and none after one that cannot be connected to unless
+    /// `goes_on`.
+    pub fn limit(&mut self, endpoints_max: usize, goes_on: bool) {
+        self.endpoints_max = endpoints_max;
+        self.stops_at_failure = !goes_on;
+    }
+
+    /// An attempt has failed; whether another may follow where it could not be connected.
+    pub(super) fn failed(&mut self, endpoint: &Endpoint, end: End) -> bool {
+        self.failed.push((endpoint.shared_name(), end));
+        !self.stops_at_failure
+    }
+
+    /// An endpoint that was connected to is given up: the next one is another.
+    pub fn elsewhere(&mut self, endpoint: &Endpoint, end: End) {
+        self.failed.push((endpoint.shared_name(), end));
+        self.fresh = false;
+    }
+
+    /// The attempts that failed and that nobody was told of yet: which endpoint, how.
+    pub fn take_failed(&mut self) -> Vec<(Arc<str>, End)> {
+        std::mem::take(&mut self.failed)
     }
 
     /// Asks over HTTP/1.1, whatever the upstream speaks: for an upgrade, which HTTP/2 has no way to say.

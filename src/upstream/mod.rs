@@ -1,6 +1,7 @@
 //! Named groups of endpoints: which one is asked next, over which connection.
 
 pub mod balance;
+mod budget;
 mod connect;
 mod endpoint;
 pub mod health;
@@ -17,6 +18,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::balance::{Balancer, Candidates};
+use self::budget::Budget;
+pub use self::budget::Live;
 use self::connect::{Connected, Failed};
 pub use self::endpoint::Endpoint;
 use self::health::{Checked, Outcome};
@@ -51,6 +54,7 @@ pub struct Upstream {
     /// Chooses among the backups.
     backups: RefCell<Balancer>,
     swept: Cell<Instant>,
+    budget: Budget,
     /// No endpoint is ejected or on its way back: nobody need ask.
     is_calm: Cell<bool>,
     /// So few are well that all are asked.
@@ -93,6 +97,7 @@ impl Upstream {
             first: RefCell::new(balancer(&settings, workers, false)),
             backups: RefCell::new(balancer(&settings, workers, true)),
             swept: Cell::new(now()),
+            budget: Budget::default(),
             is_calm: Cell::new(previous.is_none()), // else it is looked at soon
             panics: Cell::new(false),
             counters,
@@ -166,6 +171,21 @@ impl Upstream {
         self.look_at_health(now);
     }
 
+    /// A request is under way, until this is dropped.
+    pub fn live(&self) -> Live<'_> {
+        Live::new(&self.budget, self.settings.retry_budget)
+    }
+
+    /// Whether an endpoint is left that was not asked.
+    pub fn has_another(&self, attempts: &Attempts) -> bool {
+        attempts.tried.len() + 1 < self.endpoints.len().min(attempts.endpoints_max)
+    }
+
+    /// Counts that a request is tried again, after this.
+    pub fn retried(&self, cause: Cause) {
+        self.counters.retried(cause);
+    }
+
     /// Begins to look for an endpoint. What is not
     /// `repeatable` could not be sent again on another connection, so that idle ones are looked at
     /// once more before one is leased.
@@ -191,7 +211,10 @@ impl Upstream {
                     Ok(None) => {} // it speaks HTTP/1.1
                     Err(end) => {
                         last = end;
-                        continue;
+                        if attempts.failed(endpoint, end) {
+                            continue;
+                        }
+                        break;
                     }
                 }
             }
@@ -215,6 +238,9 @@ impl Upstream {
             match Box::pin(self.open(endpoint, attempts)).await {
                 Ok(lease) => return Ok(lease.in_slot(slot)),
                 Err(end) => last = end,
+            }
+            if !attempts.failed(endpoint, last) {
+                break;
             }
         }
         Err(last)
@@ -245,6 +271,9 @@ impl Upstream {
     fn next(&self, attempts: &mut Attempts) -> Option<Slot<'_>> {
         if !attempts.fresh {
             attempts.tried.extend(attempts.asked);
+            if attempts.tried.len() >= attempts.endpoints_max {
+                return None;
+            }
             attempts.asked = self.choose(&attempts.tried);
         }
         attempts.asked.map(|index| Slot::take(self, index))

@@ -30,6 +30,8 @@ pub struct Settings {
     pub pool_idle_max: usize,
     /// How long an idle connection is kept.
     pub pool_idle_timeout: Duration,
+    /// How many of the requests under way, in percent, may be retries that repeat work.
+    pub retry_budget: u8,
     /// How the health of its endpoints is judged.
     pub health: health::Settings,
     /// HTTP/2 is spoken to it: over TLS where the endpoint chooses it, else always.
@@ -79,6 +81,7 @@ impl Settings {
             && self.pool_idle_max == other.pool_idle_max
             && self.pool_idle_timeout == other.pool_idle_timeout
             && self.health == other.health
+            && self.retry_budget == other.retry_budget
             && self.http2 == other.http2
     }
 }

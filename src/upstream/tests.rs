@@ -21,6 +21,7 @@ pub(super) fn settings(endpoints: Vec<EndpointSettings>) -> Settings {
         http2: false,
         check: None,
         tls: None,
+        retry_budget: 20,
     }
 }
 

@@ -40,6 +40,7 @@ mod proxy_protocol;
 mod raw_http1;
 mod regressions;
 mod reload;
+mod retries;
 mod routing;
 mod static_files;
 mod support;

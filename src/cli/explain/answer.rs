@@ -61,6 +61,9 @@ pub(super) enum Result {
         http2: bool,
         /// How they are checked, and when one is left alone.
         health: Vec<String>,
+        /// When its requests are tried again; none are in tcp mode.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retries: Option<String>,
         /// The path it is asked for; in tcp mode there is none.
         #[serde(skip_serializing_if = "Option::is_none")]
         path: Option<String>,
@@ -156,6 +159,7 @@ impl Result {
                 tls,
                 http2,
                 health,
+                retries,
                 path,
                 lines,
             } => {
@@ -170,7 +174,7 @@ impl Result {
                 let by = balance.as_ref().map(|balance| format!(" by {balance}"));
                 let by = by.unwrap_or_default();
                 let mut what = format!("{name}: {}{by}{over_tls}{asked}", endpoints.join(", "));
-                for line in health {
+                for line in health.iter().chain(retries) {
                     what.push_str("\n  ");
                     what.push_str(line);
                 }

@@ -259,6 +259,7 @@ impl<'a> Request<'a> {
             tls: upstream.tls.is_some(),
             http2: upstream.http2,
             health: health_of(upstream),
+            retries: route.map(|route| route.retry.to_string()),
             path: route.map(|route| path_below(route, &self.url.path).into_owned()),
             lines: self.lines(&self.loaded.lines.upstreams[index]),
         }

@@ -131,6 +131,7 @@ route: 3
 
 upstream: app: 127.0.0.1:3000, app.internal:80 (weight 3, backup) by round_robin, asked for /x
   ejected for 10s up to 300s after 3 failures in a row, or if 50% of 20 or more fail within 10s
+  tried again after connect, reset
   atlas.toml:52
   52 | [upstream.app]
   53 | endpoints = ["127.0.0.1:3000", { address = "app.internal:80", weight = 3, backup = true }]

@@ -208,6 +208,6 @@ fn statuses(list: Option<&At<Vec<At<StatusRange>>>>) -> Statuses {
     Statuses(values(list, |range| range.0.clone()))
 }
 
-fn percent(written: Option<&At<Percent>>, default: u8) -> u8 {
+pub(super) fn percent(written: Option<&At<Percent>>, default: u8) -> u8 {
     written.map_or(default, |number| u8::try_from(number.value.0).unwrap_or(u8::MAX))
 }

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use super::super::error::{Diagnostic, nearest};
-use super::super::file::{self, FilesAction, RedirectAction, RespondAction};
+use super::super::file::{self, FilesAction, RedirectAction, RespondAction, RetryValue};
 use super::super::read::At;
-use super::super::values::Mode;
-use super::{Resolver, is_on, listen, values};
+use super::super::values::{Mode, RetryOn};
+use super::{Resolver, is_on, listen, number, to_usize, values};
 use crate::files;
-use crate::route::{Action, HostPattern, PathPattern, Route, Table};
+use crate::route::{Action, HostPattern, PathPattern, Retry, Route, Table};
 
 /// The keys of which a route has exactly one.
 const ACTIONS: [&str; 4] = ["upstream", "files", "redirect", "respond"];
@@ -58,6 +58,7 @@ impl<'a> Resolver<'a> {
         let listener = table.listen.as_ref().map(|name| self.listener_index(name));
         let path = self.path_pattern(table);
         self.check_strip(table);
+        let retry = self.retry(table);
         if !is_read(table) {
             return None;
         }
@@ -77,6 +78,7 @@ impl<'a> Resolver<'a> {
             },
             action: action?,
             strip_prefix: is_on(table.strip_prefix.as_ref(), false),
+            retry: retry?,
         })
     }
 
@@ -108,6 +110,47 @@ impl<'a> Resolver<'a> {
             return;
         };
         self.warning("no-effect", strip.key.clone(), message, "leave it out");
+    }
+
+    /// When requests are tried again; `None` if something is wrong with it.
+    fn retry(&mut self, route: &file::Route) -> Option<Retry> {
+        let default = Retry::default();
+        let Some(written) = &route.retry else {
+            return (!route.has("retry")).then_some(default);
+        };
+        if !route.has("upstream") {
+            let message = "`retry` is for `upstream`: nobody else can be asked";
+            self.warning("no-effect", written.key.clone(), message, "leave it out");
+        }
+        let table = match &written.value {
+            RetryValue::Short(true) => return Some(default),
+            RetryValue::Short(false) => return Some(Retry::never()),
+            RetryValue::Table(table) => &**table,
+        };
+        let on: Vec<RetryOn> = match &table.on {
+            Some(on) => on.value.iter().map(|one| one.value.clone()).collect(),
+            None => vec![RetryOn::Connect, RetryOn::Reset],
+        };
+        let statuses = on.iter().filter_map(|one| match one {
+            RetryOn::Status(range) => Some(range.clone()),
+            _ => None,
+        });
+        Some(Retry {
+            on_connect: on.contains(&RetryOn::Connect),
+            on_reset: on.contains(&RetryOn::Reset),
+            on_timeout: on.contains(&RetryOn::Timeout) || table.timeout.is_some(),
+            statuses: statuses.collect(),
+            attempts_max: table
+                .attempts
+                .as_ref()
+                .map(|_| number(table.attempts.as_ref(), 1)),
+            timeout: table.timeout.as_ref().map(|time| time.value.0),
+            non_idempotent: is_on(table.non_idempotent.as_ref(), false),
+            body_bytes_max: table
+                .body
+                .as_ref()
+                .map_or(default.body_bytes_max, |size| to_usize(size.value.0)),
+        })
     }
 
     fn listener_index(&mut self, wanted: &At<String>) -> Option<usize> {

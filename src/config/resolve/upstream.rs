@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::file::{self, EndpointValue, UpstreamTlsValue};
 use super::super::read::At;
 use super::super::values::{Balance, Mode};
-use super::{Resolver, is_on, listen, number, seconds, tls, to_usize, toml_key};
+use super::{Resolver, health, is_on, listen, number, seconds, tls, to_usize, toml_key};
 use crate::runtime::Address;
 use crate::tls::ClientSettings;
 use crate::upstream::balance::Method;
@@ -67,6 +67,7 @@ impl<'a> Resolver<'a> {
             idle_timeout: seconds(table.idle_timeout.as_ref(), 60),
             pool_idle_max: pool_idle_max.map_or(64, |most| to_usize(most.value.0)),
             pool_idle_timeout: seconds(table.pool_idle_timeout.as_ref(), 60),
+            retry_budget: health::percent(table.retry_budget.as_ref(), 20),
             health: health?,
             check: check?,
             http2: is_on(table.http2.as_ref(), false),

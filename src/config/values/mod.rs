@@ -725,6 +725,59 @@ impl Read for StatusRange {
     }
 }
 
+/// What a request is tried again after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RetryOn {
+    /// No connection.
+    Connect,
+    /// One that ends without an answer.
+    Reset,
+    /// No answer in time.
+    Timeout,
+    /// An answer with one of these statuses.
+    Status(RangeInclusive<u16>),
+}
+
+impl RetryOn {
+    /// Statuses by which an endpoint says that it has failed.
+    const FAILURES: RangeInclusive<u16> = 400..=599;
+}
+
+impl Read for RetryOn {
+    const EXPECTS: &'static str = "a kind of failure or a status";
+
+    fn read(value: &DeValue<'_>, place: &Place<'_>, found: &mut Vec<Diagnostic>) -> Option<Self> {
+        const HELP: &str =
+            "write \"connect\", \"reset\", \"timeout\" or statuses from 400 to 599: 503, \"502-504\"";
+        let text = match value {
+            DeValue::Integer(number) => number.to_string(),
+            DeValue::String(text) => text.to_string(),
+            _ => {
+                found.push(wrong_type::<Self>(value, place).help(HELP));
+                return None;
+            }
+        };
+        let read = match &*text {
+            "connect" => Some(Self::Connect),
+            "reset" => Some(Self::Reset),
+            "timeout" => Some(Self::Timeout),
+            _ => StatusRange::parse(&text)
+                .map(|range| range.0)
+                .filter(|range| Self::FAILURES.contains(range.start()))
+                .map(Self::Status),
+        };
+        if read.is_none() {
+            let message = format!("`{text}` is nothing a request could be tried again after");
+            let help = match nearest(&text, ["connect", "reset", "timeout"]) {
+                Some(word) => format!("did you mean \"{word}\"?"),
+                None => HELP.to_owned(),
+            };
+            found.push(Diagnostic::error("bad-retry", place.span.clone(), message).help(help));
+        }
+        read
+    }
+}
+
 /// The name of a file in a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileName(pub String);

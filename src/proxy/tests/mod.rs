@@ -20,7 +20,7 @@ use crate::http::h1;
 use crate::metrics::Process;
 use crate::offload::Offload;
 use crate::outcome::Refusal;
-use crate::route::{Action, HostPattern, PathPattern, Route, Table};
+use crate::route::{Action, HostPattern, PathPattern, Retry, Route, Table};
 use crate::runtime::{self, Address, Preference, Socket};
 use crate::time::{Deadline, now};
 use crate::transport::Transport;
@@ -45,6 +45,7 @@ fn route(path: &str, action: Action) -> Route {
         listener: None,
         action,
         strip_prefix: false,
+        retry: Retry::default(),
     }
 }
 
@@ -83,6 +84,7 @@ fn generation(given: &Given) -> Generation {
             http2: false,
             check: None,
             tls: None,
+            retry_budget: 20,
         }],
         roots: Vec::new(),
         http: crate::http::Settings::default(),

@@ -1,0 +1,99 @@
+//! When a request is tried again, at another endpoint, as configured.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+
+/// What may be tried again, how often, and what is kept for it.
+///
+/// What the endpoint has not looked at is tried again in any case: a connection from the pool that was
+/// closed meanwhile, a stream that HTTP/2 says was not processed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// An endpoint cannot be connected to.
+    pub on_connect: bool,
+    /// An endpoint ends the connection without a byte of an answer.
+    pub on_reset: bool,
+    /// An endpoint does not begin to answer in time.
+    pub on_timeout: bool,
+    /// It answers with one of these.
+    pub statuses: Vec<RangeInclusive<u16>>,
+    /// Endpoints asked in all. `None`: all that cannot be connected to, and one more where one
+    /// breaks off.
+    pub attempts_max: Option<u32>,
+    /// For each endpoint but the last to begin its response; `None`: as long as for the last.
+    pub timeout: Option<Duration>,
+    /// Also what an endpoint may have begun to do, and would do twice.
+    pub non_idempotent: bool,
+    /// Bytes of a body that are kept to be sent again.
+    pub body_bytes_max: usize,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            on_connect: true,
+            on_reset: true,
+            on_timeout: false,
+            statuses: Vec::new(),
+            attempts_max: None,
+            timeout: None,
+            non_idempotent: false,
+            body_bytes_max: 16 * 1024, // forms and calls, not uploads
+        }
+    }
+}
+
+impl Retry {
+    /// None but of what nobody has looked at.
+    pub fn never() -> Self {
+        Self {
+            on_connect: false,
+            on_reset: false,
+            ..Self::default()
+        }
+    }
+
+    /// Whether a request may be sent again that an endpoint may have acted on (RFC 9110 §9.2.2).
+    pub fn may_repeat(&self, method: &Method) -> bool {
+        self.non_idempotent || method.is_idempotent()
+    }
+
+    /// Whether an answer with this status is none that the client shall see, if there is a better one.
+    pub fn is_unwanted(&self, status: StatusCode) -> bool {
+        self.statuses.iter().any(|range| range.contains(&status.as_u16()))
+    }
+}
+
+/// In the words of the file.
+impl fmt::Display for Retry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds = [
+            (self.on_connect, "connect"),
+            (self.on_reset, "reset"),
+            (self.on_timeout, "timeout"),
+        ];
+        let kinds = kinds
+            .iter()
+            .filter(|(is_on, _)| *is_on)
+            .map(|(_, name)| (*name).to_owned());
+        let statuses = self
+            .statuses
+            .iter()
+            .map(|range| match range.start() == range.end() {
+                true => range.start().to_string(),
+                false => format!("{}-{}", range.start(), range.end()),
+            });
+        let on: Vec<_> = kinds.chain(statuses).collect();
+        if on.is_empty() {
+            return f.write_str("never tried again");
+        }
+        write!(f, "tried again after {}", on.join(", "))?;
+        match self.attempts_max {
+            Some(most) => write!(f, "; {most} endpoints are asked at most"),
+            None => Ok(()),
+        }
+    }
+}

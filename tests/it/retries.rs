@@ -1,0 +1,197 @@
+//! Requests that are tried again at another endpoint: after what, how often, and what may never be.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use crate::support::{Atlas, Origin, Then, atlas, free_port, origin, wait_until};
+
+/// Endpoints that are asked in this order, by a route that says this of retries.
+fn in_front_of(origins: &[&Origin], retry: &str, upstream: &str) -> Atlas {
+    let endpoints: Vec<_> = origins.iter().map(|origin| origin.address()).collect();
+    in_front_of_endpoints(&endpoints, retry, upstream)
+}
+
+fn in_front_of_endpoints(endpoints: &[&str], retry: &str, upstream: &str) -> Atlas {
+    atlas()
+        .top("workers = 1")
+        .listens_plain()
+        .text(&format!("[[route]]\nupstream = \"app\"\nretry = {retry}"))
+        .upstream(
+            "app",
+            endpoints,
+            &format!("balance = \"round_robin\"\noutliers = false\n{upstream}"),
+        )
+        .expects_log("cannot connect")
+        .start()
+}
+
+/// Answers everything with this status, and says who it is.
+fn says(status: u16, name: &'static str) -> Origin {
+    origin()
+        .handles_all(move |exchange| exchange.answer(status, &[], name.as_bytes()))
+        .start()
+}
+
+/// Takes requests and never answers.
+fn silent() -> Origin {
+    origin()
+        .handles_all(|exchange| {
+            exchange.read_body()?;
+            exchange.wait_for_close();
+            Ok(Then::Close)
+        })
+        .start()
+}
+
+/// Ends each connection without an answer.
+fn breaks_off() -> Origin {
+    origin()
+        .handles_all(|exchange| {
+            exchange.read_body()?;
+            Ok(Then::Close)
+        })
+        .start()
+}
+
+#[test]
+fn an_answer_with_a_status_that_is_not_wanted_is_asked_for_elsewhere() {
+    let (bad, good) = (says(503, "bad"), says(200, "good"));
+    let atlas = in_front_of(&[&bad, &good], "{ on = [\"502-504\"] }", "");
+    let answer = atlas.get("/first");
+    assert_eq!((answer.status, &answer.text()[..]), (200, "good"));
+    assert_eq!((bad.requests().len(), good.requests().len()), (1, 1));
+    let record = atlas.exchange("/first");
+    let failed = &record["failed_attempts"][0];
+    assert_eq!(failed["endpoint"], bad.address(), "{record}");
+    assert_eq!(
+        (&failed["side"], &failed["phase"], &failed["cause"]),
+        (&"upstream".into(), &"response".into(), &"bad_status".into()),
+        "{record}"
+    );
+    assert_eq!(record["endpoint"], good.address(), "{record}");
+    assert_eq!(atlas.metric("atlas_upstream_retries_total", &["bad_status"]), 1.0);
+}
+
+#[test]
+fn the_last_endpoints_answer_is_the_clients_whatever_it_is() {
+    let (one, two) = (says(503, "one"), says(503, "two"));
+    let atlas = in_front_of(&[&one, &two], "{ on = [503] }", "");
+    let answer = atlas.get("/");
+    assert_eq!((answer.status, &answer.text()[..]), (503, "two"));
+    // Three may be asked, but there is one.
+    let alone = in_front_of(&[&one], "{ on = [503], attempts = 3 }", "");
+    assert_eq!(alone.get("/").text(), "one");
+}
+
+#[test]
+fn one_that_does_not_answer_in_time_is_left_for_another() {
+    let (slow, good) = (silent(), says(200, "good"));
+    let atlas = in_front_of(&[&slow, &good], "{ timeout = \"300ms\" }", "");
+    let started = Instant::now();
+    assert_eq!(atlas.get("/first").text(), "good");
+    assert!(started.elapsed() >= Duration::from_millis(300));
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        started.elapsed()
+    );
+    let record = atlas.exchange("/first");
+    assert_eq!(record["failed_attempts"][0]["cause"], "timed_out", "{record}");
+    wait_until("the slow one is let go", || (slow.open() == 0).then_some(()));
+    // The last one has the upstream's time.
+    let late = origin()
+        .handles_all(|exchange| {
+            std::thread::sleep(Duration::from_millis(600)); // longer than the others have
+            exchange.answer(200, &[], b"late")
+        })
+        .start();
+    let atlas = in_front_of(&[&silent(), &late], "{ timeout = \"200ms\" }", "");
+    assert_eq!(atlas.get("/").text(), "late");
+}
+
+#[test]
+fn what_would_be_done_twice_is_not_unless_the_route_says_so() {
+    let (bad, good) = (says(503, "bad"), says(200, "good"));
+    let body = vec![b'x'; 10_000];
+    let post = |atlas: &Atlas| {
+        let answer = atlas.connect().request("POST", "/", &[], &body);
+        (answer.status, answer.text())
+    };
+    let atlas = in_front_of(&[&bad, &good], "{ on = [503] }", "");
+    assert_eq!(post(&atlas), (503, "bad".to_owned()));
+    assert_eq!(good.requests().len(), 0);
+    let atlas = in_front_of(&[&bad, &good], "{ on = [503], non_idempotent = true }", "");
+    assert_eq!(post(&atlas), (200, "good".to_owned()));
+    assert_eq!(good.request().body, body, "sent again whole");
+    // A body that is too long to be kept is sent once; PUT could have been sent again.
+    let atlas = in_front_of(&[&bad, &good], "{ on = [503], body = \"9999B\" }", "");
+    let answer = atlas.connect().request("PUT", "/", &[], &body);
+    assert_eq!((answer.status, &answer.text()[..]), (503, "bad"));
+    let answer = atlas.connect().request("PUT", "/", &[], &body[..9999]);
+    assert_eq!((answer.status, &answer.text()[..]), (200, "good"));
+}
+
+#[test]
+fn the_route_says_after_what_and_how_often() {
+    let good = says(200, "good");
+    let [dead, gone] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
+    let breaking = [breaks_off(), breaks_off(), breaks_off()];
+    let [one, two, three] = breaking.each_ref().map(Origin::address);
+    let good_address = good.address();
+    for (endpoints, retry, expected) in [
+        (vec![&*dead, &gone, good_address], "true", 200),
+        (vec![&dead, good_address], "false", 502),
+        (vec![&dead, good_address], "{ on = [\"reset\"] }", 502),
+        (vec![&dead, &gone, good_address], "{ attempts = 2 }", 502),
+        (vec![one, good_address], "true", 200),
+        (vec![one, good_address], "false", 502),
+        (vec![one, good_address], "{ on = [\"connect\"] }", 502),
+        // What kills one must not kill all, unless the route says so.
+        (vec![one, two, good_address], "true", 502),
+        (vec![one, two, three, good_address], "{ attempts = 4 }", 200),
+        (vec![one, two, three, good_address], "{ attempts = 3 }", 502),
+    ] {
+        let atlas = in_front_of_endpoints(&endpoints, retry, "");
+        let answer = atlas.get("/");
+        assert_eq!(answer.status, expected, "{endpoints:?} {retry}: {answer:?}");
+    }
+}
+
+#[test]
+fn retries_of_an_overload_are_a_share_of_it() {
+    const CLIENTS: usize = 60;
+    let all_there = Arc::new(Barrier::new(CLIENTS));
+    let asked = Arc::new(AtomicUsize::new(0));
+    // Overloaded: each first attempt waits until all have come, and then all get 503.
+    let overloaded = || {
+        let (all_there, asked) = (all_there.clone(), asked.clone());
+        origin()
+            .handles_all(move |exchange| {
+                if asked.fetch_add(1, Ordering::SeqCst) < CLIENTS {
+                    all_there.wait();
+                }
+                exchange.answer(503, &[], b"too much")
+            })
+            .start()
+    };
+    let origins = [overloaded(), overloaded(), overloaded()];
+    let atlas = in_front_of(
+        &origins.each_ref(),
+        "{ on = [503], attempts = 3 }",
+        "retry_budget = 20",
+    );
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| assert_eq!(atlas.get("/").status, 503));
+        }
+    });
+    let asked = asked.load(Ordering::SeqCst);
+    // Each that is tried again is so twice; without a budget it would be 180.
+    assert!(asked > CLIENTS, "{asked}: some are tried again");
+    let most = CLIENTS + 2 * (CLIENTS / 5 + 3) + CLIENTS / 3;
+    assert!(asked <= most, "{asked} requests for {CLIENTS}");
+    let (bad, good) = (says(503, "bad"), says(200, "good"));
+    let none = in_front_of(&[&bad, &good], "{ on = [503] }", "retry_budget = 0");
+    assert_eq!(none.get("/").text(), "bad");
+}
