@@ -295,9 +295,12 @@ impl Upstream {
             true => Wanted::Any,
             false => Wanted::Well(now),
         };
-        self.choose_from(&known(wanted))
-            .inspect(|index| self.endpoints[*index].health.begin(&self.settings.health, now))
-            .or_else(|| self.choose_from(&known(Wanted::NotDown)))
+        if let Some(index) = self.choose_from(&known(wanted)) {
+            self.endpoints[index].health.begin(&self.settings.health, now);
+            return Some(index);
+        }
+        let last_resort = self.choose_from(&known(Wanted::NotDown));
+        last_resort.inspect(|index| self.endpoints[*index].health.resort())
     }
 
     fn choose_from(&self, known: &Known<'_>) -> Option<usize> {

@@ -133,6 +133,11 @@ impl Health {
         }
     }
 
+    /// It is asked because nobody else is left.
+    pub(in crate::upstream) fn resort(&self) {
+        self.outlier.resort();
+    }
+
     /// An exchange went well. Whether it is asked again from here on, and was not before.
     pub(in crate::upstream) fn succeeded(&self, clock: impl Fn() -> Instant) -> bool {
         let is_back = self.outlier.succeeded(&clock);

@@ -34,6 +34,8 @@ enum Standing {
     Out { until: Instant },
     /// One exchange tries it; if nobody tells how that went, another may from this moment on.
     Trial { until: Instant },
+    /// Not before this moment; but an exchange for which nobody else was left asks it meanwhile.
+    Resort { until: Instant },
 }
 
 /// Why an endpoint should be ejected.
@@ -54,11 +56,11 @@ impl Outlier {
         self.successes.set(self.successes.get().saturating_add(1));
         let now = match self.standing.get() {
             Standing::In => return false,
-            Standing::Trial { .. } => clock(),
+            Standing::Trial { .. } | Standing::Resort { .. } => clock(),
             Standing::Out { until } => {
                 let now = clock();
                 if now < until {
-                    return false; // it was asked before it was ejected, or as the last resort
+                    return false; // it was asked before it was ejected
                 }
                 now
             }
@@ -74,6 +76,11 @@ impl Outlier {
             Standing::In => {}
             // Asked before it was ejected: that it fails is known.
             Standing::Out { .. } => return None,
+            // Nobody expected otherwise; that it is left alone for longer would be worse than that.
+            Standing::Resort { until } => {
+                self.standing.set(Standing::Out { until });
+                return None;
+            }
             Standing::Trial { .. } => return Some(Grounds::Trial),
         }
         let is_over = |began: Instant| now.saturating_duration_since(began) >= settings.window;
@@ -128,13 +135,14 @@ impl Outlier {
     pub(super) fn is_available(&self, now: Instant) -> bool {
         match self.standing.get() {
             Standing::In => true,
-            Standing::Out { until } | Standing::Trial { until } => now >= until,
+            Standing::Out { until } | Standing::Trial { until } | Standing::Resort { until } => now >= until,
         }
     }
 
     /// It is asked: if its ejection is over, this is the one exchange that tries it.
     pub(super) fn begin(&self, settings: &Outliers, now: Instant) {
-        if let Standing::Out { until } | Standing::Trial { until } = self.standing.get()
+        if let Standing::Out { until } | Standing::Trial { until } | Standing::Resort { until } =
+            self.standing.get()
             && now >= until
         {
             let until = now + settings.time_of(self.strikes.get());
@@ -142,10 +150,19 @@ impl Outlier {
         }
     }
 
+    /// It is asked because nobody else is left: should it answer, it is back.
+    pub(super) fn resort(&self) {
+        if let Standing::Out { until } = self.standing.get() {
+            self.standing.set(Standing::Resort { until });
+        }
+    }
+
     /// An exchange ended and said nothing about it: if it was to try it, another may.
     pub(super) fn learnt_nothing(&self, clock: impl FnOnce() -> Instant) {
-        if let Standing::Trial { .. } = self.standing.get() {
-            self.standing.set(Standing::Out { until: clock() });
+        match self.standing.get() {
+            Standing::Trial { .. } => self.standing.set(Standing::Out { until: clock() }),
+            Standing::Resort { until } => self.standing.set(Standing::Out { until }),
+            Standing::In | Standing::Out { .. } => {}
         }
     }
 

@@ -136,8 +136,26 @@ fn what_was_asked_before_an_ejection_changes_nothing() {
     assert!(!health.succeeded(|| at));
     assert_eq!(health.failed(&settings(), at), Verdict::Stays);
     assert!(!health.is_available(at + time - ms(1)));
-    // Asked as the last resort, after its time: it need not be tried first.
-    assert!(health.succeeded(|| at + time));
+    assert!(health.succeeded(|| at + time), "its time is over");
+}
+
+#[test]
+fn one_that_answers_as_the_last_resort_is_back_and_one_that_fails_loses_nothing() {
+    let (health, at) = (Health::default(), now());
+    let time = eject(&health, at);
+    for _ in 0..10 {
+        health.resort();
+        assert!(!health.is_available(at), "the others come first");
+        assert_eq!(health.failed(&settings(), at), Verdict::Stays);
+        // The same moment as before.
+        assert!(!health.is_available(at + time - ms(1)) && health.is_available(at + time));
+    }
+    health.resort();
+    health.learnt_nothing(|| at);
+    assert!(!health.succeeded(|| at), "nobody asked it");
+    health.resort();
+    assert!(health.succeeded(|| at));
+    assert!(health.is_available(at));
 }
 
 #[test]

@@ -309,4 +309,5 @@ fn a_reload_keeps_what_was_learnt_and_the_last_resort_is_better_than_nobody() {
     drop(well);
     let _back: Origin = origin().on_port(port).answers("/", "back").start();
     assert_eq!(atlas.get("/").text(), "back");
+    atlas.log_line(&["the endpoint is well again", &dead]);
 }

@@ -1,5 +1,8 @@
 //! Health and balancing over thousands of endpoints and several workers, in a time that only the
-//! simulation moves, from a seed: `ATLAS_SIMULATION_SEED=7` runs that one again.
+//! simulation moves, from a seed: `ATLAS_SIMULATION_SEED=7` runs that one again. `ATLAS_PLOTS=docs/plots`
+//! draws what is in the documentation.
+
+mod plots;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -62,10 +65,14 @@ struct Simulation {
 
 impl Simulation {
     fn new(seed: u64, workers: usize, endpoints: usize) -> Self {
+        Self::with(seed, workers, settings(endpoints))
+    }
+
+    fn with(seed: u64, workers: usize, settings: Settings) -> Self {
+        let endpoints = settings.endpoints.len();
         let begin = now();
         simulated::set(begin);
         fastrand::seed(seed); // the balancers begin with this thread's
-        let settings = settings(endpoints);
         let upstream = |_| {
             let offload = Offload::absent(Refusal::NoUlp).into();
             let http = http::Settings::default();
