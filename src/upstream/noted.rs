@@ -118,3 +118,10 @@ impl Upstream {
         }
     }
 }
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        // Should another of its name have some, it says so within a second.
+        self.counters.set_ejected(0);
+    }
+}

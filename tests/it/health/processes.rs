@@ -133,6 +133,24 @@ fn a_process_that_is_killed_and_started_again_goes_down_and_up() {
     until_up(&atlas, &servers[0].address, true);
 }
 
+#[test]
+fn over_http2_endpoints_that_die_are_ejected_and_come_back_too() {
+    let mut servers = [Server::start(), Server::start()];
+    let atlas = in_front_of(
+        &servers,
+        "http2 = true\noutliers = { ejection_time = \"200ms\", ejection_time_max = \"200ms\" }",
+    );
+    let port = servers[0].address.rsplit(':').next().unwrap().to_owned();
+    wait_until("both are asked", || (atlas.get("/").text() == port).then_some(()));
+    servers[0].kill();
+    wait_until("it is ejected", || {
+        assert_eq!(atlas.get("/").status, 200, "the next endpoint is asked");
+        (atlas.metric("atlas_upstream_ejections_total", &["app"]) > 0.0).then_some(())
+    });
+    servers[0].revive();
+    wait_until("it is back", || (atlas.get("/").text() == port).then_some(()));
+}
+
 /// How long clients ask; `ATLAS_LOAD_SECONDS` makes it longer.
 fn load() -> Duration {
     let seconds = std::env::var("ATLAS_LOAD_SECONDS");
