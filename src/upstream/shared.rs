@@ -10,7 +10,7 @@ use super::{Attempts, Endpoint, Lease, Upstream};
 use crate::http::h2::client::{Bell, Connection, Stream};
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::runtime::{Address, before};
-use crate::time::Deadline;
+use crate::time::{Deadline, now};
 
 /// Connections to an endpoint at a time, for each worker: with 100 streams on each.
 const CONNECTIONS_MAX: usize = 64;
@@ -25,6 +25,8 @@ pub(super) struct Shared {
     bell: Rc<Bell>,
     /// How many could not be opened, and how the last of these ended.
     failures: Cell<(u64, Option<End>)>,
+    /// How a connection ended that should not have ended so, until it is told.
+    broken: Cell<Option<End>>,
     /// The endpoint has chosen HTTP/1.1 when it was asked last.
     speaks_http1: Cell<bool>,
 }
@@ -37,12 +39,22 @@ struct Known {
 impl Shared {
     /// A stream of a connection that has a place.
     fn find(&self, repeatable: bool) -> Option<(Stream, Option<Address>, bool)> {
-        let mut all = self.connections.borrow_mut();
-        all.retain_mut(|known| known.connection.is_usable());
+        self.keep_usable(|_| true);
+        let all = self.connections.borrow();
         let mut with_room = all.iter().filter(|known| known.connection.room() > 0);
         let known = with_room.find(|known| repeatable || !known.connection.is_closed_by_now())?;
         let is_reused = known.connection.has_served();
         Some((known.connection.take(), known.address.clone(), is_reused))
+    }
+
+    /// Lets go of connections on which no more streams can be opened, and of others.
+    fn keep_usable(&self, keep: impl Fn(&Connection) -> bool) {
+        self.connections.borrow_mut().retain_mut(|known| {
+            if let Some(end) = known.connection.end().filter(|end| is_bad(*end)) {
+                self.broken.set(Some(end));
+            }
+            keep(&known.connection) && known.connection.is_usable()
+        });
     }
 
     /// The right to open a connection, for one at a time.
@@ -92,6 +104,12 @@ impl Shared {
     }
 }
 
+/// Whether an operator should look at an endpoint that ends its connections so.
+fn is_bad(end: End) -> bool {
+    let is_endpoints = matches!(end.cause, Cause::Malformed | Cause::TimedOut) || end.cause.is_excess();
+    (end.side == Side::Upstream && is_endpoints) || end.cause == Cause::Panicked
+}
+
 /// A connection is being opened.
 struct Opening<'s>(&'s Shared);
 
@@ -113,7 +131,9 @@ impl Upstream {
         let deadline = Deadline::within(self.settings.connect_timeout);
         let (failures, _) = shared.failures.get();
         loop {
-            if let Some((stream, address, is_reused)) = shared.find(attempts.repeatable) {
+            let found = shared.find(attempts.repeatable);
+            self.tell_broken(endpoint);
+            if let Some((stream, address, is_reused)) = found {
                 attempts.count += 1;
                 self.counters.connection_reused();
                 return Ok(Some(
@@ -178,15 +198,27 @@ impl Upstream {
     }
 
     /// Closes the connections that have had no stream for too long.
-    pub(super) fn sweep_shared(&self, endpoint: &Endpoint, now: Instant) {
+    pub(super) fn sweep_shared(&self, endpoint: &Endpoint, at: Instant) {
         let timeout = match self.settings.pool_idle_max {
             0 => Duration::ZERO,
             _ => self.settings.pool_idle_timeout,
         };
-        endpoint.shared.connections.borrow_mut().retain_mut(|known| {
-            let idle = known.connection.idle_since();
-            let is_old = idle.is_some_and(|since| now.saturating_duration_since(since) >= timeout);
-            !is_old && known.connection.is_usable()
+        endpoint.shared.keep_usable(|connection| {
+            let idle = connection.idle_since();
+            idle.is_none_or(|since| at.saturating_duration_since(since) < timeout)
         });
+        self.tell_broken(endpoint);
+    }
+
+    fn tell_broken(&self, endpoint: &Endpoint) {
+        if let Some(end) = endpoint.shared.broken.take()
+            && endpoint.may_complain(now())
+        {
+            tracing::warn!(
+                upstream = &*self.settings.name,
+                endpoint = endpoint.name(),
+                "a connection of HTTP/2 ended with what was on it: {end}; look at what the endpoint sends"
+            );
+        }
     }
 }

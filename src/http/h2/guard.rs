@@ -384,6 +384,26 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_owes_a_head_and_trailers_for_each_request_and_has_some_ahead() {
+        let head = frame(HEADERS, END_HEADERS, 1);
+        let mut guard = Guard::of_endpoint(&TOLERANT);
+        for _ in 0..10_000 {
+            guard.asked();
+            for _ in 0..HEADS_PER_REQUEST {
+                assert_eq!(guard.observe(&head, 0), Ok(()));
+            }
+        }
+        let told = (0..=HEADS_AHEAD_MAX).try_for_each(|_| guard.observe(&head, 0));
+        assert_eq!(told, Err(Cause::FrameFlood), "nobody has asked for these");
+        // What was not sent is not saved up beyond a bound.
+        let mut guard = Guard::of_endpoint(&TOLERANT);
+        (0..10_000).for_each(|_| guard.asked());
+        let most = HEADS_OWED_MAX + HEADS_AHEAD_MAX;
+        let told = (0..=most).try_for_each(|_| guard.observe(&head, 0));
+        assert_eq!(told, Err(Cause::FrameFlood));
+    }
+
+    #[test]
     fn a_bucket_leaks() {
         let start = now();
         let mut bucket = Bucket::new(10, 2, start);

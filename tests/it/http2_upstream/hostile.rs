@@ -269,7 +269,11 @@ fn run(cases: Vec<Case>) {
                 does(session, stream);
             }
         });
-        let atlas = towards(&endpoint, "response_timeout = \"1s\"\nidle_timeout = \"1s\"", &[]);
+        let atlas = towards(
+            &endpoint,
+            "response_timeout = \"1s\"\nidle_timeout = \"1s\"",
+            &["a connection of HTTP/2 ended"],
+        );
         let before = atlas.memory_kib();
         let started = Instant::now();
         // One that is not repeated for what its endpoint does.
@@ -314,7 +318,11 @@ fn breaks_off(cause: &str, does: impl Fn(&mut Session, u32) + Send + Sync + 'sta
             does(session, stream);
         }
     });
-    let atlas = towards(&endpoint, "idle_timeout = \"1s\"", &[]);
+    let atlas = towards(
+        &endpoint,
+        "idle_timeout = \"1s\"",
+        &["a connection of HTTP/2 ended"],
+    );
     let mut client = atlas.connect();
     client.send("GET /it HTTP/1.1\r\nHost: a.test\r\n\r\n");
     assert!(client.try_answer().is_err(), "{cause}: it is not whole");
@@ -423,13 +431,15 @@ fn an_endpoint_that_lets_its_time_pass_is_asked_whether_it_is_there() {
             }
         }
     });
-    let atlas = towards(&dead, "response_timeout = \"300ms\"", &[]);
+    let said = "a connection of HTTP/2 ended with what was on it: upstream idle timed_out";
+    let atlas = towards(&dead, "response_timeout = \"300ms\"", &[said]);
     timed_out(&atlas);
     assert_eq!(atlas.connect().get("/").status, 200);
     assert_eq!(dead.accepted(), 2);
     wait_until("the dead connection is closed", || {
         (dead.open() == 1).then_some(())
     });
+    atlas.log_line(&[said]);
 }
 
 #[test]

@@ -297,6 +297,39 @@ fn who_reads_slowly_holds_a_window_and_holds_up_nobody() {
 }
 
 #[test]
+fn small_pieces_wait_for_a_slow_client_as_large_ones_do() {
+    on_both_drivers(|driver| {
+        const PIECES: usize = 100_000;
+        let endpoint = plays(|session| {
+            let (stream, _) = session.request().expect("it comes");
+            session.send(headers(stream, &[(":status", "200")], false));
+            session.send(frame(DATA, 0, stream, b"x").repeat(PIECES));
+            session.send(frame(DATA, END_STREAM, stream, b"y"));
+            session.serve();
+        });
+        let atlas = atlas()
+            .listens_plain()
+            .top("workers = 1")
+            .forwards_to_with(&endpoint, "http2 = true")
+            .driver(driver)
+            .start();
+        let mut reader = atlas.http2_with(&[(4, 1)]);
+        reader.reads = false;
+        let stream = reader.begin(&get("/small", &[]), true);
+        let mut client = atlas.connect();
+        for _ in 0..10 {
+            assert_eq!(client.get("/").text(), "ok"); // answered behind all of them
+        }
+        for opened in [0, stream] {
+            reader.send(frame(WINDOW_UPDATE, 0, opened, 1_000_000_u32.to_be_bytes()));
+        }
+        let got = reader.answer(stream);
+        assert_eq!((got.body.len(), got.reset), (PIECES + 1, None));
+        assert_eq!(endpoint.accepted(), 1);
+    });
+}
+
+#[test]
 fn a_drain_lets_requests_end_that_are_under_way() {
     on_both_drivers(|driver| {
         let is_draining = Arc::new(AtomicUsize::new(0));

@@ -72,20 +72,19 @@ struct Driver<'s> {
 
 impl Driver<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        loop {
-            self.signal.begin(cx);
-            while self.signal.take() {
-                if let Poll::Ready(end) = self.round() {
-                    return Poll::Ready(end);
-                }
-            }
-            if let Poll::Ready(end) = self.poll_time(cx) {
-                return Poll::Ready(end);
-            }
-            if !self.signal.end() {
-                return Poll::Pending;
-            }
+        self.signal.begin(cx);
+        if self.signal.take()
+            && let Poll::Ready(end) = self.round()
+        {
+            return Poll::Ready(end);
         }
+        if let Poll::Ready(end) = self.poll_time(cx) {
+            return Poll::Ready(end);
+        }
+        if self.signal.end() {
+            cx.waker().wake_by_ref(); // once those have run whom the last round has woken
+        }
+        Poll::Pending
     }
 
     /// Does all that can be done now.

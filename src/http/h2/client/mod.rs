@@ -41,6 +41,11 @@ const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 /// Of all responses together: so much that clients that take nothing do not hold up others.
 const WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS_MAX;
 
+/// How many times all windows the crate may be owed for frames that are smaller than what they cost it,
+/// while they wait: the streams of a service that says little at a time are held up by their windows then,
+/// as any other, when its clients are slow.
+const SMALL_DATA_FACTOR: usize = 4;
+
 /// Bytes of a request that may wait for their turn on the connection, for each stream.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
@@ -197,6 +202,7 @@ fn builder(settings: &Settings) -> Builder {
         .initial_connection_window_size(WINDOW_BYTES)
         .initial_window_size(STREAM_WINDOW_BYTES)
         .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
+        .data_frame_budget(SMALL_DATA_FACTOR * WINDOW_BYTES as usize)
         .max_send_buffer_size(SEND_BUFFER_BYTES);
     builder
 }
