@@ -126,7 +126,10 @@ async fn run(
             }
         }
         Mode::Tcp(upstream) => {
-            let pass = serving.proxy.pass(upstream, &transport, &serving.drain, record);
+            let client = facts.client.zip(facts.local);
+            let pass = serving
+                .proxy
+                .pass(upstream, &transport, client, &serving.drain, record);
             Box::pin(pass).await
         }
     };

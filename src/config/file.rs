@@ -13,8 +13,8 @@ use super::read::{
 };
 use super::values::{
     AddressAndPort, Balance, Bound, CheckTarget, Endpoint, FileBelow, FileName, Host, HostSent,
-    ListenAddress, LogFormat, Method, MinVersion, Mode, Network, Protocol, RetryOn, Size, StatusRange,
-    Template, Time, UrlPath, Workers,
+    ListenAddress, LogFormat, Method, MinVersion, Mode, Network, Protocol, ProxyVersion, RetryOn, Size,
+    StatusRange, Template, Time, UrlPath, Workers,
 };
 
 /// All tables, in the order of the documentation.
@@ -280,6 +280,8 @@ table! {
         http2: bool = "false",
         /// TLS towards the endpoints: `true`, or a table.
         tls: UpstreamTlsValue = "false",
+        /// Whether each connection begins with a PROXY protocol header that tells the client's address: `"v1"` or `"v2"`. Each request then has a connection of its own.
+        proxy_protocol: ProxyVersion = "none",
         /// How many of the requests under way, in percent, may be retries after a timeout or a status at a time, for each worker; 3 always may unless it is 0.
         retry_budget: Percent = "20",
         /// Whether the endpoints are checked, once for the whole process: `true` makes connections, a table can ask for a path.

@@ -47,6 +47,7 @@ impl<F> Visit<'_, F> {
         let mut attempts = upstream.begin(repeatable);
         let endpoints_max = retry.attempts_max.and_then(|most| usize::try_from(most).ok());
         attempts.limit(endpoints_max.unwrap_or(usize::MAX), retry.on_connect);
+        attempts.on_behalf_of(self.facts.client.zip(self.facts.local));
         if asks_upgrade {
             attempts.over_http1();
         }

@@ -12,22 +12,25 @@ use crate::metrics::{Direction, Peer};
 use crate::outcome::{Cause, End, Phase, Side, Tally};
 use crate::relay::{self, Ahead};
 use crate::transport::Transport;
+use crate::upstream::Addresses;
 use crate::upstream::health::Outcome;
 
 impl Proxy {
     /// Relays a downstream connection to an upstream (its index in the generation) until it ends,
-    /// or the drain's deadline cuts it. The caller closes the downstream transport, unless it was
+    /// or the drain's deadline cuts it. `client`: who came, and where to. The caller closes the downstream transport, unless it was
     /// marked to be reset.
     pub async fn pass(
         &self,
         upstream: usize,
         downstream: &Transport,
+        client: Option<Addresses>,
         drain: &Drain,
         record: &mut ConnectionRecord,
     ) -> End {
         let upstream = &self.upstreams[upstream];
         record.upstream = Some(upstream.settings().name.clone());
         let mut attempts = upstream.begin(true);
+        attempts.on_behalf_of(client);
         let connected = upstream.connect(&mut attempts).await;
         record.attempts = attempts.count();
         let (transport, slot) = match connected {

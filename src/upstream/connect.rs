@@ -46,11 +46,18 @@ pub(super) struct Connected {
     pub(super) has_chosen_http2: bool,
 }
 
+/// What a connection begins with.
+pub(super) struct How<'h> {
+    /// What is said before anything else; may be empty.
+    pub(super) introduction: &'h [u8],
+    pub(super) tls: Option<&'h ClientSettings>,
+    pub(super) offload: &'h Arc<Offload>,
+}
+
 /// Connects by the deadline.
 pub(super) async fn connect(
     endpoint: &Endpoint,
-    settings: Option<&ClientSettings>,
-    offload: &Arc<Offload>,
+    how: How<'_>,
     deadline: Deadline,
 ) -> Result<Connected, Failed> {
     let addresses = endpoint.addresses();
@@ -63,7 +70,8 @@ pub(super) async fn connect(
         match before(by, Socket::connect(address)).await {
             Ok(Ok(socket)) => {
                 endpoint.prefer(place);
-                let secured = secure(socket, settings, endpoint.host(), offload, deadline).await?;
+                introduce(&socket, how.introduction)?;
+                let secured = secure(socket, how.tls, endpoint.host(), how.offload, deadline).await?;
                 return Ok(Connected {
                     transport: secured.0,
                     address: Some(address.clone()),
@@ -91,6 +99,24 @@ pub(super) async fn connect(
 fn share(deadline: Deadline, addresses_left: usize, now: Instant) -> Deadline {
     let left = u32::try_from(addresses_left).unwrap_or(u32::MAX).max(1);
     Deadline::after(now, deadline.left(now) / left)
+}
+
+/// Says what comes before anything else. A socket that was just connected has room for it.
+fn introduce(socket: &Socket, introduction: &[u8]) -> Result<(), Failed> {
+    if introduction.is_empty() {
+        return Ok(());
+    }
+    match socket.try_send(introduction) {
+        Ok(count) if count == introduction.len() => Ok(()),
+        Ok(_) => Err(Failed {
+            end: End::new(Side::Atlas, Phase::Connect, Cause::System),
+            reason: "the socket does not take the PROXY header".to_owned(),
+        }),
+        Err(error) => Err(Failed {
+            end: end_of(&error),
+            reason: format!("it does not take the PROXY header: {error}"),
+        }),
+    }
 }
 
 /// TLS where asked; whether HTTP/2 was agreed on in it.

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use super::introduction::Addresses;
 use super::pool::Idle;
 use super::slot::Slot;
 use super::{Endpoint, Upstream};
@@ -33,6 +34,8 @@ pub struct Attempts {
     /// How many endpoints may be asked.
     pub(super) endpoints_max: usize,
     stops_at_failure: bool,
+    /// Whom the endpoint is told of, where it is told.
+    pub(super) client: Option<Addresses>,
     failed: Vec<(Arc<str>, End)>,
 }
 
@@ -49,8 +52,14 @@ impl Attempts {
             refused: None,
             endpoints_max: usize::MAX,
             stops_at_failure: false,
+            client: None,
             failed: Vec::new(),
         }
+    }
+
+    /// For this client, which an endpoint that is sent the PROXY header is told of.
+    pub fn on_behalf_of(&mut self, client: Option<Addresses>) {
+        self.client = client;
     }
 
     /// Asks so many endpoints at most, and none after one that cannot be connected to unless
@@ -229,7 +238,9 @@ impl<'u> Lease<'u> {
         let settings = &self.upstream.settings;
         match self.held {
             Held::Http1(connection)
-                if connection.is_reusable() && self.endpoint.still_has(self.address.as_ref()) =>
+                if connection.is_reusable()
+                    && settings.proxy_protocol.is_none() // it is one client's
+                    && self.endpoint.still_has(self.address.as_ref()) =>
             {
                 self.endpoint.pool.give_back(
                     Idle {

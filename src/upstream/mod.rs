@@ -5,6 +5,7 @@ mod budget;
 mod connect;
 mod endpoint;
 pub mod health;
+mod introduction;
 mod lease;
 mod noted;
 mod pool;
@@ -20,9 +21,10 @@ use std::time::{Duration, Instant};
 use self::balance::{Balancer, Candidates};
 use self::budget::Budget;
 pub use self::budget::Live;
-use self::connect::{Connected, Failed};
+use self::connect::{Connected, Failed, How};
 pub use self::endpoint::Endpoint;
 use self::health::{Checked, Outcome};
+pub use self::introduction::{Addresses, ProxyProtocol};
 use self::lease::Held;
 pub use self::lease::{Attempts, Lease, Moved};
 pub use self::resolve::Resolved;
@@ -219,6 +221,7 @@ impl Upstream {
                 }
             }
             if !attempts.fresh
+                && self.settings.proxy_protocol.is_none()
                 && let Some(idle) =
                     endpoint
                         .pool
@@ -257,7 +260,7 @@ impl Upstream {
             attempts.count += 1;
             let deadline = Deadline::within(self.settings.connect_timeout);
             match self
-                .connect_to(slot.endpoint(), self.tls.as_ref(), deadline)
+                .connect_to(slot.endpoint(), self.tls.as_ref(), attempts, deadline)
                 .await
             {
                 Ok(connected) => return Ok((connected.transport, slot)),
@@ -331,7 +334,7 @@ impl Upstream {
             true => self.tls_http1.as_ref().or(self.tls.as_ref()),
             false => self.tls.as_ref(),
         };
-        let connected = self.connect_to(endpoint, tls, deadline).await?;
+        let connected = self.connect_to(endpoint, tls, attempts, deadline).await?;
         let is_http2 = match &self.tls {
             Some(_) => connected.has_chosen_http2,
             None => self.settings.http2 && !attempts.needs_http1,
@@ -351,11 +354,19 @@ impl Upstream {
         &self,
         endpoint: &Endpoint,
         tls: Option<&ClientSettings>,
+        attempts: &Attempts,
         deadline: Deadline,
     ) -> Result<Connected, End> {
         let started = now();
         let offload = self.offload.borrow().clone();
-        match connect::connect(endpoint, tls, &offload, deadline).await {
+        let introduction = self.settings.proxy_protocol;
+        let introduction = introduction.map(|version| version.header(attempts.client));
+        let how = How {
+            introduction: introduction.as_deref().unwrap_or_default(),
+            tls,
+            offload: &offload,
+        };
+        match connect::connect(endpoint, how, deadline).await {
             Ok(connected) => {
                 self.counters.connected(now().saturating_duration_since(started));
                 Ok(connected)

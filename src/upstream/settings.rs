@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::balance::Method;
 use super::health::{self, Check};
+use super::introduction::ProxyProtocol;
 use crate::runtime::Address;
 use crate::tls::ClientSettings;
 
@@ -38,6 +39,8 @@ pub struct Settings {
     pub http2: bool,
     /// How they are checked, beside the workers and their upstreams.
     pub check: Option<Arc<Check>>,
+    /// The header each connection begins with, which tells of the client: none serves another.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// TLS towards it.
     pub tls: Option<Arc<ClientSettings>>,
 }
@@ -82,6 +85,7 @@ impl Settings {
             && self.pool_idle_timeout == other.pool_idle_timeout
             && self.health == other.health
             && self.retry_budget == other.retry_budget
+            && self.proxy_protocol == other.proxy_protocol
             && self.http2 == other.http2
     }
 }

@@ -22,6 +22,7 @@ pub(super) fn settings(endpoints: Vec<EndpointSettings>) -> Settings {
         check: None,
         tls: None,
         retry_budget: 20,
+        proxy_protocol: None,
     }
 }
 

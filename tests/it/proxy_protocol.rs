@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Atlas, Connection, Ending, Origin, atlas, origin};
+use crate::support::{Atlas, Connection, Ending, Origin, atlas, origin, wait_until};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -164,4 +164,55 @@ fn a_header_nobody_asked_for_is_not_believed() {
     connection.send("PROXY TCP4 192.0.2.7 192.0.2.1 1 2\r\nGET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
     assert_eq!(connection.answer().status, 400);
     assert!(origin.requests().is_empty());
+}
+
+#[test]
+fn endpoints_are_told_who_the_client_is() {
+    let origin = origin().start();
+    for version in ["v1", "v2"] {
+        // An Atlas that expects the header plays the endpoint, for requests, bytes and checks.
+        let inner = atlas()
+            .listener(false, "proxy_protocol = true")
+            .forwards_to(&origin)
+            .start();
+        let inner_address = inner.address().to_string();
+        let lines = format!(
+            "proxy_protocol = \"{version}\"\nhealth = {{ path = \"/check\", interval = \"1s\", timeout = \"1s\" }}"
+        );
+        let outer = atlas()
+            .listener(false, "proxy_protocol = true")
+            .listener(false, "mode = \"tcp\"\nupstream = \"inner\"")
+            .text("[[route]]\nupstream = \"inner\"")
+            .upstream("inner", &[&inner_address], &lines)
+            .start();
+        let mut client = outer.connect();
+        client.send("PROXY TCP4 192.0.2.7 192.0.2.1 12345 443\r\n");
+        for path in ["/one", "/two"] {
+            assert_eq!(client.get(path).status, 200, "{version}");
+            let record = inner.exchange(path);
+            assert_eq!(record["client"], "192.0.2.7:12345", "{version}: {record}");
+        }
+        // Each request has had a connection of its own.
+        wait_until("they have ended", || {
+            let records = inner.records();
+            let ended = records
+                .iter()
+                .filter(|record| record["client"] == "192.0.2.7:12345");
+            (ended.filter(|record| record["kind"] == "connection").count() == 2).then_some(())
+        });
+        let mut client = outer.connect_to(1);
+        assert_eq!(client.get("/bytes").status, 200, "{version}");
+        let record = inner.exchange("/bytes");
+        assert_eq!(
+            record["client"],
+            client.tcp().local_addr().unwrap().to_string(),
+            "{version}: {record}"
+        );
+        let check = inner.exchange("/check");
+        assert_eq!(
+            (&check["status"], &check["cause"]),
+            (&200.into(), &"finished".into()),
+            "{check}"
+        );
+    }
 }

@@ -94,6 +94,12 @@ impl Resolver<'_> {
             body: table.body.as_ref().map(|text| text.value.as_str().into()),
         });
         Some(Some(Arc::new(Check {
+            // Another port is not what clients come to.
+            proxy_protocol: upstream
+                .proxy_protocol
+                .as_ref()
+                .filter(|_| table.port.is_none())
+                .map(|version| version.value.0),
             request,
             port: table
                 .port

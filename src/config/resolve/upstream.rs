@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::super::error::Diagnostic;
 use super::super::file::{self, EndpointValue, UpstreamTlsValue};
 use super::super::read::At;
 use super::super::values::{Balance, Mode};
@@ -55,6 +56,7 @@ impl<'a> Resolver<'a> {
             None => None,
         };
         self.check_http2(name, table);
+        self.check_proxy_protocol(table);
         let (health, check) = (self.health(table), self.check(table, tls.as_ref()));
         let pool_idle_max = table.pool_idle_max.as_ref();
         Some(Settings {
@@ -67,6 +69,7 @@ impl<'a> Resolver<'a> {
             idle_timeout: seconds(table.idle_timeout.as_ref(), 60),
             pool_idle_max: pool_idle_max.map_or(64, |most| to_usize(most.value.0)),
             pool_idle_timeout: seconds(table.pool_idle_timeout.as_ref(), 60),
+            proxy_protocol: table.proxy_protocol.as_ref().map(|version| version.value.0),
             retry_budget: health::percent(table.retry_budget.as_ref(), 20),
             health: health?,
             check: check?,
@@ -84,6 +87,18 @@ impl<'a> Resolver<'a> {
             let message = "`http2` in an upstream is for routes, and a listener in tcp mode uses this one";
             let help = "leave it out: in tcp mode bytes are passed on as they are; or give the listener an upstream of its own";
             self.error("misplaced-key", http2.key.clone(), message, help);
+        }
+    }
+
+    /// A connection that tells of one client cannot carry another's requests.
+    fn check_proxy_protocol(&mut self, table: &file::Upstream) {
+        let http2 = table.http2.as_ref().filter(|http2| http2.value);
+        if let (Some(version), Some(http2)) = (&table.proxy_protocol, http2) {
+            let message = "`proxy_protocol` tells of one client, and connections of HTTP/2 are shared by all";
+            let diagnostic = Diagnostic::error("conflicting-keys", version.key.clone(), message)
+                .help("leave one of them out; over HTTP/2 the client's address is in X-Forwarded-For")
+                .related(http2.key.clone(), "the other one");
+            self.found.push(diagnostic);
         }
     }
 

@@ -13,7 +13,7 @@ use super::error::{Diagnostic, nearest};
 use super::read::{Number, Place, Read, Word, Wrong, wrong_type};
 use crate::route;
 use crate::runtime::Address;
-use crate::upstream::EndpointAddress;
+use crate::upstream::{EndpointAddress, ProxyProtocol};
 
 /// A time, longer than nothing: `"30s"`, `"1m30s"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -722,6 +722,27 @@ impl Read for StatusRange {
             found.push(Diagnostic::error("bad-status", place.span.clone(), message).help(help));
         }
         read
+    }
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProxyVersion(pub ProxyProtocol);
+
+impl Word for ProxyVersion {
+    const EXPECTS: &'static str = "a version of the PROXY protocol";
+    const EXAMPLE: &'static str = "\"v2\"";
+    const CODE: &'static str = "bad-proxy-version";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        match text {
+            "v1" => Ok(Self(ProxyProtocol::V1)),
+            "v2" => Ok(Self(ProxyProtocol::V2)),
+            _ => Err(Wrong::new(
+                format!("there is no version `{text}` of the PROXY protocol"),
+                "write \"v1\" (text) or \"v2\" (binary)",
+            )),
+        }
     }
 }
 

@@ -85,6 +85,7 @@ fn generation(given: &Given) -> Generation {
             check: None,
             tls: None,
             retry_budget: 20,
+            proxy_protocol: None,
         }],
         roots: Vec::new(),
         http: crate::http::Settings::default(),
@@ -207,7 +208,7 @@ async fn serve_one(
     let transport = Transport::plain(socket);
     if is_tcp {
         let mut record = ConnectionRecord::start(now());
-        let end = proxy.pass(0, &transport, &drain, &mut record).await;
+        let end = proxy.pass(0, &transport, None, &drain, &mut record).await;
         record.finish(end, &facts, &proxy.log);
     } else {
         let visit = proxy.visit(facts, |host| host == "other.test");

@@ -12,7 +12,7 @@ use crate::outcome::{Cause, End};
 use crate::runtime::before;
 use crate::time::{Deadline, now};
 use crate::upstream::Endpoint;
-use crate::upstream::connect::{self, Failed};
+use crate::upstream::connect::{self, Failed, How};
 
 /// How much of a body is searched.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -28,7 +28,13 @@ const FIELDS_MAX: usize = 200;
 /// Why it is not well, and what to look at, in words for the operator.
 pub(super) async fn ask(endpoint: &Endpoint, check: &Check, offload: &Arc<Offload>) -> Result<(), String> {
     let deadline = Deadline::after(now(), check.timeout);
-    let connected = connect::connect(endpoint, check.tls.as_deref(), offload, deadline).await;
+    let introduction = check.proxy_protocol.map(|version| version.header(None));
+    let how = How {
+        introduction: introduction.as_deref().unwrap_or_default(),
+        tls: check.tls.as_deref(),
+        offload,
+    };
+    let connected = connect::connect(endpoint, how, deadline).await;
     let transport = connected.map_err(|failed| unreachable(&failed))?.transport;
     let Some(request) = &check.request else {
         return Ok(());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Statuses;
 use crate::tls::ClientSettings;
+use crate::upstream::ProxyProtocol;
 
 /// How the endpoints of an upstream are checked, once for the whole process.
 #[derive(Clone, Debug)]
@@ -14,6 +15,8 @@ pub struct Check {
     pub request: Option<Request>,
     /// The port, where it is not the endpoint's.
     pub port: Option<u16>,
+    /// The header the check's connections begin with.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// TLS of the check's connections.
     pub tls: Option<Arc<ClientSettings>>,
     /// From one check of an endpoint to its next.

@@ -221,6 +221,7 @@ fn the_share_grows_after_it_came_back() {
 
 fn check(rise: u32, fall: u32) -> Check {
     Check {
+        proxy_protocol: None,
         request: None,
         port: None,
         tls: None,
