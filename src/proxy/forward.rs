@@ -171,9 +171,11 @@ impl<F> Visit<'_, F> {
             connects: body.is_tunnel(),
             leash,
             is_slow: false,
+            refused: None,
         };
         let result = passage.run(writer, head, body, taken).await;
         let (has_begun, is_slow) = (passage.reader.has_begun(), passage.is_slow);
+        let refused = passage.refused;
         drop(passage);
         let moved = lease.moved_since(&before);
         let counters = &self.proxy.counters;
@@ -182,7 +184,11 @@ impl<F> Visit<'_, F> {
         counters.carried_since(Peer::Upstream, before.tally, moved.tally, result.err());
         result
             .map(|end| Exchanged { end, is_slow })
-            .map_err(|end| Broken { end, has_begun })
+            .map_err(|end| Broken {
+                end,
+                has_begun,
+                refused,
+            })
     }
 }
 
@@ -198,6 +204,14 @@ fn note(
             upstream.note_answer(lease.endpoint(), status.as_u16(), *is_slow);
         }
         (Ok(_), None) => {}
+        // That another endpoint is asked does not yet make it a failure.
+        (
+            Err(Broken {
+                refused: Some(status),
+                ..
+            }),
+            _,
+        ) => upstream.note_answer(lease.endpoint(), status.as_u16(), false),
         (Err(broken), _) => {
             let outcome = Outcome::of_broken(broken.end, broken.has_begun, lease.is_reused());
             upstream.note(lease.endpoint(), outcome);
@@ -245,6 +259,8 @@ struct Exchanged {
 struct Broken {
     end: End,
     has_begun: bool,
+    /// The answer's status, where the route has another endpoint asked for that.
+    refused: Option<StatusCode>,
 }
 
 /// The endpoint's answer is none.
@@ -260,6 +276,8 @@ pub(super) struct Passage<'e, 'c, 'd> {
     pub(super) connects: bool,
     leash: Leash<'e>,
     is_slow: bool,
+    /// An answer that is not passed on, because another endpoint is asked.
+    refused: Option<StatusCode>,
 }
 
 impl<'d> Passage<'_, '_, 'd> {
@@ -395,6 +413,7 @@ impl<'d> Passage<'_, '_, 'd> {
             let head = self.reader.head(deadline).await?;
             if !head.status.is_informational() {
                 if self.leash.refuses(head.status) {
+                    self.refused = Some(head.status);
                     return Err(End::new(Side::Upstream, Phase::Response, Cause::BadStatus));
                 }
                 self.is_slow = self

@@ -145,6 +145,24 @@ fn statuses_are_failures_where_that_is_asked_for() {
 }
 
 #[test]
+fn a_status_for_which_another_endpoint_is_asked_is_no_failure_by_that_alone() {
+    let bad = origin()
+        .handles_all(|exchange| exchange.answer(503, &[], b"no"))
+        .start();
+    let well = origin().start();
+    for (lines, is_ejected) in [("", false), ("outliers = { status = [503] }", true)] {
+        let atlas = upstream(&[bad.address(), well.address()], lines)
+            .text("[[route]]\npath = \"/retried\"\nupstream = \"app\"\nretry = { on = [503] }")
+            .start();
+        for _ in 0..12 {
+            assert_eq!(atlas.get("/retried").status, 200);
+        }
+        let ejections = atlas.metric("atlas_upstream_ejections_total", &["app"]);
+        assert_eq!(ejections > 0.0, is_ejected, "{lines}");
+    }
+}
+
+#[test]
 fn slowness_is_a_failure_where_that_is_asked_for() {
     let bad = origin()
         .handles_all(|exchange| {
@@ -221,7 +239,11 @@ fn in_tcp_mode_one_that_refuses_or_resets_is_ejected_too() {
             lost += usize::from(!is_welcome());
             ejected().then_some(())
         });
-        assert_eq!(lost, if refuses { 0 } else { 3 });
+        // A reset may come before the connection stands: then the next endpoint is asked.
+        assert!(
+            lost <= if refuses { 0 } else { 3 },
+            "{lost} connections were lost"
+        );
         for _ in 0..6 {
             assert!(is_welcome(), "the other one is well");
         }
