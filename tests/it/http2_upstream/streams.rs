@@ -366,6 +366,46 @@ fn a_drain_lets_requests_end_that_are_under_way() {
 }
 
 #[test]
+fn a_reload_that_changes_the_upstream_closes_its_connections() {
+    on_both_drivers(|driver| {
+        let endpoint = plays(|session| session.serve());
+        let atlas = atlas()
+            .listens_plain()
+            .top("workers = 1")
+            .forwards_to_with(&endpoint, "http2 = true\nidle_timeout = \"20s\"")
+            .driver(driver)
+            .start();
+        assert_eq!(atlas.connect().get("/").status, 200);
+        atlas.reload();
+        assert_eq!(atlas.connect().get("/").status, 200);
+        assert_eq!(endpoint.accepted(), 1, "nothing has changed");
+        atlas.rewrite(|text| text.replace("20s", "21s"));
+        atlas.reload();
+        assert_eq!(atlas.connect().get("/").status, 200);
+        assert_eq!(endpoint.accepted(), 2);
+        wait_until("the old one is closed", || (endpoint.open() == 1).then_some(()));
+    });
+}
+
+#[test]
+fn an_endpoint_on_a_unix_socket_is_spoken_to_as_any_other() {
+    let origin = origin().answers("/", "hello").start();
+    let folder = tempfile::tempdir().unwrap();
+    let socket = format!("unix:{}", folder.path().join("socket").display());
+    let endpoint = atlas()
+        .listener(false, &format!("address = {socket:?}\n"))
+        .forwards_to(&origin)
+        .start();
+    let atlas = atlas()
+        .listens_plain()
+        .text("[[route]]\nupstream = \"app\"")
+        .upstream("app", &[&socket], "http2 = true")
+        .start();
+    assert_eq!(atlas.connect().get("/").text(), "hello");
+    assert_eq!(endpoint.exchange("/")["protocol"], "HTTP/2.0");
+}
+
+#[test]
 fn websocket_goes_over_http_1_to_an_endpoint_that_speaks_both() {
     for tls in [true, false] {
         let switches = origin()
