@@ -12,9 +12,9 @@ use super::read::{
     At, Many, Named, Number, OneOrMany, Place, Read, Table, short_or_table, table, wrong_type,
 };
 use super::values::{
-    AddressAndPort, Balance, Bound, CheckTarget, Endpoint, FileBelow, FileName, Host, HostSent,
-    ListenAddress, LogFormat, Method, MinVersion, Mode, Network, Protocol, ProxyVersion, RetryOn, Size,
-    StatusRange, Template, Time, UrlPath, Workers,
+    AddressAndPort, Balance, Bound, CheckTarget, CookieName, Endpoint, FileBelow, FileName, HashBy, Host,
+    HostSent, ListenAddress, LogFormat, Method, MinVersion, Mode, Network, Protocol, ProxyVersion, RetryOn,
+    SameSite, Size, StatusRange, Template, Time, UrlPath, Workers,
 };
 
 /// All tables, in the order of the documentation.
@@ -30,6 +30,7 @@ pub const TABLES: &[Table] = &[
     Retry::TABLE,
     Upstream::TABLE,
     UpstreamEndpoint::TABLE,
+    Sticky::TABLE,
     UpstreamTls::TABLE,
     Health::TABLE,
     OutlierTable::TABLE,
@@ -63,6 +64,8 @@ pub type Percent = Number<0, 100>;
 pub type Checks = Number<1, 1_000>;
 /// A number of requests.
 pub type Requests = Number<1, 1_000_000>;
+/// A part of a share, in percent.
+pub type Factor = Number<0, 100_000>;
 /// A status.
 pub type Status = Number<0, 65_535>;
 
@@ -262,8 +265,14 @@ table! {
     Upstream "[upstream.NAME]" {
         /// Where it can be reached: `"host:port"`, `"unix:/path"` or a table with more to say. Names are looked up again and again.
         endpoints: Vec<At<EndpointValue>> = "required",
-        /// How an endpoint is chosen: `"two_choices"` draws two by weight and takes the one with fewer exchanges under way, `"least_connections"` the one with the fewest of all for its weight, `"round_robin"` takes turns by weight.
+        /// How an endpoint is chosen: `"two_choices"` draws two by weight and takes the one with fewer exchanges under way, `"least_connections"` the one with the fewest of all for its weight, `"round_robin"` takes turns by weight, `"hash"` the one that `hash` says.
         balance: Balance = "two_choices; with one worker round_robin",
+        /// With `balance = "hash"`: what decides the endpoint: `"client_address"`, `"path"`, `"header:NAME"` or `"cookie:NAME"`. The same goes to the same endpoint, and few go elsewhere when one comes or goes; a request without it goes to any.
+        hash: HashBy = "required with `balance = \"hash\"`",
+        /// With `balance = "hash"`: the most an endpoint gets, in percent of its share of what is under way, once that is more than 16; what is beyond goes to the next. 0 is no bound.
+        hash_balance_factor: Factor = "125",
+        /// Sends clients back to the endpoint that served them first, by a cookie that Atlas sets.
+        sticky: Sticky = "none",
         /// The Host the upstream is sent.
         host: HostSent = "the client's",
         /// How long a connection, with its TLS, may take before the next endpoint is tried.
@@ -321,6 +330,24 @@ table! {
         backup: bool = "false",
         /// Whether nothing new goes to it, so that it can be taken away once it has finished.
         drain: bool = "false",
+    }
+}
+
+table! {
+    /// The cookie that brings a client back to its endpoint. It tells nobody where that is, and outlives reloads and restarts. A client whose endpoint cannot be asked goes to another, and stays there.
+    Sticky "[upstream.NAME.sticky]" {
+        /// Its name.
+        cookie: CookieName = "required",
+        /// How long clients keep it.
+        ttl: Time = "until the client is closed",
+        /// Whether clients send it by HTTPS only.
+        secure: bool = "true if the client came by HTTPS",
+        /// Whether it is hidden from scripts.
+        http_only: bool = "true",
+        /// Whether it is sent with requests that other sites make: `"lax"` when a link is followed, `"strict"` never, `"none"` always.
+        same_site: SameSite = "\"lax\"",
+        /// What its values are made with: the same in several Atlas gives the same values.
+        secret: String = "made of /etc/machine-id",
     }
 }
 

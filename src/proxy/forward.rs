@@ -12,7 +12,7 @@ use super::account::Account;
 use super::headers::{self, RequestId};
 use super::http::path_below;
 use super::retry::{Kept, Leash, Next, Resend, Taken, is_gone};
-use super::{Proxy, Visit, upgrade};
+use super::{Proxy, Visit, affinity, upgrade};
 use crate::buffer;
 use crate::http::client::{RequestWriter, ResponseReader};
 use crate::http::h1::client::Outgoing;
@@ -51,6 +51,7 @@ impl<F> Visit<'_, F> {
         if asks_upgrade {
             attempts.over_http1();
         }
+        affinity::apply(upstream, request, &mut attempts);
         let mut kept = Kept {
             bytes_max: retry.body_bytes_max,
             ..Kept::default()
@@ -162,6 +163,7 @@ impl<F> Visit<'_, F> {
         taken: &mut Taken<'_>,
     ) -> Result<Exchanged, Broken> {
         let before = lease.moved();
+        let set_cookie = lease.binding(self.client.scheme() == "https");
         let (writer, reader) = lease.exchange();
         let mut passage = Passage {
             proxy: self.proxy,
@@ -172,6 +174,7 @@ impl<F> Visit<'_, F> {
             leash,
             is_slow: false,
             refused: None,
+            set_cookie,
         };
         let result = passage.run(writer, head, body, taken).await;
         let (has_begun, is_slow) = (passage.reader.has_begun(), passage.is_slow);
@@ -278,6 +281,8 @@ pub(super) struct Passage<'e, 'c, 'd> {
     is_slow: bool,
     /// An answer that is not passed on, because another endpoint is asked.
     refused: Option<StatusCode>,
+    /// What binds the client to the endpoint.
+    set_cookie: Option<String>,
 }
 
 impl<'d> Passage<'_, '_, 'd> {
@@ -433,6 +438,13 @@ impl<'d> Passage<'_, '_, 'd> {
         self.response.inform(&head).await
     }
 
+    /// Binds the client to the endpoint that answers, if it is not yet.
+    pub(super) fn bind(&self, head: &mut ResponseHead) {
+        if let Some(set_cookie) = &self.set_cookie {
+            head.fields.push("Set-Cookie", set_cookie);
+        }
+    }
+
     /// Passes the final head and the body on.
     async fn answer(&mut self, mut head: ResponseHead) -> Result<(), End> {
         if self.connects && head.status.is_success() {
@@ -444,6 +456,7 @@ impl<'d> Passage<'_, '_, 'd> {
             StatusCode::UPGRADE_REQUIRED => headers::to_client_with_upgrade(&mut head.fields),
             _ => headers::to_client(&mut head.fields, self.reader.version()),
         }
+        self.bind(&mut head);
         self.response.start(&head).await?;
         drop(head);
         match self.pass_body().await {

@@ -2,6 +2,7 @@
 
 mod about;
 mod account;
+mod affinity;
 mod forward;
 mod headers;
 mod http;

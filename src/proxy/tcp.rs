@@ -13,6 +13,7 @@ use crate::outcome::{Cause, End, Phase, Side, Tally};
 use crate::relay::{self, Ahead};
 use crate::transport::Transport;
 use crate::upstream::Addresses;
+use crate::upstream::balance::hash;
 use crate::upstream::health::Outcome;
 
 impl Proxy {
@@ -31,6 +32,10 @@ impl Proxy {
         record.upstream = Some(upstream.settings().name.clone());
         let mut attempts = upstream.begin(true);
         attempts.on_behalf_of(client);
+        if upstream.settings().hash.is_some() {
+            let address = client.map(|(client, _)| client.ip().to_canonical().to_string());
+            attempts.belongs_to(address.map(|address| hash(address.as_bytes())));
+        }
         let connected = upstream.connect(&mut attempts).await;
         record.attempts = attempts.count();
         let (transport, slot) = match connected {

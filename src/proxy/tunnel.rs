@@ -23,6 +23,7 @@ impl<'d> Passage<'_, '_, 'd> {
             return Err(MALFORMED);
         };
         headers::to_client_with_upgrade(&mut head.fields);
+        self.bind(&mut head);
         let tunnel = self.response.switch(&head, body).await?;
         drop(head);
         let _open = self.proxy.counters.tunnel();

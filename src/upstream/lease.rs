@@ -29,6 +29,10 @@ pub struct Attempts {
     pub(super) repeatable: bool,
     /// See [`Self::over_http1`].
     pub(super) needs_http1: bool,
+    /// What it has to do with, where endpoints are chosen by that.
+    pub(super) key: Option<u64>,
+    /// The endpoint its client is bound to.
+    pub(super) bound: Option<usize>,
     /// The endpoint that had refused what it was sent.
     refused: Option<usize>,
     /// How many endpoints may be asked.
@@ -49,6 +53,8 @@ impl Attempts {
             fresh: false,
             repeatable,
             needs_http1: false,
+            key: None,
+            bound: None,
             refused: None,
             endpoints_max: usize::MAX,
             stops_at_failure: false,
@@ -91,6 +97,16 @@ impl Attempts {
         self.needs_http1 = true;
     }
 
+    /// Where endpoints are chosen by hash: by this one.
+    pub fn belongs_to(&mut self, key: Option<u64>) {
+        self.key = key;
+    }
+
+    /// The endpoint the client was sent to before, which is asked first.
+    pub fn is_bound_to(&mut self, endpoint: Option<usize>) {
+        self.bound = endpoint;
+    }
+
     /// The endpoint asked last has not looked at what it was sent: it is asked once more.
     pub fn refused(&mut self) {
         if self.refused != self.asked {
@@ -111,6 +127,8 @@ pub struct Lease<'u> {
     endpoint: &'u Endpoint,
     /// Its place at the endpoint, once it is handed out.
     slot: Option<Slot<'u>>,
+    /// The endpoint's index, if the client is to be bound to it.
+    binds: Option<usize>,
     held: Held,
     address: Option<Address>,
     is_reused: bool,
@@ -147,6 +165,7 @@ impl<'u> Lease<'u> {
             upstream,
             endpoint,
             slot: None,
+            binds: None,
             held,
             address,
             is_reused,
@@ -154,9 +173,17 @@ impl<'u> Lease<'u> {
     }
 
     /// Hands it out: the exchange has this place for as long as it has the lease.
-    pub(super) fn in_slot(mut self, slot: Slot<'u>) -> Self {
+    pub(super) fn in_slot(mut self, slot: Slot<'u>, attempts: &Attempts) -> Self {
+        self.binds = attempts.asked.filter(|asked| attempts.bound != Some(*asked));
         self.slot = Some(slot);
         self
+    }
+
+    /// What binds the client to this endpoint, if it is not bound to it yet: the value of Set-Cookie.
+    /// `is_https` tells whether it came by that.
+    pub fn binding(&self, is_https: bool) -> Option<String> {
+        let sticky = self.upstream.settings.sticky.as_ref()?;
+        Some(sticky.set_cookie(self.binds?, is_https))
     }
 
     /// The two directions of the exchange, to be driven by one task.

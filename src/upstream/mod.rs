@@ -1,5 +1,6 @@
 //! Named groups of endpoints: which one is asked next, over which connection.
 
+mod affinity;
 pub mod balance;
 mod budget;
 mod connect;
@@ -18,6 +19,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use self::affinity::{HashKey, Hashing, Sticky, StickyCookie};
 use self::balance::{Balancer, Candidates};
 use self::budget::Budget;
 pub use self::budget::Live;
@@ -209,7 +211,7 @@ impl Upstream {
             if self.settings.http2 && !attempts.needs_http1 {
                 // Boxed: most upstreams do without.
                 match Box::pin(self.take_shared(endpoint, attempts)).await {
-                    Ok(Some(lease)) => return Ok(lease.in_slot(slot)),
+                    Ok(Some(lease)) => return Ok(lease.in_slot(slot, attempts)),
                     Ok(None) => {} // it speaks HTTP/1.1
                     Err(end) => {
                         last = end;
@@ -233,13 +235,13 @@ impl Upstream {
                 attempts.fresh = true;
                 let held = Held::Http1(idle.connection);
                 let lease = Lease::new(self, endpoint, held, idle.address, true);
-                return Ok(lease.in_slot(slot));
+                return Ok(lease.in_slot(slot, attempts));
             }
             attempts.fresh = false;
             attempts.count += 1;
             // Boxed: most requests find an idle connection.
             match Box::pin(self.open(endpoint, attempts)).await {
-                Ok(lease) => return Ok(lease.in_slot(slot)),
+                Ok(lease) => return Ok(lease.in_slot(slot, attempts)),
                 Err(end) => last = end,
             }
             if !attempts.failed(endpoint, last) {
@@ -277,38 +279,53 @@ impl Upstream {
             if attempts.tried.len() >= attempts.endpoints_max {
                 return None;
             }
-            attempts.asked = self.choose(&attempts.tried);
+            let bound = attempts.bound.filter(|_| attempts.tried.is_empty());
+            attempts.asked = bound
+                .filter(|index| self.is_well(*index))
+                .or_else(|| self.choose(&attempts.tried, attempts.key));
         }
         attempts.asked.map(|index| Slot::take(self, index))
     }
 
     /// One that was not tried yet: a backup if no other can be asked, and one that live exchanges
     /// found failing if nobody else is left.
-    fn choose(&self, tried: &[usize]) -> Option<usize> {
+    fn choose(&self, tried: &[usize], key: Option<u64>) -> Option<usize> {
         let known = |wanted| Known {
             upstream: self,
             tried,
             wanted,
         };
         if self.is_calm() {
-            return self.choose_from(&known(Wanted::Any));
+            return self.choose_from(&known(Wanted::Any), key);
         }
         let now = now();
         let wanted = match self.panics.get() {
             true => Wanted::Any,
             false => Wanted::Well(now),
         };
-        if let Some(index) = self.choose_from(&known(wanted)) {
+        if let Some(index) = self.choose_from(&known(wanted), key) {
             self.endpoints[index].health.begin(&self.settings.health, now);
             return Some(index);
         }
-        let last_resort = self.choose_from(&known(Wanted::NotDown));
+        let last_resort = self.choose_from(&known(Wanted::NotDown), key);
         last_resort.inspect(|index| self.endpoints[*index].health.resort())
     }
 
-    fn choose_from(&self, known: &Known<'_>) -> Option<usize> {
-        let chosen = self.first.borrow_mut().pick(known);
-        chosen.or_else(|| self.backups.borrow_mut().pick(known))
+    fn choose_from(&self, known: &Known<'_>, key: Option<u64>) -> Option<usize> {
+        let chosen = self.first.borrow_mut().pick(known, key);
+        chosen.or_else(|| self.backups.borrow_mut().pick(known, key))
+    }
+
+    /// Whether a client that is bound to it may come back.
+    fn is_well(&self, index: usize) -> bool {
+        self.is_calm() || self.panics.get() || {
+            let (now, health) = (now(), &self.endpoints[index].health);
+            let is_well = self.endpoints[index].is_available(now);
+            if is_well {
+                health.begin(&self.settings.health, now);
+            }
+            is_well
+        }
     }
 
     fn load_changed(&self, index: usize) {
@@ -431,8 +448,18 @@ impl Candidates for Known<'_> {
 /// Chooses among the backups, or among the others.
 fn balancer(settings: &Settings, workers: usize, backups: bool) -> Balancer {
     let endpoints = settings.endpoints.iter();
-    let weights = endpoints.map(|endpoint| endpoint.weight_among(backups));
-    Balancer::new(settings.method(workers), weights.collect(), fastrand::Rng::new())
+    let weights = endpoints.map(|endpoint| endpoint.weight_among(backups)).collect();
+    let random = fastrand::Rng::new();
+    let Some(hashing) = &settings.hash else {
+        return Balancer::new(settings.method(workers), weights, random);
+    };
+    let load_max = hashing.load_max.map(|percent| f64::from(percent) / 100.0);
+    Balancer::hashing(
+        hashing.rings[usize::from(backups)].clone(),
+        load_max,
+        weights,
+        random,
+    )
 }
 
 #[cfg(test)]

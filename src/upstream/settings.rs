@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::affinity::{Hashing, Sticky};
 use super::balance::Method;
 use super::health::{self, Check};
 use super::introduction::ProxyProtocol;
@@ -19,6 +20,10 @@ pub struct Settings {
     pub endpoints: Vec<EndpointSettings>,
     /// How they are chosen; `None`: as fits the number of workers.
     pub balance: Option<Method>,
+    /// By what they are chosen, for [`Method::Hash`].
+    pub hash: Option<Hashing>,
+    /// How clients are bound to them.
+    pub sticky: Option<Arc<Sticky>>,
     /// The Host sent; `None`: the client's.
     pub host: Option<Arc<str>>,
     /// For TCP and TLS together.
@@ -77,6 +82,8 @@ impl Settings {
         tls && self.name == other.name
             && self.endpoints == other.endpoints
             && self.balance == other.balance
+            && self.hash == other.hash
+            && self.sticky == other.sticky
             && self.host == other.host
             && self.connect_timeout == other.connect_timeout
             && self.response_timeout == other.response_timeout

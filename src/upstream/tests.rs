@@ -11,6 +11,8 @@ pub(super) fn settings(endpoints: Vec<EndpointSettings>) -> Settings {
         name: "app".into(),
         endpoints,
         balance: None,
+        hash: None,
+        sticky: None,
         host: None,
         connect_timeout: Duration::from_secs(2),
         response_timeout: Duration::from_secs(2),

@@ -1,5 +1,6 @@
 //! What the tables mean together: names to indexes, paths to files, defaults to values.
 
+mod affinity;
 mod health;
 mod listen;
 mod route;
@@ -33,7 +34,16 @@ const HTTP2_WINDOW_BYTES: RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
 const LISTEN_KEYS: &[&str] = &["address", "port", "name", "mode", "tls", "upstream"];
 
 /// The keys that decide where an upstream is, and who of it is asked.
-const UPSTREAM_KEYS: &[&str] = &["endpoints", "balance", "host", "http2", "tls", "health"];
+const UPSTREAM_KEYS: &[&str] = &[
+    "endpoints",
+    "balance",
+    "hash",
+    "sticky",
+    "host",
+    "http2",
+    "tls",
+    "health",
+];
 
 /// Makes a generation of the tables; `None` if something is wrong, which `found` then tells.
 pub(super) fn resolve(

@@ -58,11 +58,15 @@ impl<'a> Resolver<'a> {
         self.check_http2(name, table);
         self.check_proxy_protocol(table);
         let (health, check) = (self.health(table), self.check(table, tls.as_ref()));
+        let hash = self.hashing(&name.value, table, &endpoints);
+        let sticky = self.sticky(&name.value, table, &endpoints);
         let pool_idle_max = table.pool_idle_max.as_ref();
         Some(Settings {
             name: name.value.as_str().into(),
             endpoints,
             balance: table.balance.as_ref().map(|balance| method(balance.value)),
+            hash,
+            sticky,
             host: table.host.as_ref().map(|host| host.value.0.clone()),
             connect_timeout: seconds(table.connect_timeout.as_ref(), 5),
             response_timeout: seconds(table.response_timeout.as_ref(), 60),
@@ -243,7 +247,7 @@ impl<'a> Resolver<'a> {
         wanted.any(|wanted| wanted.value == name)
     }
 
-    fn is_for_listeners(&self, name: &str) -> bool {
+    pub(super) fn is_for_listeners(&self, name: &str) -> bool {
         let mut tcp = self
             .listens()
             .iter()
@@ -262,5 +266,6 @@ fn method(balance: Balance) -> Method {
         Balance::RoundRobin => Method::RoundRobin,
         Balance::LeastConnections => Method::LeastConnections,
         Balance::TwoChoices => Method::TwoChoices,
+        Balance::Hash => Method::Hash,
     }
 }

@@ -65,6 +65,9 @@ fn written(text: &str) -> BTreeMap<String, Vec<(String, String)>> {
                 name if name.starts_with("upstream.") && name.ends_with(".outliers") => {
                     "[upstream.NAME.outliers]".to_owned()
                 }
+                name if name.starts_with("upstream.") && name.ends_with(".sticky") => {
+                    "[upstream.NAME.sticky]".to_owned()
+                }
                 name if name.starts_with("upstream.") && name.ends_with(".endpoints") => {
                     "[[upstream.NAME.endpoints]]".to_owned()
                 }

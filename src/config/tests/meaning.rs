@@ -150,7 +150,9 @@ path_exact = "/s"
 respond = { status = 418, body = "tea", type = "text/x" }
 [upstream.z]
 endpoints = ["unix:/run/z.sock", { address = "z.internal:1", weight = 3, backup = true, drain = true }]
-balance = "least_connections"
+balance = "hash"
+hash = "client_address"
+hash_balance_factor = 200
 host = "h:1"
 connect_timeout = "1s"
 response_timeout = "2s"
@@ -288,9 +290,11 @@ fn upstream_is_as_written(upstream: &upstream::Settings) {
     );
     assert!(named.is_backup && named.is_drained);
     assert!(!socket.is_backup && !socket.is_drained);
+    assert_eq!(upstream.balance, Some(upstream::balance::Method::Hash));
+    let hash = upstream.hash.as_ref().unwrap();
     assert_eq!(
-        upstream.balance,
-        Some(upstream::balance::Method::LeastConnections)
+        (&hash.by, hash.load_max),
+        (&upstream::HashKey::ClientAddress, Some(200))
     );
     let tls = upstream.tls.as_ref().unwrap();
     assert!(tls.server_name.is_some() && tls.client.client_auth_cert_resolver.has_certs());

@@ -13,7 +13,7 @@ use super::error::{Diagnostic, nearest};
 use super::read::{Number, Place, Read, Word, Wrong, wrong_type};
 use crate::route;
 use crate::runtime::Address;
-use crate::upstream::{EndpointAddress, ProxyProtocol};
+use crate::upstream::{EndpointAddress, HashKey, ProxyProtocol};
 
 /// A time, longer than nothing: `"30s"`, `"1m30s"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,14 +226,84 @@ one_of! {
 
 one_of! {
     /// How an endpoint is chosen.
-    Balance "\"round_robin\", \"least_connections\" or \"two_choices\"", "\"two_choices\"" {
+    Balance "\"round_robin\", \"least_connections\", \"two_choices\" or \"hash\"", "\"two_choices\"" {
         /// In turn.
         RoundRobin = "round_robin",
         /// The one with the fewest exchanges.
         LeastConnections = "least_connections",
         /// The better of two.
         TwoChoices = "two_choices",
+        /// By a key of the request.
+        Hash = "hash",
     }
+}
+
+one_of! {
+    /// Whether a cookie is sent with requests that other sites make.
+    SameSite "\"lax\", \"strict\" or \"none\"", "\"lax\"" {
+        /// When a link is followed.
+        Lax = "lax",
+        /// Never.
+        Strict = "strict",
+        /// Always.
+        None = "none",
+    }
+}
+
+/// By what endpoints are chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HashBy(pub HashKey);
+
+impl Word for HashBy {
+    const EXPECTS: &'static str = "\"client_address\", \"path\", \"header:NAME\" or \"cookie:NAME\"";
+    const EXAMPLE: &'static str = "\"client_address\"";
+    const CODE: &'static str = "bad-value";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        let named = |name: &str| match is_token(name) {
+            true => Ok(name.into()),
+            false => Err(Wrong::new(
+                format!("`{name}` cannot be a name there"),
+                "write letters, digits and `-`: \"header:X-User\", \"cookie:session\"",
+            )),
+        };
+        match text.split_once(':') {
+            _ if text == "client_address" => Ok(Self(HashKey::ClientAddress)),
+            _ if text == "path" => Ok(Self(HashKey::Path)),
+            Some(("header", name)) => named(name).map(HashKey::Header).map(Self),
+            Some(("cookie", name)) => named(name).map(HashKey::Cookie).map(Self),
+            _ => {
+                let known = ["client_address", "path", "header:NAME", "cookie:NAME"];
+                Err(unknown_word(text, <Self as Word>::EXPECTS, &known))
+            }
+        }
+    }
+}
+
+/// The name of a cookie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CookieName(pub Arc<str>);
+
+impl Word for CookieName {
+    const EXPECTS: &'static str = "a cookie's name";
+    const EXAMPLE: &'static str = "\"srv\"";
+    const CODE: &'static str = "bad-value";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        match is_token(text) {
+            true => Ok(Self(text.into())),
+            false => Err(Wrong::new(
+                format!("`{text}` cannot be the name of a cookie"),
+                "write letters, digits, `-` and `_`: \"srv\"",
+            )),
+        }
+    }
+}
+
+/// RFC 9110 §5.6.2: what names of fields, and of cookies, are made of.
+fn is_token(text: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_letter)
 }
 
 one_of! {

@@ -74,6 +74,8 @@ fn generation(given: &Given) -> Generation {
             name: "app".into(),
             endpoints: given.endpoints.clone(),
             balance: None,
+            hash: None,
+            sticky: None,
             host: None,
             connect_timeout: Duration::from_secs(2),
             response_timeout: given.response_timeout,

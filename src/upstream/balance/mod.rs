@@ -3,15 +3,20 @@
 //!
 //! Endpoints are named by their index. No choice looks at all of them unless most cannot be chosen.
 
+mod hashed;
 mod least_connections;
+mod ring;
 mod round_robin;
 mod two_choices;
 
 use std::fmt;
+use std::sync::Arc;
 
 use fastrand::Rng;
 
+pub use self::hashed::Hashed;
 pub use self::least_connections::LeastConnections;
+pub use self::ring::{Ring, hash};
 pub use self::round_robin::RoundRobin;
 pub use self::two_choices::TwoChoices;
 
@@ -36,6 +41,8 @@ pub enum Method {
     /// as even as the least of all, and unlike it no herd: several who choose side by side, each
     /// knowing its own exchanges only, do not all choose the same.
     TwoChoices,
+    /// The one that a key of the exchange belongs to, by consistent hashing.
+    Hash,
 }
 
 impl fmt::Display for Method {
@@ -45,6 +52,7 @@ impl fmt::Display for Method {
             Self::RoundRobin => "round_robin",
             Self::LeastConnections => "least_connections",
             Self::TwoChoices => "two_choices",
+            Self::Hash => "hash",
         })
     }
 }
@@ -63,26 +71,41 @@ enum Way {
     RoundRobin(RoundRobin),
     LeastConnections(LeastConnections),
     TwoChoices(TwoChoices),
+    Hashed(Hashed),
 }
 
 impl Balancer {
-    /// One for endpoints with these weights; those with the weight 0 are never chosen.
+    /// One for endpoints with these weights; those with the weight 0 are never chosen. By
+    /// [`Method::Hash`] it chooses as [`Self::hashing`] does for exchanges without a key.
     pub fn new(method: Method, weights: Vec<u32>, random: Rng) -> Self {
+        Self::of(weights, random, |weights| match method {
+            Method::RoundRobin => Way::RoundRobin(RoundRobin::new(weights)),
+            Method::LeastConnections => Way::LeastConnections(LeastConnections::new(weights)),
+            Method::TwoChoices | Method::Hash => Way::TwoChoices(TwoChoices::new(weights)),
+        })
+    }
+
+    /// One that chooses by key, on a ring made with these weights. No endpoint gets more than
+    /// `load_max` times its share of what is under way, but for a few exchanges.
+    pub fn hashing(ring: Arc<Ring>, load_max: Option<f64>, weights: Vec<u32>, random: Rng) -> Self {
+        Self::of(weights, random, |weights| {
+            Way::Hashed(Hashed::new(ring, load_max, weights))
+        })
+    }
+
+    fn of(weights: Vec<u32>, random: Rng, way: impl FnOnce(&[u32]) -> Way) -> Self {
         let mut weighty = weights.iter().enumerate().filter(|(_, weight)| **weight > 0);
         let way = match (weighty.next(), weighty.next()) {
             (None, _) => Way::Nobody,
             (Some((only, _)), None) => Way::Only(only),
-            (Some(_), Some(_)) => match method {
-                Method::RoundRobin => Way::RoundRobin(RoundRobin::new(&weights)),
-                Method::LeastConnections => Way::LeastConnections(LeastConnections::new(&weights)),
-                Method::TwoChoices => Way::TwoChoices(TwoChoices::new(&weights)),
-            },
+            (Some(_), Some(_)) => way(&weights),
         };
         Self { weights, way, random }
     }
 
     /// The endpoint for one exchange more; `None` if none is ready for it.
-    pub fn pick(&mut self, candidates: &impl Candidates) -> Option<usize> {
+    /// What it has to do with is told by `key`, where endpoints are chosen by that.
+    pub fn pick(&mut self, candidates: &impl Candidates, key: Option<u64>) -> Option<usize> {
         let random = &mut self.random;
         let chosen = match &mut self.way {
             Way::Nobody => return None,
@@ -90,14 +113,17 @@ impl Balancer {
             Way::RoundRobin(turns) => turns.pick(|index| admits(candidates.readiness(index), random)),
             Way::LeastConnections(least) => least.pick(candidates),
             Way::TwoChoices(drawn) => drawn.pick(&self.weights, candidates, random),
+            Way::Hashed(hashed) => hashed.pick(key, &self.weights, candidates, random),
         };
         chosen.or_else(|| draw_from_all(&self.weights, candidates, random))
     }
 
     /// To be told when an exchange with an endpoint has begun or ended.
     pub fn load_changed(&mut self, index: usize, candidates: &impl Candidates) {
-        if let Way::LeastConnections(least) = &mut self.way {
-            least.look_at(index, candidates);
+        match &mut self.way {
+            Way::LeastConnections(least) => least.look_at(index, candidates),
+            Way::Hashed(hashed) => hashed.look_at(index, candidates),
+            Way::Nobody | Way::Only(_) | Way::RoundRobin(_) | Way::TwoChoices(_) => {}
         }
     }
 }
@@ -128,5 +154,7 @@ fn draw_from_all(weights: &[u32], candidates: &impl Candidates, random: &mut Rng
     drawn
 }
 
+#[cfg(test)]
+mod hash_tests;
 #[cfg(test)]
 mod tests;

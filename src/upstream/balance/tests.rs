@@ -3,13 +3,13 @@
 use super::*;
 
 /// Endpoints of a test.
-struct Pool {
-    ready: Vec<f64>,
-    load: Vec<u32>,
+pub(super) struct Pool {
+    pub(super) ready: Vec<f64>,
+    pub(super) load: Vec<u32>,
 }
 
 impl Pool {
-    fn idle(count: usize) -> Self {
+    pub(super) fn idle(count: usize) -> Self {
         Self {
             ready: vec![1.0; count],
             load: vec![0; count],
@@ -36,14 +36,14 @@ fn balancer(method: Method, weights: &[u32]) -> Balancer {
 fn counts(balancer: &mut Balancer, pool: &Pool, picks: usize) -> Vec<f64> {
     let mut counts = vec![0.0; pool.load.len()];
     for _ in 0..picks {
-        counts[balancer.pick(pool).unwrap()] += 1.0;
+        counts[balancer.pick(pool, None).unwrap()] += 1.0;
     }
     counts
 }
 
 /// Pearson's test: whether counts differ from shares by no more than chance would make them, but in
 /// one case of some ten thousand.
-fn assert_shares(counts: &[f64], shares: &[f64], what: &str) {
+pub(super) fn assert_shares(counts: &[f64], shares: &[f64], what: &str) {
     let (picks, sum): (f64, f64) = (counts.iter().sum(), shares.iter().sum());
     let mut chi_square = 0.0;
     for (count, share) in counts.iter().zip(shares) {
@@ -110,10 +110,10 @@ fn who_is_not_ready_is_never_chosen_and_its_share_goes_to_the_others_by_weight()
             &format!("{method:?} after"),
         );
         pool.ready.fill(0.0);
-        assert_eq!(balancer.pick(&pool), None);
+        assert_eq!(balancer.pick(&pool, None), None);
         pool.ready[5] = 0.01;
         assert_eq!(
-            balancer.pick(&pool),
+            balancer.pick(&pool, None),
             Some(5),
             "{method:?}: better one hardly ready than none"
         );
@@ -128,7 +128,7 @@ fn one_of_a_thousand_that_is_ready_is_found() {
         pool.ready[617] = 1.0;
         let mut balancer = balancer(method, &[1; 1000]);
         for _ in 0..100 {
-            assert_eq!(balancer.pick(&pool), Some(617), "{method:?}");
+            assert_eq!(balancer.pick(&pool, None), Some(617), "{method:?}");
         }
     }
 }
@@ -147,7 +147,7 @@ fn one_that_is_half_ready_gets_half_of_its_share() {
     pool.ready[1] = 0.5;
     let mut least = balancer(Method::LeastConnections, &[1, 1]);
     for _ in 0..300 {
-        let index = least.pick(&pool).unwrap();
+        let index = least.pick(&pool, None).unwrap();
         pool.load[index] += 1;
         least.load_changed(index, &pool);
     }
@@ -165,7 +165,7 @@ fn run(method: Method, weights: &[u32], lasts: &[usize], steps: usize) -> Vec<(u
             pool.load[index] -= 1;
             balancer.load_changed(index, &pool);
         }
-        let index = balancer.pick(&pool).unwrap();
+        let index = balancer.pick(&pool, None).unwrap();
         pool.load[index] += 1;
         balancer.load_changed(index, &pool);
         ends[step + lasts[index]].push(index);
@@ -197,7 +197,7 @@ fn least_connections_has_nobody_with_more_than_one_above_its_share() {
     let mut pool = Pool::idle(4);
     let mut least = balancer(Method::LeastConnections, &weights);
     for total in 1..=800_u32 {
-        let index = least.pick(&pool).unwrap();
+        let index = least.pick(&pool, None).unwrap();
         pool.load[index] += 1;
         least.load_changed(index, &pool);
         for (load, weight) in pool.load.iter().zip(weights) {
@@ -208,7 +208,7 @@ fn least_connections_has_nobody_with_more_than_one_above_its_share() {
     // Who has finished is next.
     pool.load[1] = 0;
     least.load_changed(1, &pool);
-    assert_eq!(least.pick(&pool), Some(1));
+    assert_eq!(least.pick(&pool, None), Some(1));
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn two_choices_of_many_workers_stay_close_together() {
         let mut pool = Pool::idle(endpoints);
         let mut balancer = Balancer::new(Method::TwoChoices, vec![1; endpoints], Rng::with_seed(worker));
         for _ in 0..endpoints * 10 / 8 {
-            let index = balancer.pick(&pool).unwrap();
+            let index = balancer.pick(&pool, None).unwrap();
             pool.load[index] += 1;
             balancer.load_changed(index, &pool);
         }

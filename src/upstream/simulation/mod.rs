@@ -131,7 +131,7 @@ impl Simulation {
     fn ask(&mut self, worker: usize) {
         let upstream = &self.workers[worker];
         let mut tried = Vec::new();
-        while let Some(index) = upstream.choose(&tried) {
+        while let Some(index) = upstream.choose(&tried, None) {
             tried.push(index);
             self.attempts += 1;
             self.reached[index] += 1;

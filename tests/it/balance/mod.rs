@@ -1,5 +1,6 @@
 //! Balancing: which of an upstream's endpoints a client comes to.
 
+mod affinity;
 mod shares;
 
 use crate::support::{Atlas, Origin, Then, atlas, origin, wait_until};
