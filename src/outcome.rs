@@ -132,6 +132,10 @@ words! {
         TimedOut = "timed_out",
         /// The peer sends or reads more slowly than the least rate.
         TooSlow = "too_slow",
+        /// All endpoints have as many connections as they may, and as many exchanges wait as may.
+        QueueFull = "queue_full",
+        /// No endpoint had room for one more connection in time.
+        QueueTimedOut = "queue_timed_out",
         /// A limit of the configuration was reached.
         LimitReached = "limit_reached",
         /// HTTP/2: the peer cancelled requests again and again.

@@ -45,6 +45,8 @@ pub const TABLES: &[Table] = &[
 pub type Port = Number<1, 65_535>;
 /// A number of connections.
 pub type Connections = Number<1, 10_000_000>;
+/// A number of those who wait.
+pub type QueueLength = Number<0, 1_000_000>;
 /// A number of idle connections.
 pub type IdleConnections = Number<0, 65_536>;
 /// A number of fields.
@@ -273,6 +275,10 @@ table! {
         hash_balance_factor: Factor = "125",
         /// Sends clients back to the endpoint that served them first, by a cookie that Atlas sets.
         sticky: Sticky = "none",
+        /// How many requests, or connections in tcp mode, may wait while every endpoint has its `connections_max`; each worker has its part. Those beyond are answered with 503.
+        queue_max: QueueLength = "1024",
+        /// How long each may wait for that.
+        queue_timeout: Time = "\"5s\"",
         /// The Host the upstream is sent.
         host: HostSent = "the client's",
         /// How long a connection, with its TLS, may take before the next endpoint is tried.
@@ -330,6 +336,8 @@ table! {
         backup: bool = "false",
         /// Whether nothing new goes to it, so that it can be taken away once it has finished.
         drain: bool = "false",
+        /// How many requests, or connections in tcp mode, may be under way with it at a time, on all workers together; each worker has its part, rounded up. Those beyond wait.
+        connections_max: Connections = "unlimited",
     }
 }
 

@@ -91,6 +91,8 @@ impl Fault {
             }
             Cause::Drained | Cause::Cut => Self::GOING_AWAY,
             Cause::LimitReached => Self::UPSTREAM_BUSY,
+            Cause::QueueFull => Self::UPSTREAM_QUEUE_FULL,
+            Cause::QueueTimedOut => Self::UPSTREAM_QUEUE_TIMED_OUT,
             _ => Self::INTERNAL,
         }
     }
@@ -299,6 +301,14 @@ catalogue! {
         "The server behind this one has too much to do.",
         "Nothing more may be started at the moment: a limit of connections or of open files is reached.",
         "Look for what is slow behind Atlas; if it is only many clients, raise the limit (`LimitNOFILE` in systemd).";
+    UPSTREAM_QUEUE_FULL = "upstream_queue_full", SERVICE_UNAVAILABLE, Some("connection_limit_reached"),
+        "The server behind this one has too much to do.",
+        "Every endpoint has its `connections_max`, and as many requests wait for one as `queue_max` of the upstream allows.",
+        "Look for what is slow behind Atlas. Raise `connections_max` if the endpoints can do more, or add endpoints; a longer queue only makes clients wait.";
+    UPSTREAM_QUEUE_TIMED_OUT = "upstream_queue_timed_out", SERVICE_UNAVAILABLE, Some("connection_limit_reached"),
+        "The server behind this one has too much to do.",
+        "Every endpoint has its `connections_max`, and none had room for this request within the upstream's `queue_timeout`.",
+        "Look for what is slow behind Atlas. Raise `connections_max` if the endpoints can do more, or add endpoints.";
     GOING_AWAY = "going_away", SERVICE_UNAVAILABLE, Some("destination_unavailable"),
         "This server is about to stop.",
         "Atlas is draining, and the request could not be finished before `timeouts.drain`.",

@@ -430,6 +430,7 @@ pub struct UpstreamCounters {
     retries: Box<[Counter]>,
     ejections: Box<[Counter]>,
     ejected: Counter,
+    queued: Counter,
 }
 
 impl Default for UpstreamCounters {
@@ -443,6 +444,7 @@ impl Default for UpstreamCounters {
             retries: counters(Cause::ALL.len()),
             ejections: counters(Cause::ALL.len()),
             ejected: Counter::default(),
+            queued: Counter::default(),
         }
     }
 }
@@ -484,6 +486,15 @@ impl UpstreamCounters {
     /// So many endpoints are left alone now.
     pub fn set_ejected(&self, count: u64) {
         self.ejected.set(count);
+    }
+
+    /// So many exchanges wait for a place at an endpoint now.
+    pub fn set_queued(&self, count: usize) {
+        self.queued.set(count as u64);
+    }
+
+    pub(super) fn queued_now(&self) -> u64 {
+        self.queued.value()
     }
 
     pub(super) fn ejections_by_cause(&self) -> &[Counter] {

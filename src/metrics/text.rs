@@ -346,6 +346,12 @@ fn upstreams(families: &mut Families, workers: &[Arc<Counters>]) {
             );
         }
         families.gauge(
+            "atlas_upstream_queue_length",
+            "Exchanges that wait because every endpoint has its connections_max",
+            labels.clone(),
+            counters.queued_now(),
+        );
+        families.gauge(
             "atlas_upstream_endpoints_ejected",
             "Endpoints that are left alone now, counted once for each worker that does so",
             labels.clone(),

@@ -1,5 +1,7 @@
 //! Connection → upstream, bytes untouched.
 
+use std::future::pending;
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -36,7 +38,13 @@ impl Proxy {
             let address = client.map(|(client, _)| client.ip().to_canonical().to_string());
             attempts.belongs_to(address.map(|address| hash(address.as_bytes())));
         }
-        let connected = upstream.connect(&mut attempts).await;
+        let connected = match upstream.is_limited() {
+            false => upstream.connect(&mut attempts).await,
+            true => match select(pin!(upstream.connect(&mut attempts)), pin!(gone(downstream))).await {
+                Either::Left((connected, _)) => connected,
+                Either::Right((end, _)) => Err(end),
+            },
+        };
         record.attempts = attempts.count();
         let (transport, slot) = match connected {
             Ok(connected) => connected,
@@ -66,6 +74,21 @@ impl Proxy {
         record.moved.spliced = spliced(downstream) + spliced(&transport);
         record.moved.copied = (from + to).saturating_sub(record.moved.spliced);
         end
+    }
+}
+
+/// How the client ended its connection before it had said anything, while it waits for its turn.
+async fn gone(downstream: &Transport) -> End {
+    let socket = downstream.socket();
+    let end = |cause| End::new(Side::Downstream, Phase::Connect, cause);
+    if let Err(error) = socket.readable().await {
+        return end(Cause::of(&error));
+    }
+    match socket.try_peek(&mut [0]) {
+        Ok(0) => end(Cause::Closed),
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => end(Cause::Reset),
+        // It has said something: what it does behind that is seen when it is read.
+        _ => pending().await,
     }
 }
 

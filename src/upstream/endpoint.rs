@@ -30,10 +30,14 @@ pub struct Endpoint {
     complained: Cell<Option<Instant>>,
     /// How many exchanges, or connections of tcp mode, this worker has under way with it.
     load: Cell<u32>,
+    /// The same with those of the generation before.
+    open: Rc<Cell<usize>>,
+    /// How many there may be on this worker.
+    open_max: usize,
 }
 
 impl Endpoint {
-    pub(super) fn new(settings: &EndpointSettings) -> Self {
+    pub(super) fn new(settings: &EndpointSettings, workers: usize) -> Self {
         let (host, addresses) = match &settings.address {
             EndpointAddress::Socket(address) => {
                 let host = match address {
@@ -54,6 +58,10 @@ impl Endpoint {
             shared: Shared::default(),
             complained: Cell::new(None),
             load: Cell::new(0),
+            open: Rc::default(),
+            open_max: settings
+                .connections_max
+                .map_or(usize::MAX, |most| most.div_ceil(workers)),
         }
     }
 
@@ -90,10 +98,27 @@ impl Endpoint {
 
     pub(super) fn began(&self) {
         self.load.set(self.load.get() + 1);
+        self.open.set(self.open.get() + 1);
     }
 
     pub(super) fn ended(&self) {
         self.load.set(self.load.get() - 1);
+        self.open.set(self.open.get() - 1);
+    }
+
+    /// Whether it has as many as it may.
+    pub(super) fn is_full(&self) -> bool {
+        self.open.get() >= self.open_max
+    }
+
+    /// Whether it has more than it may, as after a reload that lowers it.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.open.get() > self.open_max
+    }
+
+    /// Whether nothing new goes to it.
+    pub(super) fn is_shut(&self) -> bool {
+        !self.has_weight()
     }
 
     pub(super) fn host(&self) -> &str {
@@ -122,6 +147,7 @@ impl Endpoint {
             Some(known) => {
                 self.addresses = known.addresses().into();
                 self.health = known.health.clone();
+                self.open = known.open.clone();
             }
             None => self.health.is_new(now()),
         }

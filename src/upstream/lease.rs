@@ -13,7 +13,7 @@ use crate::http::h2::client::Stream;
 use crate::outcome::{End, Tally};
 use crate::runtime::Address;
 use crate::sys;
-use crate::time::now;
+use crate::time::{Deadline, now};
 use crate::transport::Transport;
 
 /// How far the search for an endpoint has come, for one exchange.
@@ -33,6 +33,8 @@ pub struct Attempts {
     pub(super) key: Option<u64>,
     /// The endpoint its client is bound to.
     pub(super) bound: Option<usize>,
+    /// When it has waited long enough for a place at an endpoint.
+    pub(super) waits_until: Option<Deadline>,
     /// The endpoint that had refused what it was sent.
     refused: Option<usize>,
     /// How many endpoints may be asked.
@@ -55,6 +57,7 @@ impl Attempts {
             needs_http1: false,
             key: None,
             bound: None,
+            waits_until: None,
             refused: None,
             endpoints_max: usize::MAX,
             stops_at_failure: false,

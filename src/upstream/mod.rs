@@ -10,6 +10,7 @@ mod introduction;
 mod lease;
 mod noted;
 mod pool;
+mod queue;
 pub mod resolve;
 mod settings;
 mod shared;
@@ -29,6 +30,7 @@ use self::health::{Checked, Outcome};
 pub use self::introduction::{Addresses, ProxyProtocol};
 use self::lease::Held;
 pub use self::lease::{Attempts, Lease, Moved};
+use self::queue::{Queue, Wants};
 pub use self::resolve::Resolved;
 pub use self::settings::{EndpointAddress, EndpointSettings, Settings};
 pub use self::slot::Slot;
@@ -57,6 +59,11 @@ pub struct Upstream {
     first: RefCell<Balancer>,
     /// Chooses among the backups.
     backups: RefCell<Balancer>,
+    /// How many have one of these.
+    workers: usize,
+    /// Some endpoint has a limit.
+    is_limited: bool,
+    queue: Queue,
     swept: Cell<Instant>,
     budget: Budget,
     /// No endpoint is ejected or on its way back: nobody need ask.
@@ -79,7 +86,11 @@ impl Upstream {
         counters: Arc<UpstreamCounters>,
         previous: Option<&Self>,
     ) -> Self {
-        let mut endpoints: Vec<_> = settings.endpoints.iter().map(Endpoint::new).collect();
+        let mut endpoints: Vec<_> = settings
+            .endpoints
+            .iter()
+            .map(|endpoint| Endpoint::new(endpoint, workers))
+            .collect();
         if let Some(previous) = previous {
             for endpoint in &mut endpoints {
                 endpoint.inherit(&previous.endpoints);
@@ -100,6 +111,9 @@ impl Upstream {
             endpoints,
             first: RefCell::new(balancer(&settings, workers, false)),
             backups: RefCell::new(balancer(&settings, workers, true)),
+            workers,
+            is_limited: settings.endpoints.iter().any(|one| one.connections_max.is_some()),
+            queue: Queue::default(),
             swept: Cell::new(now()),
             budget: Budget::default(),
             is_calm: Cell::new(previous.is_none()), // else it is looked at soon
@@ -164,6 +178,7 @@ impl Upstream {
     /// Closes the connections that have been idle for too long, and those their endpoint has
     /// closed. To be called now and then; looks once a second at most.
     pub fn sweep(&self, now: Instant) {
+        self.serve_queue();
         if now.saturating_duration_since(self.swept.get()) < SWEEP_INTERVAL {
             return;
         }
@@ -206,7 +221,7 @@ impl Upstream {
     /// checks found them all down.
     pub async fn take(&self, attempts: &mut Attempts) -> Result<Lease<'_>, End> {
         let mut last = End::new(Side::Upstream, Phase::Connect, Cause::AllDown);
-        while let Some(slot) = self.next(attempts) {
+        while let Some(slot) = self.next(attempts).await? {
             let endpoint = slot.endpoint();
             if self.settings.http2 && !attempts.needs_http1 {
                 // Boxed: most upstreams do without.
@@ -258,7 +273,7 @@ impl Upstream {
     /// As [`Self::take`].
     pub async fn connect(&self, attempts: &mut Attempts) -> Result<(Transport, Slot<'_>), End> {
         let mut last = End::new(Side::Upstream, Phase::Connect, Cause::AllDown);
-        while let Some(slot) = self.next(attempts) {
+        while let Some(slot) = self.next(attempts).await? {
             attempts.count += 1;
             let deadline = Deadline::within(self.settings.connect_timeout);
             match self
@@ -272,23 +287,74 @@ impl Upstream {
         Err(last)
     }
 
-    /// The endpoint to ask next; each once.
-    fn next(&self, attempts: &mut Attempts) -> Option<Slot<'_>> {
+    /// A place at the endpoint to ask next; each once. Waits for it if it has to.
+    async fn next(&self, attempts: &mut Attempts) -> Result<Option<Slot<'_>>, End> {
+        // Those who wait were here before.
+        if self.is_limited {
+            self.serve_queue();
+        }
+        let mut only = attempts.asked.filter(|_| attempts.fresh);
         if !attempts.fresh {
             attempts.tried.extend(attempts.asked);
             if attempts.tried.len() >= attempts.endpoints_max {
-                return None;
+                return Ok(None);
             }
             let bound = attempts.bound.filter(|_| attempts.tried.is_empty());
-            attempts.asked = bound
-                .filter(|index| self.is_well(*index))
-                .or_else(|| self.choose(&attempts.tried, attempts.key));
+            only = bound.filter(|index| self.is_well(*index));
         }
-        attempts.asked.map(|index| Slot::take(self, index))
+        let is_free = |index: &usize| !self.endpoints[*index].is_full();
+        attempts.asked = match only {
+            Some(index) => Some(index).filter(is_free),
+            None => self.choose(&attempts.tried, attempts.key),
+        };
+        if let Some(index) = attempts.asked {
+            return Ok(Some(Slot::take(self, index)));
+        }
+        let wants = Wants {
+            only,
+            backup: !self.has_full(&attempts.tried, false),
+            tried: Vec::new(),
+            key: attempts.key,
+        };
+        if !self.is_limited || (only.is_none() && wants.backup && !self.has_full(&attempts.tried, true)) {
+            return Ok(None);
+        }
+        let tried = attempts.tried.clone();
+        // Boxed: few have to wait.
+        let slot = Box::pin(self.wait(Wants { tried, ..wants }, attempts)).await?;
+        attempts.asked = Some(slot.index());
+        Ok(Some(slot))
     }
 
-    /// One that was not tried yet: a backup if no other can be asked, and one that live exchanges
-    /// found failing if nobody else is left.
+    /// Whether somebody may have to wait for a place at an endpoint.
+    pub fn is_limited(&self) -> bool {
+        self.is_limited
+    }
+
+    /// Whether an endpoint would be asked if it had a place.
+    fn has_full(&self, tried: &[usize], backup: bool) -> bool {
+        self.is_limited
+            && self.endpoints.iter().enumerate().any(|(index, endpoint)| {
+                endpoint.is_full()
+                    && endpoint.is_backup() == backup
+                    && endpoint.has_weight()
+                    && !tried.contains(&index)
+                    && self.is_available(endpoint)
+            })
+    }
+
+    /// Whether an endpoint is well enough for those who wait.
+    fn may_be_handed_over(&self, index: usize) -> bool {
+        let endpoint = &self.endpoints[index];
+        !endpoint.is_overfull() && self.is_available(endpoint)
+    }
+
+    fn is_available(&self, endpoint: &Endpoint) -> bool {
+        self.is_calm() || self.panics.get() || endpoint.is_available(now())
+    }
+
+    /// One that was not tried yet and has a place: a backup if no other can be asked, and one that live
+    /// exchanges found failing if nobody else is left.
     fn choose(&self, tried: &[usize], key: Option<u64>) -> Option<usize> {
         let known = |wanted| Known {
             upstream: self,
@@ -307,13 +373,20 @@ impl Upstream {
             self.endpoints[index].health.begin(&self.settings.health, now);
             return Some(index);
         }
+        if self.has_full(tried, false) || self.has_full(tried, true) {
+            return None; // better to wait for one that is well
+        }
         let last_resort = self.choose_from(&known(Wanted::NotDown), key);
         last_resort.inspect(|index| self.endpoints[*index].health.resort())
     }
 
     fn choose_from(&self, known: &Known<'_>, key: Option<u64>) -> Option<usize> {
         let chosen = self.first.borrow_mut().pick(known, key);
-        chosen.or_else(|| self.backups.borrow_mut().pick(known, key))
+        // Backups stand in for others that are not there, not for those that are busy.
+        chosen.or_else(|| match self.has_full(known.tried, false) {
+            true => None,
+            false => self.backups.borrow_mut().pick(known, key),
+        })
     }
 
     /// Whether a client that is bound to it may come back.
@@ -432,7 +505,7 @@ impl Candidates for Known<'_> {
     fn readiness(&self, index: usize) -> f64 {
         let endpoint = &self.upstream.endpoints[index];
         match self.wanted {
-            _ if self.tried.contains(&index) => 0.0,
+            _ if endpoint.is_full() || self.tried.contains(&index) => 0.0,
             Wanted::NotDown if endpoint.health.is_down() => 0.0,
             Wanted::Well(now) if !endpoint.is_available(now) => 0.0,
             Wanted::Well(now) => endpoint.share(&self.upstream.settings.health, now),

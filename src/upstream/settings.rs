@@ -24,6 +24,10 @@ pub struct Settings {
     pub hash: Option<Hashing>,
     /// How clients are bound to them.
     pub sticky: Option<Arc<Sticky>>,
+    /// How many may wait for a place at an endpoint, on all workers together.
+    pub queue_max: usize,
+    /// How long each may wait.
+    pub queue_timeout: Duration,
     /// The Host sent; `None`: the client's.
     pub host: Option<Arc<str>>,
     /// For TCP and TLS together.
@@ -84,6 +88,8 @@ impl Settings {
             && self.balance == other.balance
             && self.hash == other.hash
             && self.sticky == other.sticky
+            && self.queue_max == other.queue_max
+            && self.queue_timeout == other.queue_timeout
             && self.host == other.host
             && self.connect_timeout == other.connect_timeout
             && self.response_timeout == other.response_timeout
@@ -108,6 +114,9 @@ pub struct EndpointSettings {
     pub is_backup: bool,
     /// Nothing new goes to it.
     pub is_drained: bool,
+    /// How many exchanges, or connections of tcp mode, may be under way with it, on all workers
+    /// together; `None`: any number.
+    pub connections_max: Option<usize>,
 }
 
 impl EndpointSettings {
@@ -118,6 +127,7 @@ impl EndpointSettings {
             weight: 1,
             is_backup: false,
             is_drained: false,
+            connections_max: None,
         }
     }
 

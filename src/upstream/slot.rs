@@ -7,6 +7,8 @@ use super::{Endpoint, Upstream};
 pub struct Slot<'u> {
     upstream: &'u Upstream,
     index: usize,
+    /// It has been handed to another one.
+    is_kept: bool,
 }
 
 impl<'u> Slot<'u> {
@@ -14,7 +16,26 @@ impl<'u> Slot<'u> {
     pub(super) fn take(upstream: &'u Upstream, index: usize) -> Self {
         upstream.endpoints[index].began();
         upstream.load_changed(index);
-        Self { upstream, index }
+        Self::of(upstream, index)
+    }
+
+    /// One that is counted already.
+    pub(super) fn of(upstream: &'u Upstream, index: usize) -> Self {
+        Self {
+            upstream,
+            index,
+            is_kept: false,
+        }
+    }
+
+    /// Leaves it to whoever was given it.
+    pub(super) fn keep(mut self) {
+        self.is_kept = true;
+    }
+
+    /// The endpoint's index.
+    pub(super) fn index(&self) -> usize {
+        self.index
     }
 
     /// The endpoint.
@@ -25,6 +46,9 @@ impl<'u> Slot<'u> {
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
+        if self.is_kept || self.upstream.hand_over(self.index) {
+            return;
+        }
         self.upstream.endpoints[self.index].ended();
         self.upstream.load_changed(self.index);
     }

@@ -13,6 +13,8 @@ pub(super) fn settings(endpoints: Vec<EndpointSettings>) -> Settings {
         balance: None,
         hash: None,
         sticky: None,
+        queue_max: 1024,
+        queue_timeout: Duration::from_secs(2),
         host: None,
         connect_timeout: Duration::from_secs(2),
         response_timeout: Duration::from_secs(2),

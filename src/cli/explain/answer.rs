@@ -95,6 +95,8 @@ pub(super) fn endpoint(endpoint: &EndpointSettings) -> String {
     }
     said.extend(endpoint.is_backup.then(|| "backup".to_owned()));
     said.extend(endpoint.is_drained.then(|| "drained".to_owned()));
+    let most = endpoint.connections_max;
+    said.extend(most.map(|most| format!("at most {most} at a time")));
     match said.is_empty() {
         true => endpoint.address.to_string(),
         false => format!("{} ({})", endpoint.address, said.join(", ")),

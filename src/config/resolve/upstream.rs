@@ -67,6 +67,11 @@ impl<'a> Resolver<'a> {
             balance: table.balance.as_ref().map(|balance| method(balance.value)),
             hash,
             sticky,
+            queue_max: table
+                .queue_max
+                .as_ref()
+                .map_or(1024, |most| to_usize(most.value.0)),
+            queue_timeout: seconds(table.queue_timeout.as_ref(), 5),
             host: table.host.as_ref().map(|host| host.value.0.clone()),
             connect_timeout: seconds(table.connect_timeout.as_ref(), 5),
             response_timeout: seconds(table.response_timeout.as_ref(), 60),
@@ -121,6 +126,7 @@ impl<'a> Resolver<'a> {
             weight: number(table.weight.as_ref(), 1),
             is_backup: is_on(table.backup.as_ref(), false),
             is_drained: is_on(table.drain.as_ref(), false),
+            connections_max: table.connections_max.as_ref().map(|most| to_usize(most.value.0)),
         })
     }
 

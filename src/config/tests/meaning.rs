@@ -149,7 +149,9 @@ redirect = { to = "/new", status = 301 }
 path_exact = "/s"
 respond = { status = 418, body = "tea", type = "text/x" }
 [upstream.z]
-endpoints = ["unix:/run/z.sock", { address = "z.internal:1", weight = 3, backup = true, drain = true }]
+endpoints = ["unix:/run/z.sock", { address = "z.internal:1", weight = 3, backup = true, drain = true, connections_max = 9 }]
+queue_max = 0
+queue_timeout = "5ms"
 balance = "hash"
 hash = "client_address"
 hash_balance_factor = 200
@@ -291,6 +293,11 @@ fn upstream_is_as_written(upstream: &upstream::Settings) {
     assert!(named.is_backup && named.is_drained);
     assert!(!socket.is_backup && !socket.is_drained);
     assert_eq!(upstream.balance, Some(upstream::balance::Method::Hash));
+    assert_eq!((named.connections_max, socket.connections_max), (Some(9), None));
+    assert_eq!(
+        (upstream.queue_max, upstream.queue_timeout),
+        (0, Duration::from_millis(5))
+    );
     let hash = upstream.hash.as_ref().unwrap();
     assert_eq!(
         (&hash.by, hash.load_max),

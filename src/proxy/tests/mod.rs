@@ -76,6 +76,8 @@ fn generation(given: &Given) -> Generation {
             balance: None,
             hash: None,
             sticky: None,
+            queue_max: 1024,
+            queue_timeout: Duration::from_secs(2),
             host: None,
             connect_timeout: Duration::from_secs(2),
             response_timeout: given.response_timeout,

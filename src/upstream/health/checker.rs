@@ -223,7 +223,7 @@ impl Round {
             let key = (planned.upstream, Arc::from(planned.settings.address.to_string()));
             let known = before.remove(&key);
             let target = Target {
-                endpoint: Endpoint::new(&on_port(&planned.settings, planned.check.port)),
+                endpoint: Endpoint::new(&on_port(&planned.settings, planned.check.port), 1),
                 settings: planned.settings,
                 tally: Cell::new(known.as_ref().map_or(Tally::UNKNOWN, |known| known.tally.get())),
                 is_under_way: Cell::new(false),

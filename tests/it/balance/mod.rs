@@ -1,6 +1,7 @@
 //! Balancing: which of an upstream's endpoints a client comes to.
 
 mod affinity;
+mod queue;
 mod shares;
 
 use crate::support::{Atlas, Origin, Then, atlas, origin, wait_until};
