@@ -329,8 +329,14 @@ impl<'d> Passage<'_, '_, 'd> {
         body: &mut RequestBody<'_>,
         taken: &mut Taken<'_>,
     ) -> Result<Sent, End> {
-        let upload = pin!(upload(writer, head, body, taken));
-        self.until_sent(upload).await
+        let sent = {
+            let upload = pin!(upload(writer, head, body, taken));
+            self.until_sent(upload).await?
+        };
+        if matches!(sent, Sent::Answered) && !body.is_finished() {
+            self.response.close_after(); // what is left of the body is nobody's
+        }
+        Ok(sent)
     }
 
     /// Sends the body, and answers meanwhile if the endpoint does.
@@ -371,29 +377,20 @@ impl<'d> Passage<'_, '_, 'd> {
             // Whoever refuses does not want the rest of the body: tell the client to stop.
             self.response.close_after();
         }
-        let sent = {
+        let is_over = {
             let download = pin!(self.answer(head));
             match select(upload.as_mut(), download).await {
-                Either::Left((Ok(()), download)) => download.await.map(|()| Some(true)),
-                Either::Left((Err(end), download)) if end.side == Side::Upstream => {
-                    download.await.map(|()| Some(false))
-                }
-                Either::Left((Err(end), _)) => Err(end),
-                Either::Right((answered, _)) => answered.map(|()| None),
+                Either::Left((Err(end), _)) if end.side != Side::Upstream => Err(end),
+                Either::Left((_, download)) => download.await.map(|()| true),
+                Either::Right((answered, _)) => answered.map(|()| false),
             }?
         };
-        let is_sent = match sent {
-            Some(is_sent) => is_sent,
-            None if !is_wanted => false,
-            None => match select(upload, pin!(self.reader.let_go())).await {
-                Either::Left((Ok(()), _)) => true,
+        if !is_over && is_wanted {
+            match select(upload, pin!(self.reader.let_go())).await {
                 Either::Left((Err(end), _)) if end.side != Side::Upstream => return Err(end),
-                // It has read as much as it wants.
-                Either::Left((Err(_), _)) | Either::Right(_) => false,
-            },
-        };
-        if !is_sent {
-            self.response.close_after();
+                // Sent, or it has read as much as it wants.
+                _ => {}
+            }
         }
         Ok(())
     }
