@@ -130,11 +130,11 @@ fn who_gives_a_call_up_gives_it_up_at_the_service() {
         runtime().block_on(async {
             let mut client = connect(atlas.address()).await;
             let before = calls.cancelled.load(SeqCst);
-            let (begun, cancelled) = (calls.begun.load(SeqCst), calls.cancelled.clone());
+            let (hanging, cancelled) = (calls.hanging.load(SeqCst), calls.cancelled.clone());
             let called = tokio::time::timeout(Duration::from_secs(10), async {
                 let mut waiting = client.clone();
                 let call = tokio::spawn(async move { waiting.say("hang").await });
-                while calls.begun.load(SeqCst) == begun {
+                while calls.hanging.load(SeqCst) == hanging {
                     tokio::task::yield_now().await;
                 }
                 call.abort();

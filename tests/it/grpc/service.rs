@@ -59,6 +59,8 @@ impl Decoder for Raw {
 #[derive(Clone, Default)]
 pub struct Calls {
     pub begun: Arc<AtomicUsize>,
+    /// Those that have come to hang.
+    pub hanging: Arc<AtomicUsize>,
     /// Those that hang and were given up by their client.
     pub cancelled: Arc<AtomicUsize>,
 }
@@ -73,9 +75,14 @@ impl Drop for Hanging {
 }
 
 impl Calls {
-    async fn hang<T>(self) -> T {
-        let _hanging = Hanging(self.cancelled);
-        std::future::pending().await
+    /// Hangs from now on, polled or not.
+    fn hang<T>(self) -> impl Future<Output = T> {
+        self.hanging.fetch_add(1, SeqCst);
+        let hanging = Hanging(self.cancelled);
+        async move {
+            let _hanging = hanging;
+            std::future::pending().await
+        }
     }
 }
 
