@@ -5,7 +5,7 @@
 use std::sync::{Arc, LazyLock};
 
 use atlas::http::Fields;
-use atlas::route::{Action, Asked, Found, HostPattern, PathPattern, Route, Table};
+use atlas::route::{Action, Asked, Found, HostPattern, PathPattern, Retry, Route, Table};
 use http::{Method, StatusCode};
 use libfuzzer_sys::fuzz_target;
 
@@ -64,5 +64,6 @@ fn route(number: usize, host: HostPattern, path: PathPattern) -> Route {
             content_type: Arc::from("text/plain"),
         },
         strip_prefix: false,
+        retry: Retry::default(),
     }
 }
