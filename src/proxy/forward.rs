@@ -20,7 +20,7 @@ use crate::http::{BodyLength, RequestBody, RequestHead, Responder, ResponseHead,
 use crate::metrics::{Direction, Peer};
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::pipe::Pipe;
-use crate::route::Route;
+use crate::route::{Retry, Route};
 use crate::time::{Deadline, now};
 use crate::upstream::health::Outcome;
 use crate::upstream::{Attempts, Lease, Upstream};
@@ -41,17 +41,8 @@ impl<F> Visit<'_, F> {
     ) -> Result<End, End> {
         let asks_upgrade = self.rewrite(upstream, &mut account.request, &account.id);
         let target = changed_target(route, &account.request);
-        let request = &account.request;
-        let repeatable = request.method().is_idempotent() && request.body() == BodyLength::None;
         let (retry, live) = (&route.retry, upstream.live());
-        let mut attempts = upstream.begin(repeatable);
-        let endpoints_max = retry.attempts_max.and_then(|most| usize::try_from(most).ok());
-        attempts.limit(endpoints_max.unwrap_or(usize::MAX), retry.on_connect);
-        attempts.on_behalf_of(self.facts.client.zip(self.facts.local));
-        if asks_upgrade {
-            attempts.over_http1();
-        }
-        affinity::apply(upstream, request, &mut attempts);
+        let mut attempts = self.search(upstream, retry, &account.request, asks_upgrade);
         let mut kept = Kept {
             bytes_max: retry.body_bytes_max,
             ..Kept::default()
@@ -107,9 +98,7 @@ impl<F> Visit<'_, F> {
                 }
                 Err(broken) => {
                     let end = broken.end;
-                    let is_unseen = !broken.has_begun || end.cause == Cause::BadStatus;
-                    let is_whole = is_unseen && !kept.is_lost && !response.has_started();
-                    let next = match is_whole {
+                    let next = match broken.has_left_no_trace() && !kept.is_lost && !response.has_started() {
                         true => resend.after(end, &lease, &live),
                         false => Next::None,
                     };
@@ -126,6 +115,26 @@ impl<F> Visit<'_, F> {
                 }
             }
         }
+    }
+
+    /// What decides which endpoints a request may be sent to.
+    fn search(
+        &self,
+        upstream: &Upstream,
+        retry: &Retry,
+        request: &RequestHead,
+        asks_upgrade: bool,
+    ) -> Attempts {
+        let repeatable = request.method().is_idempotent() && request.body() == BodyLength::None;
+        let mut attempts = upstream.begin(repeatable);
+        let endpoints_max = retry.attempts_max.and_then(|most| usize::try_from(most).ok());
+        attempts.limit(endpoints_max.unwrap_or(usize::MAX), retry.on_connect);
+        attempts.on_behalf_of(self.facts.client.zip(self.facts.local));
+        if asks_upgrade {
+            attempts.over_http1();
+        }
+        affinity::apply(upstream, request, &mut attempts);
+        attempts
     }
 
     /// Makes a client's request into one for an endpoint; whether it asks for another protocol.
@@ -264,6 +273,13 @@ struct Broken {
     has_begun: bool,
     /// The answer's status, where the route has another endpoint asked for that.
     refused: Option<StatusCode>,
+}
+
+impl Broken {
+    /// Whether nothing has come that the client should see.
+    fn has_left_no_trace(&self) -> bool {
+        !self.has_begun || self.end.cause == Cause::BadStatus
+    }
 }
 
 /// The endpoint's answer is none.
