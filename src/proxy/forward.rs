@@ -11,7 +11,7 @@ use http::StatusCode;
 use super::account::Account;
 use super::headers::{self, RequestId};
 use super::http::path_below;
-use super::retry::{Kept, Leash, Next, Resend, Taken, is_gone};
+use super::retry::{Course, Leash, Taken, is_gone};
 use super::{Proxy, Visit, affinity, upgrade};
 use crate::buffer;
 use crate::http::client::{RequestWriter, ResponseReader};
@@ -41,39 +41,16 @@ impl<F> Visit<'_, F> {
     ) -> Result<End, End> {
         let asks_upgrade = self.rewrite(upstream, &mut account.request, &account.id);
         let target = changed_target(route, &account.request);
-        let (retry, live) = (&route.retry, upstream.live());
-        let mut attempts = self.search(upstream, retry, &account.request, asks_upgrade);
-        let mut kept = Kept {
-            bytes_max: retry.body_bytes_max,
-            ..Kept::default()
-        };
-        let mut died = None;
+        let (live, attempts) = (
+            upstream.live(),
+            self.search(upstream, &route.retry, &account.request, asks_upgrade),
+        );
+        let mut course = Course::new(&route.retry, attempts);
         if let Some(record) = account.record() {
             record.upstream = Some(upstream.settings().name.clone());
         }
         loop {
-            let leased = lease(upstream, &mut attempts, body).await;
-            if let Some(record) = account.record() {
-                record.attempts = attempts.count();
-                record.failed.extend(attempts.take_failed());
-            }
-            let mut lease = match (leased, died) {
-                // Nobody else could be asked: how the first one ended tells more.
-                (Err(end), Some(first)) if end.side != Side::Downstream => return Err(first),
-                (leased, _) => leased?,
-            };
-            account.endpoint = Some(lease.endpoint().shared_name());
-            let may_repeat = retry.may_repeat(account.request.method());
-            kept.keeps = lease.may_be_refused() || may_repeat;
-            let leash = match may_repeat && upstream.has_another(&attempts) {
-                true => Leash::new(retry, &live),
-                false => Leash::LOOSE,
-            };
-            let mut taken = Taken {
-                bytes: &account.bytes_in,
-                spliced: &account.spliced_in,
-                kept: &mut kept,
-            };
+            let mut lease = next_lease(upstream, &mut course, account, body).await?;
             let head = Outgoing {
                 method: account.request.method(),
                 target: target
@@ -83,7 +60,13 @@ impl<F> Visit<'_, F> {
                 body: account.request.body(),
                 asks_upgrade,
             };
-            let resend = Resend::of(retry, &lease, head.method, died.is_some());
+            let resend = course.begin(&lease, head.method);
+            let leash = course.leash(upstream, head.method, &live);
+            let mut taken = Taken {
+                bytes: &account.bytes_in,
+                spliced: &account.spliced_in,
+                kept: &mut course.kept,
+            };
             let exchanged = self
                 .exchange(&mut lease, (upstream, leash), &head, body, response, &mut taken)
                 .await;
@@ -91,27 +74,13 @@ impl<F> Visit<'_, F> {
             match exchanged {
                 Ok(Exchanged { end, .. }) => {
                     lease.give_back();
-                    if kept.bytes.capacity() > 0 {
-                        buffer::give_vec(kept.bytes);
-                    }
+                    course.kept.give_back();
                     return Ok(end);
                 }
                 Err(broken) => {
-                    let end = broken.end;
-                    let next = match broken.has_left_no_trace() && !kept.is_lost && !response.has_started() {
-                        true => resend.after(end, &lease, &live),
-                        false => Next::None,
-                    };
-                    match next {
-                        Next::None => return Err(end),
-                        Next::Same if end.cause == Cause::Unprocessed => attempts.refused(),
-                        Next::Same => {}
-                        Next::Other => attempts.elsewhere(lease.endpoint(), end),
-                    }
-                    if next == Next::Other || end.cause == Cause::Unprocessed {
-                        died = Some(end);
-                    }
-                    upstream.retried(end.cause);
+                    let is_unseen = broken.has_left_no_trace() && !response.has_started();
+                    course.go_on(broken.end, is_unseen, &resend, &lease, &live)?;
+                    upstream.retried(broken.end.cause);
                 }
             }
         }
@@ -242,6 +211,27 @@ fn changed_target(route: &Route, request: &RequestHead) -> Option<String> {
         Some(query) => [&*path, "?", query].concat(),
         None => path.into_owned(),
     })
+}
+
+/// Leases a connection for the next attempt; the record is told how the search for it went.
+async fn next_lease<'u>(
+    upstream: &'u Upstream,
+    course: &mut Course<'_>,
+    account: &mut Account<'_>,
+    body: &RequestBody<'_>,
+) -> Result<Lease<'u>, End> {
+    let leased = lease(upstream, &mut course.attempts, body).await;
+    if let Some(record) = account.record() {
+        record.attempts = course.attempts.count();
+        record.failed.extend(course.attempts.take_failed());
+    }
+    let lease = match (leased, course.died) {
+        // Nobody else could be asked: how the first one ended tells more.
+        (Err(end), Some(first)) if end.side != Side::Downstream => return Err(first),
+        (leased, _) => leased?,
+    };
+    account.endpoint = Some(lease.endpoint().shared_name());
+    Ok(lease)
 }
 
 /// Leases a connection, unless the client goes away meanwhile.

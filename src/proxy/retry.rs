@@ -8,7 +8,77 @@ use http::{Method, StatusCode};
 use crate::buffer;
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::route::Retry;
-use crate::upstream::{Lease, Live};
+use crate::upstream::{Attempts, Lease, Live, Upstream};
+
+/// How far a request has come, over all its attempts.
+pub(super) struct Course<'r> {
+    retry: &'r Retry,
+    pub(super) attempts: Attempts,
+    pub(super) kept: Kept,
+    /// How an endpoint ended it that another was asked after.
+    pub(super) died: Option<End>,
+}
+
+impl<'r> Course<'r> {
+    pub(super) fn new(retry: &'r Retry, attempts: Attempts) -> Self {
+        let kept = Kept {
+            bytes_max: retry.body_bytes_max,
+            ..Kept::default()
+        };
+        Self {
+            retry,
+            attempts,
+            kept,
+            died: None,
+        }
+    }
+
+    /// An attempt begins: what may follow it.
+    pub(super) fn begin(&mut self, lease: &Lease<'_>, method: &Method) -> Resend<'r> {
+        self.kept.keeps = lease.may_be_refused() || self.retry.may_repeat(method);
+        Resend::of(self.retry, lease, method, self.died.is_some())
+    }
+
+    /// What its endpoint is held to.
+    pub(super) fn leash<'l>(&self, upstream: &Upstream, method: &Method, live: &'l Live<'l>) -> Leash<'l>
+    where
+        'r: 'l,
+    {
+        match self.retry.may_repeat(method) && upstream.has_another(&self.attempts) {
+            true => Leash::new(self.retry, live),
+            false => Leash::LOOSE,
+        }
+    }
+
+    /// Goes on after an attempt that broke off, of which the client has seen nothing if it `is_unseen`.
+    ///
+    /// # Errors
+    ///
+    /// That end, where nothing may follow it.
+    pub(super) fn go_on(
+        &mut self,
+        end: End,
+        is_unseen: bool,
+        resend: &Resend<'_>,
+        lease: &Lease<'_>,
+        live: &Live<'_>,
+    ) -> Result<(), End> {
+        let next = match is_unseen && !self.kept.is_lost {
+            true => resend.after(end, lease, live),
+            false => Next::None,
+        };
+        match next {
+            Next::None => return Err(end),
+            Next::Same if end.cause == Cause::Unprocessed => self.attempts.refused(),
+            Next::Same => {}
+            Next::Other => self.attempts.elsewhere(lease.endpoint(), end),
+        }
+        if next == Next::Other || end.cause == Cause::Unprocessed {
+            self.died = Some(end);
+        }
+        Ok(())
+    }
+}
 
 /// Whether a request may be sent again, and where, after what became of it on one connection.
 pub(super) struct Resend<'r> {
@@ -127,6 +197,15 @@ pub(super) struct Kept {
     /// So many of them at most.
     pub(super) bytes_max: usize,
     pub(super) is_lost: bool,
+}
+
+impl Kept {
+    /// Nothing more has to be sent: its buffer goes back.
+    pub(super) fn give_back(self) {
+        if self.bytes.capacity() > 0 {
+            buffer::give_vec(self.bytes);
+        }
+    }
 }
 
 /// Where pieces of the client's body are noted.
