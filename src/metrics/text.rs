@@ -315,35 +315,24 @@ fn upstreams(families: &mut Families, workers: &[Arc<Counters>]) {
                 count,
             );
         }
-        for (cause, count) in Cause::ALL.iter().zip(counters.connect_failures_by_cause()) {
-            let mut labels = labels.clone();
-            labels.push(("cause", cause.as_str().to_owned()));
-            families.counter_if_any(
+        for (name, help, counts) in [
+            (
                 "atlas_upstream_connect_failures",
                 "Connections to endpoints that could not be had",
-                labels,
-                count.value(),
-            );
-        }
-        for (cause, count) in Cause::ALL.iter().zip(counters.retries_by_cause()) {
-            let mut labels = labels.clone();
-            labels.push(("cause", cause.as_str().to_owned()));
-            families.counter_if_any(
+                counters.connect_failures_by_cause(),
+            ),
+            (
                 "atlas_upstream_retries",
                 "Requests sent again after an endpoint had been connected to, by what had become of them there",
-                labels,
-                count.value(),
-            );
-        }
-        for (cause, count) in Cause::ALL.iter().zip(counters.ejections_by_cause()) {
-            let mut labels = labels.clone();
-            labels.push(("cause", cause.as_str().to_owned()));
-            families.counter_if_any(
+                counters.retries_by_cause(),
+            ),
+            (
                 "atlas_upstream_ejections",
                 "Endpoints a worker left alone for a while because live exchanges failed, by the last cause",
-                labels,
-                count.value(),
-            );
+                counters.ejections_by_cause(),
+            ),
+        ] {
+            by_cause(families, name, help, &labels, counts);
         }
         families.gauge(
             "atlas_upstream_queue_length",
@@ -364,6 +353,21 @@ fn upstreams(families: &mut Families, workers: &[Arc<Counters>]) {
             labels,
             Value::Histogram(Histogram::of(counters)),
         );
+    }
+}
+
+/// One counter for each cause that there was.
+fn by_cause(
+    families: &mut Families,
+    name: &'static str,
+    help: &'static str,
+    labels: &[(&'static str, String)],
+    counts: &[Counter],
+) {
+    for (cause, count) in Cause::ALL.iter().zip(counts) {
+        let mut labels = labels.to_vec();
+        labels.push(("cause", cause.as_str().to_owned()));
+        families.counter_if_any(name, help, labels, count.value());
     }
 }
 
