@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};
 
+use super::websocket::repeats;
 use super::{MEMORY_KIB_MAX, PLAIN, TLS};
 use crate::support::frames::{
     CANCEL, CONNECT_ERROR, DATA, ENABLE_CONNECT_PROTOCOL, END_STREAM, Got, Http2, PREFACE, RST_STREAM,
@@ -123,22 +124,6 @@ impl Write for Tunnel {
     }
 }
 
-/// Says every message again, and shuts its side when it was asked to close.
-fn repeats() -> Origin {
-    origin()
-        .raw(|stream| {
-            let Ok(mut socket) = tungstenite::accept(stream) else {
-                return;
-            };
-            while let Ok(message) = socket.read() {
-                if (message.is_text() || message.is_binary()) && socket.send(message).is_err() {
-                    return;
-                }
-            }
-        })
-        .start()
-}
-
 fn in_front_of(origin: &Origin) -> Atlas {
     atlas()
         .listens_plain()
@@ -153,7 +138,7 @@ fn socket(atlas: &Atlas, listener: usize) -> WebSocket<Tunnel> {
 
 #[test]
 fn messages_pass_both_ways_until_both_have_closed() {
-    let origin = repeats();
+    let origin = repeats(origin());
     let atlas = in_front_of(&origin);
     for listener in [PLAIN, TLS] {
         let mut socket = socket(&atlas, listener);
@@ -192,7 +177,7 @@ fn agreed_again(http2: &mut Http2) -> u16 {
 
 #[test]
 fn sixteen_mebibytes_each_way_keep_their_hash_in_bounded_memory() {
-    let origin = repeats();
+    let origin = repeats(origin());
     let atlas = in_front_of(&origin);
     let mut socket = socket(&atlas, TLS);
     let (mut sent, mut came) = (Digest::new(), Digest::new());
@@ -331,7 +316,7 @@ fn what_is_said_before_the_answer_and_behind_the_end_arrives() {
 
 #[test]
 fn whoever_breaks_off_breaks_the_other_off() {
-    let origin = repeats();
+    let origin = repeats(origin());
     let atlas = in_front_of(&origin);
     // The client resets its stream: the endpoint's connection goes, the client's stays.
     let mut tunnel = Tunnel::open(&atlas, TLS);
@@ -421,7 +406,7 @@ fn a_tunnel_that_is_not_read_holds_no_other_up() {
 
 #[test]
 fn a_tunnel_in_which_nothing_moves_is_ended() {
-    let origin = repeats();
+    let origin = repeats(origin());
     let atlas = atlas()
         .listens_plain()
         .text("[timeouts]\ntunnel = \"1s\"")

@@ -11,7 +11,7 @@ use crate::support::client::Stream;
 use crate::support::{Atlas, Digest, Origin, atlas, ca, cert, noise, origin, wait_until};
 
 /// Says every message again, and tells of nothing else.
-fn repeats(builder: origin::Builder) -> Origin {
+pub(super) fn repeats(builder: origin::Builder) -> Origin {
     builder
         .raw(|stream| {
             let Ok(mut socket) = tungstenite::accept(stream) else {
