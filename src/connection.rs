@@ -115,7 +115,7 @@ async fn run(
     }
     // What an idle HTTP connection does not need is boxed: this future is what it costs.
     let transport = Box::pin(secure(socket, listener, deadline, serving, Rc::make_mut(facts))).await?;
-    let end = match listener.mode {
+    let end = match &listener.mode {
         Mode::Http => {
             let served = pin!(http(&transport, listener, serving, facts));
             // A panic in it is told with the connection it happened on.

@@ -54,10 +54,10 @@ pub struct Listener {
 }
 
 /// What is spoken on a listener, inside TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// HTTP, by the routes.
     Http,
-    /// Bytes, to one upstream: its index.
-    Tcp(usize),
+    /// Bytes, to an upstream, or to one of several.
+    Tcp(route::Split),
 }

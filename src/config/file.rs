@@ -9,7 +9,7 @@ use toml::de::DeValue;
 
 use super::error::Diagnostic;
 use super::read::{
-    At, Many, Named, Number, OneOrMany, Place, Read, Table, short_or_table, table, wrong_type,
+    self, At, Many, Named, Number, OneOrMany, Place, Read, Table, short_or_table, table, wrong_type,
 };
 use super::values::{
     AddressAndPort, Balance, Bound, CheckTarget, CookieName, Endpoint, FileBelow, FileName, HashBy, Host,
@@ -24,6 +24,7 @@ pub const TABLES: &[Table] = &[
     Tls::TABLE,
     Certificate::TABLE,
     Route::TABLE,
+    UpstreamShare::TABLE,
     Files::TABLE,
     Redirect::TABLE,
     Respond::TABLE,
@@ -110,8 +111,8 @@ table! {
         mode: Mode = "\"http\"",
         /// `false` for no TLS, or a table like `[tls]` for certificates of its own.
         tls: ListenTls = "the table `[tls]`",
-        /// In tcp mode: the upstream the bytes go to.
-        upstream: String = "required in tcp mode",
+        /// In tcp mode: the upstream the bytes go to, or a list of some that share the connections, as in a route.
+        upstream: Upstreams = "required in tcp mode",
         /// In http mode: whether HTTP/2 is spoken: with TLS to clients that choose it, without TLS to those that begin with it.
         http2: bool = "true",
         /// Whether each connection begins with a PROXY protocol header, version 1 or 2, that tells the client's address.
@@ -171,8 +172,8 @@ table! {
         header: Headers = "none",
         /// The name of the one listener it is for.
         listen: String = "all in http mode",
-        /// Pass requests to this upstream.
-        upstream: String = "one action is required",
+        /// Pass requests to this upstream, or to one of several, drawn for each request by weight: `[{ name = "stable", weight = 9 }, { name = "canary", weight = 1 }]`.
+        upstream: Upstreams = "one action is required",
         /// Serve files below this folder.
         files: FilesAction = "one action is required",
         /// Send clients elsewhere; `{host}`, `{uri}`, `{path}` and `{query}` are those of the request.
@@ -183,6 +184,54 @@ table! {
         strip_prefix: bool = "false",
         /// When a request is tried again at another endpoint: `false`, or a table to say when. What an endpoint has not looked at is tried again in any case.
         retry: RetryValue = "as below",
+    }
+}
+
+table! {
+    /// One of several upstreams that share what comes; in the list as `{ name = "canary", weight = 1 }`. A client that a cookie binds to an endpoint of one of them stays with that one. In a listener in tcp mode the header is `[[listen.upstream]]`.
+    UpstreamShare "[[route.upstream]]" {
+        /// The upstream's name.
+        name: String = "required",
+        /// Its share of what comes, beside the weights of the others; 0 is none, also of clients that are bound to it.
+        weight: Weight = "1",
+    }
+}
+
+short_or_table! {
+    /// An upstream, with its share or with the share of 1.
+    UpstreamShareValue String, UpstreamShare, "a name or a table"
+}
+
+/// The upstream something goes to, or some that share it.
+#[derive(Debug)]
+pub struct Upstreams(pub Vec<At<UpstreamShareValue>>);
+
+impl Upstreams {
+    /// The names that could be read.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|share| match &share.value {
+            UpstreamShareValue::Short(name) => Some(&**name),
+            UpstreamShareValue::Table(table) => table.name.as_ref().map(|name| &*name.value),
+        })
+    }
+}
+
+impl Read for Upstreams {
+    const EXPECTS: &'static str = "an upstream's name, or a list";
+
+    fn read(value: &DeValue<'_>, place: &Place<'_>, found: &mut Vec<Diagnostic>) -> Option<Self> {
+        match value {
+            DeValue::Array(_) => Vec::read(value, place, found).map(Self),
+            DeValue::String(_) => read::at(value, place, found).map(|one| Self(vec![one])),
+            _ => {
+                let help = format!(
+                    "write the name of one, {key} = \"app\", or a list: {key} = [{{ name = \"app\", weight = 9 }}, {{ name = \"next\", weight = 1 }}]",
+                    key = place.key
+                );
+                found.push(wrong_type::<Self>(value, place).help(help));
+                None
+            }
+        }
     }
 }
 

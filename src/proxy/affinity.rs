@@ -17,10 +17,19 @@ pub(super) fn apply(upstream: &Upstream, request: &RequestHead, attempts: &mut A
         };
         attempts.belongs_to(key.map(hash));
     }
-    if let Some(sticky) = &settings.sticky {
-        let value = cookie(&request.fields, sticky.name());
-        attempts.is_bound_to(value.and_then(|value| sticky.endpoint(value)));
-    }
+    attempts.is_bound_to(bound(upstream, request));
+}
+
+/// Whether the request's client has been sent to one of this upstream's endpoints before, and is to come
+/// back.
+pub(super) fn binds(upstream: &Upstream, request: &RequestHead) -> bool {
+    bound(upstream, request).is_some()
+}
+
+/// The endpoint a cookie binds the client to.
+fn bound(upstream: &Upstream, request: &RequestHead) -> Option<usize> {
+    let sticky = upstream.settings().sticky.as_ref()?;
+    sticky.endpoint(cookie(&request.fields, sticky.name())?)
 }
 
 /// The value of a cookie, as it was sent.

@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 
 use super::account::{Account, Answering};
 use super::headers::RequestId;
-use super::{Visit, about, template};
+use super::{Visit, about, affinity, template};
 use crate::access_log::{ExchangeRecord, RequestFacts};
 use crate::files;
 use crate::http::errors::Fault;
@@ -15,8 +15,9 @@ use crate::http::{
     BodyLength, Exchange, RequestBody, RequestHead, Responder, ResponseHead, Service, Version,
 };
 use crate::outcome::{Cause, End, Phase, Side};
-use crate::route::{Action, Found, PathPattern, Route, is_below, normal};
+use crate::route::{Action, Found, PathPattern, Route, Split, is_below, normal};
 use crate::time::now;
+use crate::upstream::Upstream;
 
 impl<F: Fn(&str) -> bool> Service for Visit<'_, F> {
     async fn answer(&self, exchange: Exchange<'_>) -> End {
@@ -103,8 +104,8 @@ impl<F: Fn(&str) -> bool> Visit<'_, F> {
             });
         }
         match &route.action {
-            Action::Forward(upstream) => {
-                let upstream = &self.proxy.upstreams[*upstream];
+            Action::Forward(split) => {
+                let upstream = self.upstream_of(split, request);
                 Ok(self.forward(upstream, route, account, body, response).await?)
             }
             Action::Serve(root) => {
@@ -126,6 +127,17 @@ impl<F: Fn(&str) -> bool> Visit<'_, F> {
                 Ok(show(&page, response).await?)
             }
         }
+    }
+
+    /// The upstream a request goes to: the one its client is bound to, or one that is drawn.
+    fn upstream_of(&self, split: &Split, request: &RequestHead) -> &Upstream {
+        let upstreams = &self.proxy.upstreams;
+        let index = split.only().unwrap_or_else(|| {
+            let mut all = split.upstreams();
+            let bound = all.find(|index| affinity::binds(&upstreams[*index], request));
+            bound.unwrap_or_else(|| split.pick(fastrand::u64(..)))
+        });
+        &upstreams[index]
     }
 
     /// What Atlas is called where a request does not say it (HTTP/1.0).

@@ -13,24 +13,24 @@ use crate::drain::Drain;
 use crate::metrics::{Direction, Peer};
 use crate::outcome::{Cause, End, Phase, Side, Tally};
 use crate::relay::{self, Ahead};
+use crate::route::Split;
 use crate::transport::Transport;
 use crate::upstream::Addresses;
 use crate::upstream::balance::hash;
 use crate::upstream::health::Outcome;
 
 impl Proxy {
-    /// Relays a downstream connection to an upstream (its index in the generation) until it ends,
-    /// or the drain's deadline cuts it. `client`: who came, and where to. The caller closes the downstream transport, unless it was
+    /// Relays a downstream connection to one of these upstreams until it ends, or the drain's deadline cuts it. `client`: who came, and where to. The caller closes the downstream transport, unless it was
     /// marked to be reset.
     pub async fn pass(
         &self,
-        upstream: usize,
+        split: &Split,
         downstream: &Transport,
         client: Option<Addresses>,
         drain: &Drain,
         record: &mut ConnectionRecord,
     ) -> End {
-        let upstream = &self.upstreams[upstream];
+        let upstream = &self.upstreams[split.only().unwrap_or_else(|| split.pick(fastrand::u64(..)))];
         record.upstream = Some(upstream.settings().name.clone());
         let mut attempts = upstream.begin(true);
         attempts.on_behalf_of(client);

@@ -8,6 +8,7 @@
 
 pub mod normal;
 mod retry;
+mod split;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 
 pub use self::retry::Retry;
+pub use self::split::{Share, Split};
 use crate::http::{Fields, RequestHead};
 
 /// One route: what it asks of a request, and what is done with it.
@@ -64,8 +66,8 @@ pub enum PathPattern {
 /// What is done with a request.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Ask an upstream: its index in the generation.
-    Forward(usize),
+    /// Ask an upstream, or one of several.
+    Forward(Split),
     /// Send a file below a root: its index in the generation.
     Serve(usize),
     /// Send the client elsewhere. `to` may hold `{host}`, `{uri}`, `{path}` and `{query}`.

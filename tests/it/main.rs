@@ -42,6 +42,7 @@ mod regressions;
 mod reload;
 mod retries;
 mod routing;
+mod shaping;
 mod static_files;
 mod support;
 mod tcp;

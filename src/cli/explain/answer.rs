@@ -51,24 +51,9 @@ pub(super) struct Certificate {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(super) enum Result {
     /// An upstream answers.
-    Upstream {
-        name: String,
-        endpoints: Vec<String>,
-        /// How one of them is chosen, where there are several.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        balance: Option<String>,
-        tls: bool,
-        http2: bool,
-        /// How they are checked, and when one is left alone.
-        health: Vec<String>,
-        /// When its requests are tried again; none are in tcp mode.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        retries: Option<String>,
-        /// The path it is asked for; in tcp mode there is none.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        path: Option<String>,
-        lines: Vec<Line>,
-    },
+    Upstream(Box<Upstream>),
+    /// One of several upstreams answers.
+    Split { upstreams: Vec<Upstream> },
     /// A file is sent, if it is there.
     Files {
         root: String,
@@ -85,6 +70,56 @@ pub(super) enum Result {
     Refused { status: u16, why: String },
     /// The request never comes to Atlas.
     NotServed { why: String },
+}
+
+/// An upstream that answers, and how it is asked.
+#[derive(Debug, Serialize)]
+pub(super) struct Upstream {
+    pub(super) name: String,
+    /// Its share of what comes, in percent, where others have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) percent: Option<f64>,
+    pub(super) endpoints: Vec<String>,
+    /// How one of them is chosen, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) balance: Option<String>,
+    pub(super) tls: bool,
+    pub(super) http2: bool,
+    /// How they are checked, and when one is left alone.
+    pub(super) health: Vec<String>,
+    /// When its requests are tried again; none are in tcp mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) retries: Option<String>,
+    /// The path it is asked for; in tcp mode there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) path: Option<String>,
+    pub(super) lines: Vec<Line>,
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.name)?;
+        if let Some(percent) = self.percent {
+            write!(f, ", {} %", (percent * 100.0).round() / 100.0)?;
+        }
+        write!(f, ": {}", self.endpoints.join(", "))?;
+        if let Some(balance) = &self.balance {
+            write!(f, " by {balance}")?;
+        }
+        f.write_str(match (self.tls, self.http2) {
+            (false, false) => "",
+            (true, false) => " over TLS",
+            (false, true) => " by HTTP/2",
+            (true, true) => " over TLS, by HTTP/2 if it chooses that",
+        })?;
+        if let Some(path) = &self.path {
+            write!(f, ", asked for {path}")?;
+        }
+        for line in self.health.iter().chain(&self.retries) {
+            write!(f, "\n  {line}")?;
+        }
+        Ok(())
+    }
 }
 
 /// An endpoint, and what is said of it beyond its address.
@@ -119,8 +154,10 @@ impl fmt::Display for Explanation {
         if let Some(route) = &self.route {
             self.section(f, "route", &route.name, &route.lines)?;
         }
-        let (title, what, lines) = self.result.told();
-        self.section(f, title, &what, lines)
+        for (title, what, lines) in self.result.told() {
+            self.section(f, title, &what, lines)?;
+        }
+        Ok(())
     }
 }
 
@@ -151,45 +188,24 @@ impl fmt::Display for Certificate {
 }
 
 impl Result {
-    /// A title, what, and the lines that say so.
-    fn told(&self) -> (&'static str, String, &[Line]) {
+    /// Titles, what, and the lines that say so.
+    fn told(&self) -> Vec<(&'static str, String, &[Line])> {
+        let answer = |what| vec![("answer", what, &[][..])];
+        let upstream = |upstream| -> (_, _, &[Line]) {
+            let upstream: &Upstream = upstream;
+            ("upstream", upstream.to_string(), &upstream.lines)
+        };
         match self {
-            Self::Upstream {
-                name,
-                endpoints,
-                balance,
-                tls,
-                http2,
-                health,
-                retries,
-                path,
-                lines,
-            } => {
-                let over_tls = match (tls, http2) {
-                    (false, false) => "",
-                    (true, false) => " over TLS",
-                    (false, true) => " by HTTP/2",
-                    (true, true) => " over TLS, by HTTP/2 if it chooses that",
-                };
-                let asked = path.as_ref().map(|path| format!(", asked for {path}"));
-                let asked = asked.unwrap_or_default();
-                let by = balance.as_ref().map(|balance| format!(" by {balance}"));
-                let by = by.unwrap_or_default();
-                let mut what = format!("{name}: {}{by}{over_tls}{asked}", endpoints.join(", "));
-                for line in health.iter().chain(retries) {
-                    what.push_str("\n  ");
-                    what.push_str(line);
-                }
-                ("upstream", what, lines)
+            Self::Upstream(one) => vec![upstream(one)],
+            Self::Split { upstreams } => upstreams.iter().map(upstream).collect(),
+            Self::Files { root, path, lines } => vec![("files", format!("{root}, asked for {path}"), lines)],
+            Self::Redirect { status, location } => {
+                vec![("redirect", format!("{status} to {location}"), &[])]
             }
-            Self::Files { root, path, lines } => ("files", format!("{root}, asked for {path}"), lines),
-            Self::Redirect { status, location } => ("redirect", format!("{status} to {location}"), &[]),
-            Self::Respond { status, bytes } => {
-                ("answer", format!("{status}, with a body of {bytes} bytes"), &[])
-            }
-            Self::About => ("answer", "the page about this connection".to_owned(), &[]),
-            Self::Refused { status, why } => ("answer", format!("{status}: {why}"), &[]),
-            Self::NotServed { why } => ("not served", why.clone(), &[]),
+            Self::Respond { status, bytes } => answer(format!("{status}, with a body of {bytes} bytes")),
+            Self::About => answer("the page about this connection".to_owned()),
+            Self::Refused { status, why } => answer(format!("{status}: {why}")),
+            Self::NotServed { why } => vec![("not served", why.clone(), &[])],
         }
     }
 }

@@ -21,10 +21,10 @@ use crate::generation::{Listener, Mode};
 use crate::http::Fields;
 use crate::proxy::path_below;
 use crate::proxy::template::{Parts, fill};
-use crate::route::{Action, Asked, Found, Route, normal};
+use crate::route::{Action, Asked, Found, Route, Split, normal};
 use crate::runtime::Address;
 use crate::upstream;
-use answer::{Certificate, Explanation, Line, Result as Outcome, Served};
+use answer::{Certificate, Explanation, Line, Result as Outcome, Served, Upstream};
 
 /// What to explain.
 #[derive(Debug, Args)]
@@ -112,8 +112,8 @@ impl<'a> Request<'a> {
             lines: self.lines(&self.loaded.lines.listeners[index]),
         });
         explanation.certificate = self.certificate(index, listener);
-        match listener.mode {
-            Mode::Tcp(upstream) => explanation.result = self.forwarded(upstream, None),
+        match &listener.mode {
+            Mode::Tcp(split) => explanation.result = self.forwarded(split, None),
             Mode::Http => (explanation.route, explanation.result) = self.routed(index),
         }
         explanation
@@ -216,7 +216,7 @@ impl<'a> Request<'a> {
 
     fn action(&self, route: &Route) -> Outcome {
         match &route.action {
-            Action::Forward(upstream) => self.forwarded(*upstream, Some(route)),
+            Action::Forward(split) => self.forwarded(split, Some(route)),
             Action::Serve(root) => Outcome::Files {
                 root: self.loaded.generation.roots[*root].root.display().to_string(),
                 path: path_below(route, &self.url.path).into_owned(),
@@ -249,11 +249,25 @@ impl<'a> Request<'a> {
         fill(template, &parts)
     }
 
-    fn forwarded(&self, index: usize, route: Option<&Route>) -> Outcome {
+    fn forwarded(&self, split: &Split, route: Option<&Route>) -> Outcome {
+        if let Some(only) = split.only() {
+            return Outcome::Upstream(self.upstream(only, route).into());
+        }
+        let upstreams = split.shares().iter().map(|share| Upstream {
+            percent: Some(split.percent(share)),
+            ..self.upstream(share.upstream, route)
+        });
+        Outcome::Split {
+            upstreams: upstreams.collect(),
+        }
+    }
+
+    fn upstream(&self, index: usize, route: Option<&Route>) -> Upstream {
         let upstream = &self.loaded.generation.upstreams[index];
         let endpoints = upstream.endpoints.iter().map(answer::endpoint);
-        Outcome::Upstream {
+        Upstream {
             name: upstream.name.to_string(),
+            percent: None,
             endpoints: endpoints.collect(),
             balance: (upstream.endpoints.len() > 1).then(|| self.balance(upstream)),
             tls: upstream.tls.is_some(),
@@ -301,7 +315,7 @@ fn refused(status: u16, why: &str) -> Outcome {
 }
 
 fn spoken(listener: &Listener) -> &'static str {
-    match (listener.mode, listener.tls.is_some()) {
+    match (&listener.mode, listener.tls.is_some()) {
         (Mode::Http, true) => "HTTP over TLS",
         (Mode::Http, false) => "HTTP",
         (Mode::Tcp(_), true) => "bytes over TLS",

@@ -57,9 +57,16 @@ host = "b.example"
 path = "/static"
 files = "www"
 
+[[route]]
+host = "c.example"
+upstream = [{ name = "app", weight = 2 }, "next"]
+
 [upstream.app]
 endpoints = ["127.0.0.1:3000", { address = "app.internal:80", weight = 3, backup = true }]
 balance = "round_robin"
+
+[upstream.next]
+endpoints = ["127.0.0.1:3001"]
 "#;
 
 fn loaded(folder: &Path) -> Loaded {
@@ -132,10 +139,30 @@ route: 3
 upstream: app: 127.0.0.1:3000, app.internal:80 (weight 3, backup) by round_robin, asked for /x
   ejected for 10s up to 300s after 3 failures in a row, or if 50% of 20 or more fail within 10s
   tried again after connect, reset
-  atlas.toml:52
-  52 | [upstream.app]
-  53 | endpoints = ["127.0.0.1:3000", { address = "app.internal:80", weight = 3, backup = true }]
-  54 | balance = "round_robin""#
+  atlas.toml:56
+  56 | [upstream.app]
+  57 | endpoints = ["127.0.0.1:3000", { address = "app.internal:80", weight = 3, backup = true }]
+  58 | balance = "round_robin""#
+    );
+}
+
+#[test]
+fn upstreams_that_share_are_told_with_their_shares() {
+    let (json, text) = explained(&["https://c.example/x"]);
+    let (_, told) = text
+        .split_once("upstream: app, 66.67 %: 127.0.0.1:3000")
+        .expect(&text);
+    assert!(told.contains("\n  56 | [upstream.app]\n"), "{text}");
+    let (_, told) = told.split_once("\n\nupstream: next, 33.33 %: ").expect(&text);
+    assert!(told.starts_with("127.0.0.1:3001, asked for /x\n"), "{text}");
+    assert!(
+        told.ends_with("  60 | [upstream.next]\n  61 | endpoints = [\"127.0.0.1:3001\"]"),
+        "{text}"
+    );
+    let result = &json["result"];
+    assert_eq!(
+        (&result["kind"], &result["upstreams"][1]["name"]),
+        (&"split".into(), &"next".into())
     );
 }
 

@@ -111,12 +111,12 @@ impl<'a> Resolver<'a> {
                 let message = "`upstream` in a listener is for tcp mode";
                 let help = format!(
                     "write a route: [[route]], and below it: upstream = \"{}\"; or add to the listener: mode = \"tcp\"",
-                    upstream.value
+                    upstream.value.names().next().unwrap_or("app")
                 );
                 self.error("misplaced-key", upstream.key.clone(), message, help);
                 None
             }
-            (Mode::Tcp, Some(upstream)) => self.upstream_index(upstream).map(generation::Mode::Tcp),
+            (Mode::Tcp, Some(upstream)) => self.split(upstream).map(generation::Mode::Tcp),
             (Mode::Tcp, None) => {
                 if !listen.has("upstream") {
                     let message = "a listener in tcp mode needs an upstream";

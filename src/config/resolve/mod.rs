@@ -4,6 +4,7 @@ mod affinity;
 mod health;
 mod listen;
 mod route;
+mod split;
 mod tls;
 mod upstream;
 
@@ -276,26 +277,26 @@ impl Resolver<'_> {
     }
 
     /// The index of an upstream; says so if there is none of this name.
-    fn upstream_index(&mut self, name: &At<String>) -> Option<usize> {
+    fn upstream_index(&mut self, name: &str, place: &Range<usize>) -> Option<usize> {
         if self.file.has("upstream") && self.file.upstream.is_none() {
             return None; // none of them could be read
         }
         let names: Vec<_> = self.upstream_names().collect();
-        let index = names.iter().position(|known| *known == name.value);
+        let index = names.iter().position(|known| *known == name);
         if index.is_none() {
-            let help = match nearest(&name.value, names.iter().copied()) {
+            let help = match nearest(name, names.iter().copied()) {
                 Some(known) => format!("did you mean \"{known}\"?"),
-                None if name.value.contains(':') => {
+                None if name.contains(':') => {
                     "write a name here, upstream = \"app\", and [upstream.app] with the address in `endpoints`"
                         .to_owned()
                 }
                 None => format!(
                     "write a table [upstream.{}] with `endpoints`",
-                    toml_key(&name.value)
+                    toml_key(name)
                 ),
             };
-            let message = format!("there is no upstream `{}`", name.value);
-            self.error("unknown-upstream", name.span.clone(), message, help);
+            let message = format!("there is no upstream `{name}`");
+            self.error("unknown-upstream", place.clone(), message, help);
         }
         index
     }

@@ -191,7 +191,7 @@ impl<'a> Resolver<'a> {
         let upstream = table
             .upstream
             .as_ref()
-            .map(|name| self.upstream_index(name).map(Action::Forward));
+            .map(|upstreams| self.split(upstreams).map(Action::Forward));
         let redirect = table.redirect.as_ref().map(|redirect| self.redirect(redirect));
         let respond = table.respond.as_ref().map(|respond| self.respond(respond));
         let files = table.files.as_ref().map(|files| {

@@ -250,7 +250,7 @@ impl<'a> Resolver<'a> {
             .route_tables()
             .iter()
             .filter_map(|route| route.upstream.as_ref());
-        wanted.any(|wanted| wanted.value == name)
+        wanted.any(|wanted| wanted.value.names().any(|wanted| wanted == name))
     }
 
     pub(super) fn is_for_listeners(&self, name: &str) -> bool {
@@ -262,7 +262,7 @@ impl<'a> Resolver<'a> {
             listen
                 .upstream
                 .as_ref()
-                .is_some_and(|wanted| wanted.value == name)
+                .is_some_and(|wanted| wanted.value.names().any(|wanted| wanted == name))
         })
     }
 }

@@ -104,7 +104,7 @@ fn the_example_configuration_loads() {
     let full = load_here(&example_in_full(), folder.path()).unwrap_or_else(|report| panic!("{report}"));
     assert!(full.warnings.is_empty(), "{}", full.warnings);
     assert_eq!(full.generation.listeners.len(), 3);
-    assert_eq!(full.generation.routes.routes().len(), 5);
+    assert_eq!(full.generation.routes.routes().len(), 6);
 }
 
 #[test]

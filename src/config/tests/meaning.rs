@@ -9,7 +9,7 @@ use super::super::{Loaded, load, load_after, parse};
 use super::folder;
 use crate::access_log::Format;
 use crate::generation::{Generation, Mode};
-use crate::route::{Action, HostPattern, PathPattern, Route};
+use crate::route::{Action, HostPattern, PathPattern, Route, Share, Split};
 use crate::runtime::Address;
 use crate::upstream::{self, EndpointAddress, EndpointSettings};
 
@@ -87,7 +87,7 @@ fn the_smallest_configuration_listens_with_tls_and_forwards() {
         (&HostPattern::Any, &PathPattern::Prefix("/".into()))
     );
     assert!(route.methods.is_empty() && route.headers.is_empty() && !route.strip_prefix);
-    assert!(matches!(route.action, Action::Forward(0)));
+    assert!(matches!(route.action, Action::Forward(ref split) if split.only() == Some(0)));
     let [upstream] = generation.upstreams.as_slice() else {
         panic!("one upstream");
     };
@@ -231,7 +231,7 @@ fn listeners_are_as_written(generation: &Generation) {
         (&*plain.settings.name, plain.settings.connections_max),
         ("plain", 7)
     );
-    assert_eq!(tcp.mode, Mode::Tcp(0));
+    assert_eq!(tcp.mode, Mode::Tcp(Split::one(0)));
     assert_eq!(&*tcp.settings.name, "unix:/run/atlas.sock");
     let tls = tcp.tls.as_ref().unwrap();
     assert_eq!((tls.prefer_ktls, tls.ktls_threshold), (false, 0));
@@ -354,6 +354,26 @@ fn lines_tell_where_everything_stands() {
     assert_eq!(lines.numbers(&lines.routes[0]), [12, 13]);
     assert_eq!(lines.numbers(&lines.upstreams[0]), [15, 16]);
     assert_eq!(lines.source.line(16), "endpoints = [\"127.0.0.1:3000\"]");
+}
+
+#[test]
+fn upstreams_share_what_comes_to_a_route_or_a_listener() {
+    let folder = folder();
+    let more = "\n[upstream.new]\nendpoints = [\"127.0.0.1:3001\"]\n";
+    let list = "[{ name = \"app\", weight = 9 }, \"new\"]";
+    let share = |upstream, weight| Share { upstream, weight };
+    let wanted = Split::new(vec![share(0, 9), share(1, 1)]).unwrap();
+    let of_route = SMALLEST.replace("upstream = \"app\"", &format!("upstream = {list}")) + more;
+    let generation = good(&of_route, folder.path()).generation;
+    let Action::Forward(split) = &generation.routes.routes()[0].action else {
+        panic!("it forwards");
+    };
+    assert_eq!(*split, wanted);
+    let of_listener = SMALLEST
+        .replace("mode = \"http\"", &format!("mode = \"tcp\"\nupstream = {list}"))
+        .replace("[[route]]\nupstream = \"app\"\n", "");
+    let generation = good(&(of_listener + more), folder.path()).generation;
+    assert_eq!(generation.listeners[0].mode, Mode::Tcp(wanted));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::http::h1;
 use crate::metrics::Process;
 use crate::offload::Offload;
 use crate::outcome::Refusal;
-use crate::route::{Action, HostPattern, PathPattern, Retry, Route, Table};
+use crate::route::{Action, HostPattern, PathPattern, Retry, Route, Split, Table};
 use crate::runtime::{self, Address, Preference, Socket};
 use crate::time::{Deadline, now};
 use crate::transport::Transport;
@@ -57,7 +57,7 @@ fn to(addresses: &[SocketAddr]) -> Given {
             .map(|address| EndpointSettings::at(EndpointAddress::Socket(Address::Tcp(*address))))
             .collect(),
         response_timeout: Duration::from_secs(5),
-        routes: vec![route("/", Action::Forward(0))],
+        routes: vec![route("/", Action::Forward(Split::one(0)))],
         is_tcp: false,
         server_name: None,
     }
@@ -212,7 +212,9 @@ async fn serve_one(
     let transport = Transport::plain(socket);
     if is_tcp {
         let mut record = ConnectionRecord::start(now());
-        let end = proxy.pass(0, &transport, None, &drain, &mut record).await;
+        let end = proxy
+            .pass(&Split::one(0), &transport, None, &drain, &mut record)
+            .await;
         record.finish(end, &facts, &proxy.log);
     } else {
         let visit = proxy.visit(facts, |host| host == "other.test");
