@@ -7,6 +7,8 @@ use std::sync::Arc;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde_json::{Value, json};
 
+use super::secrets;
+
 /// A file's name and text, for messages.
 #[derive(Debug, Default)]
 pub struct Source {
@@ -33,6 +35,16 @@ impl Source {
         Position {
             line: before.bytes().filter(|byte| *byte == b'\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
+        }
+    }
+
+    /// The same, as it may be shown to anybody: with stars in the place of what is secret, and
+    /// everything else at its byte.
+    #[must_use]
+    pub fn to_show(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            text: secrets::masked(&self.text),
         }
     }
 
@@ -124,8 +136,9 @@ impl Diagnostic {
         self
     }
 
-    /// `FILE:LINE:COLUMN: error: …`, the source line with a caret under it, and the help.
-    fn write(&self, source: &Source, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// `FILE:LINE:COLUMN: error: …`, the source line with a caret under it, and the help. `shown` is the
+    /// source [as it may be shown](Source::to_show).
+    fn write(&self, source: &Source, shown: &Source, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (severity, message) = (self.severity.as_str(), &self.message);
         let Some(span) = self.span.clone() else {
             writeln!(f, "{}: {severity}: {message} [{}]", source.name, self.code)?;
@@ -145,7 +158,7 @@ impl Diagnostic {
             .iter()
             .map(|(span, what)| AnnotationKind::Context.span(span.clone()).label(*what));
         let mut group = Group::with_level(Level::ERROR).element(
-            Snippet::source(&source.text)
+            Snippet::source(&shown.text)
                 .annotation(AnnotationKind::Primary.span(span))
                 .annotations(places),
         );
@@ -227,11 +240,12 @@ impl<'a> IntoIterator for &'a Report {
 /// One message after the other, with an empty line between them.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.source.to_show();
         for (index, one) in self.iter().enumerate() {
             if index > 0 {
                 writeln!(f)?;
             }
-            one.write(&self.source, f)?;
+            one.write(&self.source, &shown, f)?;
         }
         Ok(())
     }

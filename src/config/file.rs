@@ -11,6 +11,7 @@ use super::error::Diagnostic;
 use super::read::{
     self, At, Many, Named, Number, OneOrMany, Place, Read, Table, short_or_table, table, wrong_type,
 };
+use super::secrets::Secret;
 use super::values::{
     AddressAndPort, Balance, Bound, CheckTarget, CookieName, Endpoint, FileBelow, FileName, HashBy, Host,
     HostSent, ListenAddress, LogFormat, Method, MinVersion, Mode, Network, Protocol, ProxyVersion, RetryOn,
@@ -404,7 +405,7 @@ table! {
         /// Whether it is sent with requests that other sites make: `"lax"` when a link is followed, `"strict"` never, `"none"` always.
         same_site: SameSite = "\"lax\"",
         /// What its values are made with: the same in several Atlas gives the same values.
-        secret: String = "made of /etc/machine-id",
+        secret: Secret = "made of /etc/machine-id",
     }
 }
 
@@ -421,7 +422,7 @@ short_or_table! {
 table! {
     /// How the endpoints are checked; those found down are not asked. They are up until the first check.
     Health "[upstream.NAME.health]" {
-        /// The path, with a query if need be, that is asked for with GET by HTTP/1.1; without it a connection is enough.
+        /// The path, with a query if need be, that is asked for with GET, in the version of HTTP that requests come in; without it a connection is enough.
         path: CheckTarget = "none",
         /// The statuses that are good: `200`, `"200-299"` or `"2xx"`.
         status: Vec<At<StatusRange>> = "[\"200-399\"]",
@@ -429,7 +430,7 @@ table! {
         body: String = "none",
         /// The Host that is sent.
         host: HostSent = "the upstream's, or the endpoint's",
-        /// The port that is checked.
+        /// The port that is checked; with one of its own, and without TLS, HTTP/1.1 is spoken.
         port: Port = "the endpoint's",
         /// Whether the check speaks TLS.
         tls: bool = "the upstream's",

@@ -8,6 +8,7 @@ pub mod error;
 pub mod file;
 pub mod read;
 mod resolve;
+mod secrets;
 pub mod values;
 
 use std::ops::Range;

@@ -271,8 +271,8 @@ catalogue! {
         "Set `ca` and `server_name` under the upstream's `tls`, or renew the certificate.";
     UPSTREAM_TLS_ALERT = "upstream_tls_alert", BAD_GATEWAY, Some("tls_alert_received"),
         "The server behind this one refused a secure connection.",
-        "The endpoint ended the TLS handshake with an alert.",
-        "The error log names the alert. `certificate_required` means that the upstream's `tls` needs `cert` and `key`; `unrecognized_name` that it needs `server_name`.";
+        "The endpoint ended TLS with an alert, in the handshake or instead of an answer.",
+        "The error log names the alert. `certificate_required` means that the upstream's `tls` needs `cert` and `key`; `unrecognized_name` that it needs `server_name`. With TLS 1.3 an endpoint that wants a certificate says so only after the handshake, instead of an answer: the record's `phase` is `response` then, and the log names nothing.";
     UPSTREAM_TLS_FAILED = "upstream_tls_failed", BAD_GATEWAY, Some("tls_protocol_error"),
         "No secure connection to the server behind this one is possible.",
         "The endpoint speaks no TLS, or no version or cipher in common with Atlas.",

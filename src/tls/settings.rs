@@ -223,16 +223,13 @@ impl ClientSettings {
         offering
     }
 
-    /// As [`Self::for_worker`], for connections that only look whether an endpoint is well: by
-    /// HTTP/1.1, where a protocol is agreed on, and in this process.
+    /// As [`Self::for_worker`], for connections that only look whether an endpoint is well, in this
+    /// process.
     #[must_use]
     pub fn for_checks(&self, server_name: Option<ServerName<'static>>) -> Self {
         let mut settings = self.for_worker();
         let mut client = ClientConfig::clone(&settings.client);
         client.enable_secret_extraction = false;
-        if !client.alpn_protocols.is_empty() {
-            client.alpn_protocols = vec![b"http/1.1".to_vec()];
-        }
         settings.client = Arc::new(client);
         settings.prefer_ktls = false;
         settings.server_name = server_name.or(settings.server_name);

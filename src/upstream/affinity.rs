@@ -1,7 +1,7 @@
 //! What lets a client come to the endpoint it came to before: a key of its requests, or a cookie.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,18 @@ pub enum HashKey {
     Cookie(Arc<str>),
     /// The path, without the query.
     Path,
+}
+
+impl fmt::Display for HashKey {
+    /// As the file writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClientAddress => f.write_str("client_address"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Path => f.write_str("path"),
+        }
+    }
 }
 
 /// How endpoints are chosen by hash.
@@ -49,6 +61,16 @@ impl Hashing {
             by,
             load_max,
             rings: [ring(false).into(), ring(true).into()],
+        }
+    }
+}
+
+impl fmt::Display for Hashing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "hash of {}", self.by)?;
+        match self.load_max {
+            Some(percent) => write!(f, ", each at most {percent}% of its share"),
+            None => Ok(()),
         }
     }
 }
@@ -147,6 +169,30 @@ impl Sticky {
         }
         let _ = write!(text, "; SameSite={same_site}");
         text
+    }
+}
+
+impl fmt::Display for Sticky {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cookie = &self.cookie;
+        write!(
+            f,
+            "clients are bound to an endpoint by the cookie {}",
+            cookie.name
+        )?;
+        match cookie.ttl {
+            Some(ttl) => write!(f, " for {ttl:?}")?,
+            None => f.write_str(" until they are closed")?,
+        }
+        match cookie.secure {
+            Some(true) => f.write_str("; Secure")?,
+            Some(false) => f.write_str("; not Secure")?,
+            None => f.write_str("; Secure by HTTPS")?,
+        }
+        if cookie.http_only {
+            f.write_str(", HttpOnly")?;
+        }
+        write!(f, ", SameSite={}", cookie.same_site)
     }
 }
 

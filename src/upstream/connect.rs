@@ -134,8 +134,18 @@ async fn secure(
         Ok(secured) => Ok((secured.transport, secured.facts.alpn.as_deref() == Some("h2"))),
         Err(failed) => Err(Failed {
             end: End::new(failed.end.side, Phase::Connect, failed.end.cause),
-            reason: format!("TLS: {failed}"),
+            reason: format!("TLS: {failed}{}", advice(failed.end.cause)),
         }),
+    }
+}
+
+/// What to look at in the upstream's `tls`.
+fn advice(cause: Cause) -> &'static str {
+    match cause {
+        Cause::CertificateUntrusted => {
+            "; `ca` says who signs for the upstream's endpoints, `server_name` what they are called"
+        }
+        _ => "",
     }
 }
 

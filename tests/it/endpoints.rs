@@ -300,25 +300,6 @@ fn an_endpoint_can_speak_tls() {
 }
 
 #[test]
-fn an_endpoint_with_a_certificate_of_another_name_is_refused() {
-    let origin = origin().tls(cert(&["elsewhere.test"])).start();
-    let atlas = atlas()
-        .file("ca.pem", ca().pem())
-        .listens_tls("a.test")
-        .forwards_to_with(&origin, "tls = { ca = \"ca.pem\", server_name = \"inner.test\" }")
-        .expects_log("certificate")
-        .start();
-    let answer = atlas.get("/mistaken");
-    assert_eq!(answer.status, 502);
-    assert!(
-        answer.field("proxy-status").unwrap().contains("tls"),
-        "{answer:?}"
-    );
-    assert!(origin.requests().is_empty());
-    assert_eq!(atlas.exchange("/mistaken")["side"], "upstream");
-}
-
-#[test]
 fn an_endpoints_name_is_looked_up() {
     let origin = origin().answers("/", "by name").start();
     let endpoint = format!("localhost:{}", origin.port());

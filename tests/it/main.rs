@@ -47,4 +47,5 @@ mod static_files;
 mod support;
 mod tcp;
 mod upgrade;
+mod upstream_tls;
 mod workers;

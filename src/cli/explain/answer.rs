@@ -83,9 +83,15 @@ pub(super) struct Upstream {
     /// How one of them is chosen, where there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) balance: Option<String>,
+    /// How clients come back to the one they came to before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) sticky: Option<String>,
+    /// Who waits while all are as busy as they may be, where there is such a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) queue: Option<String>,
     pub(super) tls: bool,
     pub(super) http2: bool,
-    /// How they are checked, and when one is left alone.
+    /// How they are checked, when one is left alone, and how it comes back.
     pub(super) health: Vec<String>,
     /// When its requests are tried again; none are in tcp mode.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,7 +121,8 @@ impl fmt::Display for Upstream {
         if let Some(path) = &self.path {
             write!(f, ", asked for {path}")?;
         }
-        for line in self.health.iter().chain(&self.retries) {
+        let first = self.sticky.iter().chain(&self.queue);
+        for line in first.chain(&self.health).chain(&self.retries) {
             write!(f, "\n  {line}")?;
         }
         Ok(())

@@ -270,6 +270,8 @@ impl<'a> Request<'a> {
             percent: None,
             endpoints: endpoints.collect(),
             balance: (upstream.endpoints.len() > 1).then(|| self.balance(upstream)),
+            sticky: upstream.sticky.as_ref().map(ToString::to_string),
+            queue: queue_of(upstream, route.is_some()),
             tls: upstream.tls.is_some(),
             http2: upstream.http2,
             health: health_of(upstream),
@@ -282,29 +284,50 @@ impl<'a> Request<'a> {
     /// How an endpoint is chosen. How many workers there will be is not known here, unless written.
     fn balance(&self, upstream: &upstream::Settings) -> String {
         let is_alone = self.loaded.generation.workers == Some(1);
-        upstream.method(if is_alone { 1 } else { 2 }).to_string()
+        match &upstream.hash {
+            Some(hashing) => hashing.to_string(),
+            None => upstream.method(if is_alone { 1 } else { 2 }).to_string(),
+        }
     }
 
     fn lines(&self, places: &[Range<usize>]) -> Vec<Line> {
         let lines = &self.loaded.lines;
-        let numbers = lines.numbers(places).into_iter();
+        let (numbers, shown) = (lines.numbers(places).into_iter(), lines.source.to_show());
         numbers
             .map(|number| Line {
                 number,
-                text: lines.source.line(number).trim_end().to_owned(),
+                text: shown.line(number).trim_end().to_owned(),
             })
             .collect()
     }
 }
 
+fn queue_of(upstream: &upstream::Settings, is_for_requests: bool) -> Option<String> {
+    let is_limited = upstream.endpoints.iter().any(|one| one.connections_max.is_some());
+    let who = match is_for_requests {
+        true => "requests",
+        false => "connections",
+    };
+    let (most, timeout) = (upstream.queue_max, upstream.queue_timeout);
+    is_limited.then(|| format!("while all are busy {most} {who} wait, each up to {timeout:?}"))
+}
+
 fn health_of(upstream: &upstream::Settings) -> Vec<String> {
-    let check = upstream.check.as_ref().map(|check| format!("checked by {check}"));
-    let outliers = upstream.health.outliers.as_ref();
-    let outliers = outliers.filter(|_| upstream.endpoints.len() > 1);
-    check
-        .into_iter()
-        .chain(outliers.map(ToString::to_string))
-        .collect()
+    let health = &upstream.health;
+    let mut told = Vec::new();
+    told.extend(upstream.check.as_ref().map(|check| format!("checked by {check}")));
+    // The only one is never ejected.
+    let outliers = health.outliers.as_ref().filter(|_| upstream.endpoints.len() > 1);
+    told.extend(outliers.map(ToString::to_string));
+    let slow_start = health.slow_start;
+    told.extend(slow_start.map(|time| format!("its share grows for {time:?} after it came back")));
+    if health.panic_below > 0 {
+        told.push(format!(
+            "all are asked where fewer than {}% are well",
+            health.panic_below
+        ));
+    }
+    told
 }
 
 fn refused(status: u16, why: &str) -> Outcome {

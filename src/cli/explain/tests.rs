@@ -67,6 +67,28 @@ balance = "round_robin"
 
 [upstream.next]
 endpoints = ["127.0.0.1:3001"]
+
+[[route]]
+host = "b.example"
+path = "/bound"
+upstream = "bound"
+
+[upstream.bound]
+endpoints = [{ address = "127.0.0.1:3000", connections_max = 5 }, "127.0.0.1:3001"]
+balance = "hash"
+hash = "header:X-User"
+queue_max = 10
+slow_start = "5s"
+connect_timeout = "1s"
+sticky = { cookie = "srv", ttl = "1h", secret = "the cat sat on the mat" }
+
+[upstream.bound.health]
+path = "/health"
+status = [200]
+
+[upstream.bound.outliers]
+failures = 5
+status = ["502-504"]
 "#;
 
 fn loaded(folder: &Path) -> Loaded {
@@ -137,7 +159,7 @@ route: 3
   39 | strip_prefix = true
 
 upstream: app: 127.0.0.1:3000, app.internal:80 (weight 3, backup) by round_robin, asked for /x
-  ejected for 10s up to 300s after 3 failures in a row, or if 50% of 20 or more fail within 10s
+  ejected for 10s up to 300s after 3 failures in a row, or if 50% of 20 or more fail within 10s; 50% of the endpoints at most
   tried again after connect, reset
   atlas.toml:56
   56 | [upstream.app]
@@ -163,6 +185,41 @@ fn upstreams_that_share_are_told_with_their_shares() {
     assert_eq!(
         (&result["kind"], &result["upstreams"][1]["name"]),
         (&"split".into(), &"next".into())
+    );
+}
+
+#[test]
+fn all_that_decides_who_of_an_upstream_is_asked_is_told_but_the_secret() {
+    let (json, text) = explained(&["https://b.example/bound"]);
+    let (_, upstream) = text.split_once("\n\nupstream: ").unwrap();
+    assert_eq!(
+        upstream,
+        r#"bound: 127.0.0.1:3000 (at most 5 at a time), 127.0.0.1:3001 by hash of header:X-User, each at most 125% of its share, asked for /bound
+  clients are bound to an endpoint by the cookie srv for 3600s; Secure by HTTPS, HttpOnly, SameSite=Lax
+  while all are busy 10 requests wait, each up to 5s
+  checked by GET /health expects 200 every 5s within 2s, down after 3, up after 2
+  ejected for 10s up to 300s after 5 failures in a row, or if 50% of 20 or more fail within 10s; 502-504 is a failure; 50% of the endpoints at most
+  its share grows for 5s after it came back
+  tried again after connect, reset
+  atlas.toml:68
+  68 | [upstream.bound]
+  69 | endpoints = [{ address = "127.0.0.1:3000", connections_max = 5 }, "127.0.0.1:3001"]
+  70 | balance = "hash"
+  71 | hash = "header:X-User"
+  72 | queue_max = 10
+  73 | slow_start = "5s"
+  75 | sticky = { cookie = "srv", ttl = "1h", secret = "**********************" }
+  77 | [upstream.bound.health]
+  78 | path = "/health"
+  79 | status = [200]
+  81 | [upstream.bound.outliers]
+  82 | failures = 5
+  83 | status = ["502-504"]"#
+    );
+    assert!(!json.to_string().contains("the cat"), "{json}");
+    assert_eq!(
+        json["result"]["queue"],
+        "while all are busy 10 requests wait, each up to 5s"
     );
 }
 

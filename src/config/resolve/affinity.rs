@@ -119,11 +119,11 @@ impl Resolver<'_> {
         let help = "write: secret = \"…\", with what `openssl rand -hex 32` says";
         if sticky.value.has("secret") {
             let secret = sticky.value.secret.as_ref()?;
-            if secret.value.len() < SECRET_LETTERS_MIN {
+            if secret.value.0.len() < SECRET_LETTERS_MIN {
                 let message = format!("a secret has at least {SECRET_LETTERS_MIN} letters");
                 self.error("bad-value", secret.span.clone(), message, help);
             }
-            return Some(secret.value.clone());
+            return Some(secret.value.0.clone());
         }
         let read = std::fs::read_to_string(Path::new(MACHINE_ID)).unwrap_or_default();
         let id = read.trim();

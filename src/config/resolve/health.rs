@@ -78,7 +78,6 @@ impl Resolver<'_> {
         let (interval, timeout) = self.check_times(table);
         self.needs_a_path(table);
         self.has_a_port(upstream, table);
-        self.speaks_http1(upstream, table, tls);
         let tls = self.check_tls(table, tls);
         if self.found.len() > told {
             return None;
@@ -105,6 +104,8 @@ impl Resolver<'_> {
                 .port
                 .as_ref()
                 .and_then(|port| u16::try_from(port.value.0).ok()),
+            // Another port, without TLS to agree on it, is taken for one of HTTP/1.1.
+            http2: is_on(upstream.http2.as_ref(), false) && (tls.is_some() || table.port.is_none()),
             tls,
             interval,
             jitter: percent(table.jitter.as_ref(), 10),
@@ -158,21 +159,6 @@ impl Resolver<'_> {
             let message = "an endpoint is a Unix socket, which has no port";
             let help = "leave `port` out: the check asks the socket itself";
             self.error("conflicting-keys", port.key.start..port.span.end, message, help);
-        }
-    }
-
-    fn speaks_http1(
-        &mut self,
-        upstream: &file::Upstream,
-        table: &file::Health,
-        tls: Option<&Arc<ClientSettings>>,
-    ) {
-        let is_http2_alone = is_on(upstream.http2.as_ref(), false) && tls.is_none() && table.port.is_none();
-        if let Some(path) = table.path.as_ref().filter(|_| is_http2_alone) {
-            let message =
-                "checks ask by HTTP/1.1, and without TLS this upstream is spoken to by HTTP/2 alone";
-            let help = "leave `path` out, or write a `port` that speaks HTTP/1.1";
-            self.error("conflicting-keys", path.key.start..path.span.end, message, help);
         }
     }
 

@@ -34,16 +34,21 @@ const HTTP2_WINDOW_BYTES: RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
 /// The keys that decide whether a connection comes to a listener, and what is done with it.
 const LISTEN_KEYS: &[&str] = &["address", "port", "name", "mode", "tls", "upstream"];
 
-/// The keys that decide where an upstream is, and who of it is asked.
+/// The keys that decide where an upstream is, and who of it is asked; beside its tables
+/// `sticky`, `health` and `outliers`.
 const UPSTREAM_KEYS: &[&str] = &[
     "endpoints",
     "balance",
     "hash",
-    "sticky",
+    "hash_balance_factor",
+    "queue_max",
+    "queue_timeout",
     "host",
     "http2",
     "tls",
-    "health",
+    "slow_start",
+    "panic_below",
+    "retry_budget",
 ];
 
 /// Makes a generation of the tables; `None` if something is wrong, which `found` then tells.

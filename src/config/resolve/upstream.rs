@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::super::error::Diagnostic;
-use super::super::file::{self, EndpointValue, UpstreamTlsValue};
+use super::super::file::{self, EndpointValue, HealthValue, OutliersValue, UpstreamTlsValue};
 use super::super::read::At;
 use super::super::values::{Balance, Mode};
 use super::{Resolver, health, is_on, listen, number, seconds, tls, to_usize, toml_key};
@@ -26,9 +26,7 @@ impl<'a> Resolver<'a> {
     /// Where each upstream stands in the file.
     pub(super) fn upstream_places(&self) -> Vec<Vec<Range<usize>>> {
         let tables = self.upstream_tables().iter();
-        tables
-            .map(|(_, table)| table.places_of(super::UPSTREAM_KEYS))
-            .collect()
+        tables.map(|(_, table)| places(table)).collect()
     }
 
     /// All upstreams, if nothing is wrong with them.
@@ -265,6 +263,24 @@ impl<'a> Resolver<'a> {
                 .is_some_and(|wanted| wanted.value.names().any(|wanted| wanted == name))
         })
     }
+}
+
+/// Where the keys stand that decide where it is and who of it is asked.
+fn places(table: &file::Upstream) -> Vec<Range<usize>> {
+    let mut places = table.places_of(super::UPSTREAM_KEYS);
+    if let Some(sticky) = &table.sticky {
+        places.extend(sticky.value.places());
+    }
+    match table.health.as_ref().map(|health| &health.value) {
+        Some(HealthValue::Table(health)) => places.extend(health.places()),
+        _ => places.extend(table.places_of(&["health"])),
+    }
+    match table.outliers.as_ref().map(|outliers| &outliers.value) {
+        Some(OutliersValue::Table(outliers)) => places.extend(outliers.places()),
+        _ => places.extend(table.places_of(&["outliers"])),
+    }
+    places.sort_by_key(|place| place.start);
+    places
 }
 
 fn method(balance: Balance) -> Method {

@@ -1,18 +1,20 @@
 //! One check of one endpoint: a connection of its own, perhaps a request, and what to make of it.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use http::Method;
 
 use super::check::{Check, Request};
-use crate::http::h1::client::{Connection, Outgoing, ResponseReader, Settings};
-use crate::http::{BodyLength, Fields};
+use crate::http::client::{RequestWriter, ResponseReader};
+use crate::http::h1::client::{Outgoing, Settings};
+use crate::http::{BodyLength, Fields, h1, h2};
 use crate::offload::Offload;
 use crate::outcome::{Cause, End};
 use crate::runtime::before;
 use crate::time::{Deadline, now};
 use crate::upstream::Endpoint;
-use crate::upstream::connect::{self, Failed, How};
+use crate::upstream::connect::{self, Connected, Failed, How};
 
 /// How much of a body is searched.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -35,18 +37,12 @@ pub(super) async fn ask(endpoint: &Endpoint, check: &Check, offload: &Arc<Offloa
         offload,
     };
     let connected = connect::connect(endpoint, how, deadline).await;
-    let transport = connected.map_err(|failed| unreachable(&failed))?.transport;
+    let connected = connected.map_err(|failed| unreachable(&failed))?;
     let Some(request) = &check.request else {
         return Ok(());
     };
-    let settings = Settings {
-        idle_timeout: check.timeout,
-        head_bytes_max: HEAD_BYTES_MAX,
-        fields_max: FIELDS_MAX,
-    };
-    let mut connection = Connection::new(transport, settings);
     let target = &request.target;
-    match before(deadline, exchange(&mut connection, request, endpoint, deadline)).await {
+    match before(deadline, speak(connected, check, request, endpoint, deadline)).await {
         Ok(result) => result.map_err(|why| format!("GET {target}: {why}")),
         Err(_) => Err(format!(
             "GET {target}: no answer within {:?}; it hangs, or has too much to do",
@@ -65,8 +61,38 @@ fn unreachable(failed: &Failed) -> String {
     format!("{failed}{advice}")
 }
 
+/// In the version of HTTP that requests come in.
+async fn speak(
+    connected: Connected,
+    check: &Check,
+    request: &Request,
+    endpoint: &Endpoint,
+    deadline: Deadline,
+) -> Result<(), String> {
+    let settings = Settings {
+        idle_timeout: check.timeout,
+        head_bytes_max: HEAD_BYTES_MAX,
+        fields_max: FIELDS_MAX,
+    };
+    let is_secure = check.tls.is_some();
+    let transport = connected.transport;
+    if !check.http2 || (is_secure && !connected.has_chosen_http2) {
+        let mut connection = h1::client::Connection::new(transport, settings);
+        let (writer, reader) = connection.exchange();
+        let both = (RequestWriter::H1(writer), ResponseReader::H1(reader));
+        return exchange(both, request, endpoint, deadline).await;
+    }
+    let bell = Rc::default(); // nobody else waits for a stream of it
+    let opened = h2::client::Connection::open(transport, settings, is_secure, bell, deadline).await;
+    let connection = opened.map_err(|end| Failed::to_speak(end).to_string())?;
+    let mut stream = connection.take();
+    let (writer, reader) = stream.exchange();
+    let both = (RequestWriter::H2(writer), ResponseReader::H2(reader));
+    exchange(both, request, endpoint, deadline).await
+}
+
 async fn exchange(
-    connection: &mut Connection,
+    (mut writer, mut reader): (RequestWriter<'_>, ResponseReader<'_>),
     request: &Request,
     endpoint: &Endpoint,
     deadline: Deadline,
@@ -82,7 +108,6 @@ async fn exchange(
         body: BodyLength::None,
         asks_upgrade: false,
     };
-    let (mut writer, mut reader) = connection.exchange();
     writer.start(&outgoing).await.map_err(words)?;
     writer.finish(None).await.map_err(words)?;
     let head = loop {
@@ -124,7 +149,7 @@ fn words(end: End) -> String {
         Cause::Closed | Cause::Truncated => "it closed the connection without an answer",
         Cause::Reset => "it reset the connection",
         Cause::TimedOut => "no answer in time; it hangs, or has too much to do",
-        Cause::Malformed => "what it answers is not HTTP/1.1; is this the right port?",
+        Cause::Malformed => "what it answers is not HTTP; is this the right port?",
         Cause::LimitReached => "the head of its answer is too large",
         cause => return format!("the connection failed: {}", cause.as_str()),
     };

@@ -15,6 +15,8 @@ pub struct Check {
     pub request: Option<Request>,
     /// The port, where it is not the endpoint's.
     pub port: Option<u16>,
+    /// HTTP/2 is spoken: over TLS where the endpoint chooses it, else always.
+    pub http2: bool,
     /// The header the check's connections begin with.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// TLS of the check's connections.
@@ -31,7 +33,7 @@ pub struct Check {
     pub fall: u32,
 }
 
-/// What is asked of an endpoint by HTTP/1.1, and what it has to answer.
+/// What is asked of an endpoint, and what it has to answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Path and query.

@@ -96,7 +96,13 @@ impl fmt::Display for Outliers {
             let (least, window) = (self.requests_min, self.window);
             write!(f, ", or if {rate}% of {least} or more fail within {window:?}")?;
         }
-        Ok(())
+        if !self.statuses.0.is_empty() {
+            write!(f, "; {} is a failure", self.statuses)?;
+        }
+        if let Some(slow) = self.slow_after {
+            write!(f, "; no answer within {slow:?} is a failure")?;
+        }
+        write!(f, "; {}% of the endpoints at most", self.ejected_max)
     }
 }
 

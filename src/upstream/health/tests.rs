@@ -223,6 +223,7 @@ fn check(rise: u32, fall: u32) -> Check {
     Check {
         proxy_protocol: None,
         request: None,
+        http2: false,
         port: None,
         tls: None,
         interval: ms(1000),

@@ -47,7 +47,7 @@ fn whatever_an_origin_does_wrong_takes_it_out_with_a_reason() {
             "",
             "GET /health: it closed the connection without an answer",
         ),
-        (garbage.address(), "", "is not HTTP/1.1; is this the right port?"),
+        (garbage.address(), "", "is not HTTP; is this the right port?"),
         (unavailable.address(), "", "answered with 503, not 200-299, 304"),
         (other_text.address(), "", "\\\"ready\\\" is not in the body"),
         (half.address(), "", "it closed the connection"),

@@ -1,5 +1,6 @@
 //! HTTP/2 towards endpoints: what passes, how many connections it takes, and what endpoints may do.
 
+mod checks;
 mod hostile;
 mod messages;
 mod session;

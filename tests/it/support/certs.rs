@@ -68,6 +68,12 @@ impl Leaf {
         (cert, key)
     }
 
+    /// The leaf's key.
+    pub fn private_key(&self) -> rustls::pki_types::PrivateKeyDer<'static> {
+        use rustls::pki_types::pem::PemObject;
+        rustls::pki_types::PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("it is PEM")
+    }
+
     /// The leaf's certificate as DER.
     pub fn der(&self) -> rustls::pki_types::CertificateDer<'static> {
         use rustls::pki_types::pem::PemObject;

@@ -68,7 +68,7 @@ pub struct Builder {
     fallback: Option<Handler>,
     raw: Option<RawHandler>,
     unix: Option<PathBuf>,
-    tls: Option<Leaf>,
+    tls: Option<Arc<rustls::ServerConfig>>,
     port: Option<u16>,
 }
 
@@ -127,8 +127,13 @@ impl Builder {
     }
 
     /// Speaks TLS.
-    pub fn tls(mut self, leaf: Leaf) -> Self {
-        self.tls = Some(leaf);
+    pub fn tls(self, leaf: Leaf) -> Self {
+        self.tls_as(server_config(&leaf))
+    }
+
+    /// Speaks TLS in its own way.
+    pub fn tls_as(mut self, config: rustls::ServerConfig) -> Self {
+        self.tls = Some(config.into());
         self
     }
 
@@ -151,7 +156,7 @@ impl Builder {
                 .fallback
                 .unwrap_or_else(|| Arc::new(|exchange| exchange.answer(200, &[], b"ok"))),
             raw: self.raw,
-            tls: self.tls.as_ref().map(server_config),
+            tls: self.tls,
         });
         let shared = state.clone();
         thread::spawn(move || accept(&listener, &script, &shared));
@@ -159,18 +164,13 @@ impl Builder {
     }
 }
 
-fn server_config(leaf: &Leaf) -> Arc<rustls::ServerConfig> {
-    use rustls::pki_types::PrivateKeyDer;
-    use rustls::pki_types::pem::PemObject;
-    let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).expect("it is PEM");
-    Arc::new(
-        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("the provider has the versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf.der()], key)
-            .expect("key and certificate belong together"),
-    )
+fn server_config(leaf: &Leaf) -> rustls::ServerConfig {
+    rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("the provider has the versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der()], leaf.private_key())
+        .expect("key and certificate belong together")
 }
 
 struct Script {
@@ -474,6 +474,11 @@ impl Stream {
             Socket::Tcp(stream) => stream,
             Socket::Unix(_) => panic!("not a TCP connection"),
         }
+    }
+
+    /// Its TLS.
+    pub fn tls(&self) -> &rustls::ServerConnection {
+        self.tls.as_ref().expect("the origin speaks TLS")
     }
 
     /// Says that nothing more will be sent.

@@ -1,0 +1,196 @@
+//! TLS towards endpoints: whom Atlas believes, what it shows of itself, what it asks for, and what it keeps.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::ServerConfig;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+
+use crate::support::certs::Leaf;
+use crate::support::origin::Stream;
+use crate::support::{Atlas, Origin, atlas, ca, cert, expired_cert, origin};
+
+/// An origin that tells what its handshake came to, and closes.
+fn telling(leaf: &Leaf, clients: Option<Arc<dyn ClientCertVerifier>>) -> Origin {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let builder = match clients {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder
+        .with_single_cert(vec![leaf.der()], leaf.private_key())
+        .unwrap();
+    config.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
+    origin().tls_as(config).raw(tell).start()
+}
+
+/// Answers one request with what is known of the connection.
+fn tell(mut stream: Stream) {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        if !matches!(stream.read(&mut byte), Ok(1)) {
+            return; // the handshake has failed
+        }
+        request.push(byte[0]);
+    }
+    let tls = stream.tls();
+    let body = format!(
+        "name {}, {:?}, certificates {}",
+        tls.server_name().unwrap_or("none"),
+        tls.handshake_kind().unwrap(),
+        tls.peer_certificates().map_or(0, <[_]>::len),
+    );
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let _ = stream.write_all(format!("{head}{body}").as_bytes());
+    stream.finish();
+}
+
+/// Atlas before an endpoint called so, with these words of `tls` and these expected in its log.
+fn before(endpoint: &str, tls: &str, expected: &[&str]) -> Atlas {
+    let one = cert(&["atlas.test"]);
+    let atlas = atlas()
+        .top("workers = 1")
+        .file("ca.pem", ca().pem())
+        .file("own.crt", &one.chain)
+        .file("own.key", &one.key)
+        .listens_plain()
+        .text("[[route]]\nupstream = \"app\"")
+        .upstream("app", &[endpoint], &format!("tls = {tls}"));
+    let expected = expected.iter();
+    expected
+        .fold(atlas, |atlas, part| atlas.expects_log(part))
+        .start()
+}
+
+/// The one answer there is when the endpoint cannot be believed; what the log says of it.
+fn refused(atlas: &Atlas, id: &str, cause: &str) -> String {
+    let answer = atlas.get("/refused");
+    assert_eq!(answer.status, 502, "{answer:?}");
+    let status = answer.field("proxy-status").unwrap();
+    assert!(status.contains(id), "{status}");
+    let record = atlas.exchange("/refused");
+    let told = ["side", "phase", "cause"].map(|key| record[key].as_str().unwrap());
+    assert_eq!(told, ["upstream", "connect", cause], "{record}");
+    atlas.log_line(&["cannot connect", "TLS"])
+}
+
+const UNTRUSTED: (&str, &str) = ("upstream_certificate_rejected", "certificate_untrusted");
+
+#[test]
+fn an_endpoint_is_verified_unless_that_is_turned_off() {
+    let endpoint = telling(&cert(&["localhost", "127.0.0.1"]), None);
+    let atlas = before(endpoint.address(), "true", &["cannot connect"]);
+    let line = refused(&atlas, UNTRUSTED.0, UNTRUSTED.1);
+    assert!(line.contains("`ca` says"), "it tells what to write: {line}");
+    let atlas = before(endpoint.address(), "{ verify = false }", &["verif"]);
+    assert_eq!(atlas.get("/").text(), "name none, Full, certificates 0");
+}
+
+#[test]
+fn a_private_authority_is_believed_where_it_is_named() {
+    let endpoint = telling(&cert(&["127.0.0.1"]), None);
+    let atlas = before(endpoint.address(), "{ ca = \"ca.pem\" }", &[]);
+    // An address is verified, and not asked for: RFC 6066 §3 knows names alone.
+    assert_eq!(atlas.get("/").text(), "name none, Full, certificates 0");
+}
+
+#[test]
+fn a_certificate_that_is_out_of_date_or_of_another_name_is_refused() {
+    let tls = "{ ca = \"ca.pem\", server_name = \"inner.test\" }";
+    let endpoint = telling(&expired_cert(&["inner.test"]), None);
+    let line = refused(
+        &before(endpoint.address(), tls, &["cannot connect"]),
+        UNTRUSTED.0,
+        UNTRUSTED.1,
+    );
+    assert!(line.contains("expired"), "{line}");
+    let endpoint = telling(&cert(&["elsewhere.test"]), None);
+    let line = refused(
+        &before(endpoint.address(), tls, &["cannot connect"]),
+        UNTRUSTED.0,
+        UNTRUSTED.1,
+    );
+    assert!(
+        line.contains("inner.test") && line.contains("elsewhere.test"),
+        "{line}"
+    );
+}
+
+#[test]
+fn the_endpoints_own_name_is_asked_for_unless_another_is_written() {
+    let endpoint = telling(&cert(&["localhost"]), None);
+    let address = format!("localhost:{}", endpoint.port());
+    let atlas = before(&address, "{ ca = \"ca.pem\" }", &[]);
+    let answer = crate::support::wait_until("the name is known", || {
+        Some(atlas.get("/")).filter(|answer| answer.status == 200)
+    });
+    assert!(answer.text().starts_with("name localhost, "), "{answer:?}");
+    let endpoint = telling(&cert(&["inner.test"]), None);
+    let atlas = before(
+        endpoint.address(),
+        "{ ca = \"ca.pem\", server_name = \"inner.test\" }",
+        &[],
+    );
+    assert!(atlas.get("/").text().starts_with("name inner.test, "));
+}
+
+#[test]
+fn a_certificate_of_its_own_is_shown_to_endpoints_that_ask() {
+    let mut roots = RootCertStore::empty();
+    roots.roots.extend(ca().roots().roots);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build();
+    let endpoint = telling(&cert(&["127.0.0.1"]), Some(verifier.unwrap()));
+    let tls = "{ ca = \"ca.pem\", cert = \"own.crt\", key = \"own.key\" }";
+    assert_eq!(
+        before(endpoint.address(), tls, &[]).get("/").text(),
+        "name none, Full, certificates 1"
+    );
+    // In TLS 1.3 it hears of it only after its own handshake, instead of an answer.
+    let atlas = before(endpoint.address(), "{ ca = \"ca.pem\" }", &[]);
+    let answer = atlas.get("/unknown");
+    assert_eq!(answer.status, 502, "{answer:?}");
+    let status = answer.field("proxy-status").unwrap();
+    assert!(status.contains("upstream_tls_alert"), "{status}");
+    let record = atlas.exchange("/unknown");
+    let told = ["side", "phase", "cause"].map(|key| record[key].as_str().unwrap());
+    assert_eq!(told, ["upstream", "response", "alert"], "{record}");
+}
+
+#[test]
+fn sessions_are_resumed_and_verified_no_less() {
+    let endpoint = telling(&cert(&["127.0.0.1"]), None);
+    let atlas = before(endpoint.address(), "{ ca = \"ca.pem\" }", &[]);
+    assert_eq!(atlas.get("/").text(), "name none, Full, certificates 0");
+    for _ in 0..3 {
+        assert_eq!(atlas.get("/").text(), "name none, Resumed, certificates 0");
+    }
+}
+
+#[test]
+fn http2_is_offered_where_it_is_wanted_and_chosen_by_the_endpoint() {
+    let offered = |lines: &str| {
+        let endpoint = atlas()
+            .listens_tls("a.test")
+            .text("[[route]]\nrespond = 200")
+            .start();
+        let front = before(
+            &endpoint.address().to_string(),
+            &format!("{{ ca = \"ca.pem\", server_name = \"a.test\" }}\n{lines}"),
+            &[],
+        );
+        assert_eq!(front.get("/offered").status, 200);
+        endpoint.exchange("/offered")["alpn"].clone()
+    };
+    assert_eq!(offered(""), "http/1.1");
+    assert_eq!(offered("http2 = true"), "h2");
+}
