@@ -268,16 +268,12 @@ fn relay_by(
         let (downstream, upstream) = (downstream.transport(), upstream.transport());
         let end = both_ways_by(way, Ahead::default(), &downstream, &upstream, idle).await;
         let spliced = |transport: &Transport| transport.carriage().spliced.get();
-        let relayed = Relayed {
+        Relayed {
             end,
             up: upstream.bytes_out(),
             down: downstream.bytes_out(),
             spliced: spliced(&upstream) + spliced(&downstream),
-        };
-        drop((downstream, upstream));
-        // The driver closes sockets in its own time, and only while it runs.
-        runtime::sleep(Duration::from_millis(20)).await;
-        relayed
+        }
     });
     let relayed = relayed.unwrap();
     client
@@ -654,10 +650,7 @@ fn a_relay_that_is_cut_gives_its_pipe_away() {
             );
             pipe::in_use()
         };
-        let after = pipe::in_use();
-        drop((downstream, upstream));
-        runtime::sleep(Duration::from_millis(20)).await;
-        (sending, during, after)
+        (sending, during, pipe::in_use())
     });
     let (sending, during, after) = in_use.unwrap();
     sending.join().unwrap();

@@ -5,8 +5,9 @@ use std::fmt;
 
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
+use super::alarms;
+use super::gate::{self, turn};
 use super::pool::Pool;
-use super::{alarms, gate};
 
 /// Ring entries asked for, largest first: a ring is charged to RLIMIT_MEMLOCK on some kernels.
 const RING_ENTRIES: [u32; 2] = [1024, 256];
@@ -74,10 +75,7 @@ pub fn start<T, F: Future<Output = T>>(
         Preference::Auto => match ring() {
             Ok((mut runtime, flags)) => {
                 IS_EPOLL.set(false);
-                return runtime.block_on(async {
-                    open()?;
-                    Ok(main(Driver::IoUring(flags)).await)
-                });
+                return runtime.block_on(run(main(Driver::IoUring(flags))));
             }
             Err(refusal) => refusal,
         },
@@ -88,10 +86,20 @@ pub fn start<T, F: Future<Output = T>>(
         .build()
         .map_err(|error| format!("neither io_uring ({refusal}) nor epoll ({error}) can be had"))?;
     IS_EPOLL.set(true);
-    runtime.block_on(async {
-        open()?;
-        Ok(main(Driver::Epoll(refusal)).await)
-    })
+    runtime.block_on(run(main(Driver::Epoll(refusal))))
+}
+
+/// On io_uring, what is dropped is closed by requests of the ring: one that cancels the wait for the
+/// socket, then one that closes it, each submitted at a turn. A runtime that ended before would keep the
+/// socket open for as long as the process lives, and the peer would never hear of its end.
+async fn run<T>(main: impl Future<Output = T>) -> Result<T, String> {
+    const LAST_TURNS: usize = 4;
+    open()?;
+    let ended = main.await;
+    for _ in 0..LAST_TURNS {
+        turn().await;
+    }
+    Ok(ended)
 }
 
 /// Makes what each worker has beside monoio's own.

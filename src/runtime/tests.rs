@@ -45,6 +45,22 @@ fn a_read_waits_until_something_comes() {
 }
 
 #[test]
+fn what_is_dropped_last_is_closed_when_the_runtime_has_ended() {
+    for preference in [Preference::Auto, Preference::Epoll] {
+        for _ in 0..50 {
+            let (ours, mut peer) = StdUnix::pair().unwrap();
+            start(preference, |_| async move {
+                let socket = Socket::new(OwnedFd::from(ours)).unwrap();
+                let _ = before(Deadline::within(Duration::ZERO), socket.readable()).await;
+            })
+            .expect("a runtime starts");
+            peer.set_nonblocking(true).unwrap();
+            assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
+        }
+    }
+}
+
+#[test]
 fn a_wait_that_is_dropped_loses_nothing() {
     on_both_drivers(|| async {
         let (socket, mut peer) = pair();

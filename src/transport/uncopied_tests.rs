@@ -28,8 +28,6 @@ fn pattern(count: usize) -> Vec<u8> {
 fn run(preference: Preference, test: impl Future<Output = ()>) {
     runtime::start(preference, |_| async {
         before(Deadline::within(LONG), test).await.expect("in time");
-        // io_uring closes what was dropped at its next turn, and this is the last one.
-        runtime::sleep(Duration::from_millis(20)).await;
     })
     .expect("a driver");
 }

@@ -541,8 +541,6 @@ pub(super) fn run(preference: Preference, test: impl Future<Output = ()>) {
         before(Deadline::within(SECOND * 20), test)
             .await
             .expect("in time");
-        // io_uring closes what was dropped at its next turn, and this is the last one.
-        runtime::sleep(Duration::from_millis(20)).await;
     })
     .expect("a driver");
 }
