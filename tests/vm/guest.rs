@@ -143,16 +143,17 @@ impl Guest {
     fn run_again(&self) {
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let (succeeded, all) = self.run_tests();
-        assert!(succeeded, "on {}:\n{all}", self.name);
+        let (succeeded, lines) = self.run_tests();
+        assert!(succeeded, "on {}:\n{}", self.name, what_failed(&lines));
         assert!(
-            !(self.has_tls && all.contains(NO_TLS)),
-            "on {} tests found no kernel TLS:\n{all}",
-            self.name
+            !(self.has_tls && lines.iter().any(|line| line.contains(NO_TLS))),
+            "on {} tests found no kernel TLS:\n{}",
+            self.name,
+            lines.join("\n")
         );
     }
 
-    fn run_tests(&self) -> (bool, String) {
+    fn run_tests(&self) -> (bool, Vec<String>) {
         let seconds = self.limit.as_secs().to_string();
         let mut command = Command::new(program());
         command.args(["-K", self.kernel, "-t", &seconds, "-m", MEMORY_MIB]);
@@ -176,24 +177,36 @@ impl Guest {
             .spawn()
             .unwrap();
         let lines = self.follow(BufReader::new(guest.stdout.take().unwrap()));
-        (guest.wait().unwrap().success(), lines.join("\n"))
+        (guest.wait().unwrap().success(), lines)
     }
 
-    /// Tells what the guest says as it comes: each test and its result; and keeps all of it.
+    /// Tells what of the guest's words matters as they come, and keeps all of them. Hundreds of tests
+    /// that passed would bury the one that did not.
     fn follow(&self, output: impl BufRead) -> Vec<String> {
         let mut lines = Vec::new();
         for line in output.split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-            if ["test ", "running ", "skipped: "]
+            let is_told = ["test ", "running ", "skipped: "]
                 .iter()
-                .any(|word| line.starts_with(word))
-            {
+                .any(|word| line.starts_with(word));
+            if is_told && !line.ends_with(" ... ok") {
                 say(&format!("{}: {line}", self.name));
             }
             lines.push(line);
         }
         lines
     }
+}
+
+/// libtest's section on the tests that failed. A guest that ended before it gets there has been cut
+/// off in one of the tests: its last words are what there is.
+fn what_failed(lines: &[String]) -> String {
+    const LAST_WORDS: usize = 40;
+    let from = lines
+        .iter()
+        .position(|line| line == "failures:")
+        .unwrap_or_else(|| lines.len().saturating_sub(LAST_WORDS));
+    lines[from..].join("\n")
 }
 
 /// Whether this is a guest of `tests/vm`.
