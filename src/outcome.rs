@@ -136,6 +136,8 @@ words! {
         QueueFull = "queue_full",
         /// No endpoint had room for one more connection in time.
         QueueTimedOut = "queue_timed_out",
+        /// The upstream has as many requests under way as it may.
+        RequestsFull = "requests_full",
         /// A limit of the configuration was reached.
         LimitReached = "limit_reached",
         /// HTTP/2: the peer cancelled requests again and again.

@@ -325,6 +325,8 @@ table! {
         hash_balance_factor: Factor = "125",
         /// Sends clients back to the endpoint that served them first, by a cookie that Atlas sets.
         sticky: Sticky = "none",
+        /// How many requests, or connections in tcp mode, may be under way with it at a time, those that wait included; each worker has its part, rounded up. Those beyond are answered with 503 at once.
+        requests_max: Requests = "unlimited",
         /// How many requests, or connections in tcp mode, may wait while every endpoint has its `connections_max`; each worker has its part. Those beyond are answered with 503.
         queue_max: QueueLength = "1024",
         /// How long each may wait for that.

@@ -93,6 +93,7 @@ impl Fault {
             Cause::LimitReached => Self::UPSTREAM_BUSY,
             Cause::QueueFull => Self::UPSTREAM_QUEUE_FULL,
             Cause::QueueTimedOut => Self::UPSTREAM_QUEUE_TIMED_OUT,
+            Cause::RequestsFull => Self::UPSTREAM_REQUESTS_FULL,
             _ => Self::INTERNAL,
         }
     }
@@ -119,10 +120,25 @@ impl Fault {
         // Some of these statuses may be cached by whoever sees no word against it.
         head.fields.push("Cache-Control", "no-store");
         head.fields.push("Proxy-Status", self.proxy_status());
+        if let Some(seconds) = self.retry_after() {
+            head.fields.push("Retry-After", seconds);
+        }
         if *self == Self::METHOD_UNSUPPORTED {
             head.fields.push("Allow", METHODS_ALLOWED);
         }
         (head, body)
+    }
+
+    /// In how many seconds the request may go through (RFC 9110 §10.2.3), where there is a bound that others
+    /// have reached. They may be done any moment, and less than a second cannot be said.
+    fn retry_after(&self) -> Option<&'static str> {
+        let is_for_now = [
+            Self::UPSTREAM_BUSY,
+            Self::UPSTREAM_QUEUE_FULL,
+            Self::UPSTREAM_QUEUE_TIMED_OUT,
+            Self::UPSTREAM_REQUESTS_FULL,
+        ];
+        is_for_now.contains(self).then_some("1")
     }
 
     /// The answer to a call of gRPC, whose clients look for a status of their own: "Trailers-Only", in
@@ -309,6 +325,10 @@ catalogue! {
         "The server behind this one has too much to do.",
         "Every endpoint has its `connections_max`, and none had room for this request within the upstream's `queue_timeout`.",
         "Look for what is slow behind Atlas. Raise `connections_max` if the endpoints can do more, or add endpoints.";
+    UPSTREAM_REQUESTS_FULL = "upstream_requests_full", SERVICE_UNAVAILABLE, Some("connection_limit_reached"),
+        "The server behind this one has too much to do.",
+        "The upstream has as many requests under way as its `requests_max` allows.",
+        "Look for what is slow behind Atlas: requests pile up there. Raise `requests_max` if the endpoints can do more, or add endpoints.";
     GOING_AWAY = "going_away", SERVICE_UNAVAILABLE, Some("destination_unavailable"),
         "This server is about to stop.",
         "Atlas is draining, and the request could not be finished before `timeouts.drain`.",
@@ -361,8 +381,11 @@ mod tests {
         let mut sections = document.split("\n## ").skip(1);
         for fault in Fault::ALL {
             let reason = fault.status.canonical_reason().unwrap_or_default();
+            let retry_after = fault.retry_after();
+            let retry_after = retry_after.map(|seconds| format!(", `Retry-After: {seconds}`"));
+            let retry_after = retry_after.unwrap_or_default();
             let expected = format!(
-                "`{}`\n\n**The client sees** {} {reason}: \"{}\", and `Proxy-Status: {}`.\n\n\
+                "`{}`\n\n**The client sees** {} {reason}: \"{}\", and `Proxy-Status: {}`{retry_after}.\n\n\
                  **What happened.** {}\n\n**What to do.** {}",
                 fault.id,
                 fault.status.as_u16(),

@@ -431,6 +431,7 @@ pub struct UpstreamCounters {
     ejections: Box<[Counter]>,
     ejected: Counter,
     queued: Counter,
+    refusals: Box<[Counter]>,
 }
 
 impl Default for UpstreamCounters {
@@ -445,6 +446,7 @@ impl Default for UpstreamCounters {
             ejections: counters(Cause::ALL.len()),
             ejected: Counter::default(),
             queued: Counter::default(),
+            refusals: counters(Cause::ALL.len()),
         }
     }
 }
@@ -481,6 +483,15 @@ impl UpstreamCounters {
     /// An endpoint is left alone for a while, because its exchanges failed, at last for this cause.
     pub fn ejected(&self, cause: Cause) {
         self.ejections[cause as usize].add(1);
+    }
+
+    /// A request, or a connection in tcp mode, was turned away because of this bound.
+    pub fn refused(&self, cause: Cause) {
+        self.refusals[cause as usize].add(1);
+    }
+
+    pub(super) fn refusals_by_cause(&self) -> &[Counter] {
+        &self.refusals
     }
 
     /// So many endpoints are left alone now.

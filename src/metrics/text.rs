@@ -331,6 +331,11 @@ fn upstreams(families: &mut Families, workers: &[Arc<Counters>]) {
                 "Endpoints a worker left alone for a while because live exchanges failed, by the last cause",
                 counters.ejections_by_cause(),
             ),
+            (
+                "atlas_upstream_refusals",
+                "Requests, or connections in tcp mode, turned away because too much was under way, by the bound",
+                counters.refusals_by_cause(),
+            ),
         ] {
             by_cause(families, name, help, &labels, counts);
         }

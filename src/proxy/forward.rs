@@ -39,16 +39,14 @@ impl<F> Visit<'_, F> {
         body: &mut RequestBody<'d>,
         response: &mut Responder<'d>,
     ) -> Result<End, End> {
-        let asks_upgrade = self.rewrite(upstream, &mut account.request, &account.id);
-        let target = changed_target(route, &account.request);
-        let (live, attempts) = (
-            upstream.live(),
-            self.search(upstream, &route.retry, &account.request, asks_upgrade),
-        );
-        let mut course = Course::new(&route.retry, attempts);
         if let Some(record) = account.record() {
             record.upstream = Some(upstream.settings().name.clone());
         }
+        let live = upstream.live()?;
+        let asks_upgrade = self.rewrite(upstream, &mut account.request, &account.id);
+        let target = changed_target(route, &account.request);
+        let attempts = self.search(upstream, &route.retry, &account.request, asks_upgrade);
+        let mut course = Course::new(&route.retry, attempts);
         loop {
             let mut lease = next_lease(upstream, &mut course, account, body).await?;
             let head = Outgoing {

@@ -32,6 +32,13 @@ impl Proxy {
     ) -> End {
         let upstream = &self.upstreams[split.only().unwrap_or_else(|| split.pick(fastrand::u64(..)))];
         record.upstream = Some(upstream.settings().name.clone());
+        let _live = match upstream.live() {
+            Ok(live) => live,
+            Err(end) => {
+                downstream.abort();
+                return end;
+            }
+        };
         let mut attempts = upstream.begin(true);
         attempts.on_behalf_of(client);
         if upstream.settings().hash.is_some() {

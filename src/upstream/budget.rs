@@ -1,4 +1,5 @@
-//! How much of an upstream's work may be done twice: the budget of its retries, for one worker.
+//! How much an upstream may have to do at a time, and how much of that twice: the budget of its retries;
+//! for one worker.
 //!
 //! A retry after a timeout or a bad status adds work to an upstream that has too much of it already.
 //! If each request may be tried three times, an overload becomes three; with a budget of a fifth it
@@ -33,14 +34,18 @@ pub struct Live<'u> {
 }
 
 impl<'u> Live<'u> {
-    /// One more; `percent` of all may be retries.
-    pub(super) fn new(budget: &'u Budget, percent: u8) -> Self {
-        budget.live.set(budget.live.get() + 1);
-        Self {
+    /// One more, of which `percent` may be retries; `None` if there are as many as may.
+    pub(super) fn new(budget: &'u Budget, most: usize, percent: u8) -> Option<Self> {
+        let live = budget.live.get();
+        if usize::try_from(live).is_ok_and(|live| live >= most) {
+            return None;
+        }
+        budget.live.set(live + 1);
+        Some(Self {
             budget,
             percent,
             is_retrying: Cell::new(false),
-        }
+        })
     }
 
     /// Whether it may be tried again within the budget; if so it counts as a retry from here on.
@@ -79,7 +84,9 @@ mod tests {
             (1000, 0, 0),
         ] {
             let budget = Budget::default();
-            let all: Vec<_> = (0..live).map(|_| Live::new(&budget, percent)).collect();
+            let all: Vec<_> = (0..live)
+                .filter_map(|_| Live::new(&budget, usize::MAX, percent))
+                .collect();
             let retries = all.iter().filter(|one| one.retry()).count();
             assert_eq!(retries, expected, "{live} requests, {percent} %");
             // Once it counts, it may be tried again as often as its route says.
@@ -90,11 +97,15 @@ mod tests {
     #[test]
     fn what_has_ended_makes_room() {
         let budget = Budget::default();
-        let mut all: Vec<_> = (0..10).map(|_| Live::new(&budget, 20)).collect();
+        let mut all: Vec<_> = (0..10).filter_map(|_| Live::new(&budget, 10, 20)).collect();
+        assert_eq!(all.len(), 10);
+        assert!(Live::new(&budget, 10, 20).is_none(), "one too many");
         assert_eq!(all.iter().filter(|one| one.retry()).count(), 3);
         assert!(!all[9].retry());
         all.remove(0);
         assert!(all[8].retry());
+        all.extend(Live::new(&budget, 10, 20));
+        assert_eq!(all.len(), 10);
         drop(all);
         assert_eq!((budget.live.get(), budget.retrying.get()), (0, 0));
     }

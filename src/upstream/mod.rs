@@ -17,6 +17,7 @@ mod shared;
 mod slot;
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -65,7 +66,7 @@ pub struct Upstream {
     is_limited: bool,
     queue: Queue,
     swept: Cell<Instant>,
-    budget: Budget,
+    budget: Rc<Budget>,
     /// No endpoint is ejected or on its way back: nobody need ask.
     is_calm: Cell<bool>,
     /// So few are well that all are asked.
@@ -76,8 +77,8 @@ pub struct Upstream {
 impl Upstream {
     /// One without connections. `http` limits what an endpoint may answer; `workers` is how many have
     /// one of these; `offload` is what the kernel's TLS can do. From `previous`, the
-    /// upstream of this name in the generation before, it takes the addresses found so far, and what
-    /// is known of the health of endpoints that stay.
+    /// upstream of this name in the generation before, it takes the addresses found so far, what
+    /// is known of the health of endpoints that stay, and the count of what is under way.
     pub fn new(
         settings: Settings,
         http: &http::Settings,
@@ -115,7 +116,7 @@ impl Upstream {
             is_limited: settings.endpoints.iter().any(|one| one.connections_max.is_some()),
             queue: Queue::default(),
             swept: Cell::new(now()),
-            budget: Budget::default(),
+            budget: previous.map_or_else(Rc::default, |previous| previous.budget.clone()),
             is_calm: Cell::new(previous.is_none()), // else it is looked at soon
             panics: Cell::new(false),
             counters,
@@ -190,9 +191,22 @@ impl Upstream {
         self.look_at_health(now);
     }
 
-    /// A request is under way, until this is dropped.
-    pub fn live(&self) -> Live<'_> {
-        Live::new(&self.budget, self.settings.retry_budget)
+    /// A request, or a connection in tcp mode, is under way until this is dropped.
+    ///
+    /// # Errors
+    ///
+    /// `RequestsFull`, where there are as many as may.
+    pub fn live(&self) -> Result<Live<'_>, End> {
+        let most = self.settings.requests_max;
+        let most = most.map_or(usize::MAX, |most| most.div_ceil(self.workers));
+        let live = Live::new(&self.budget, most, self.settings.retry_budget);
+        live.ok_or_else(|| self.refused(Cause::RequestsFull))
+    }
+
+    /// Too much is under way for one more.
+    fn refused(&self, cause: Cause) -> End {
+        self.counters.refused(cause);
+        End::new(Side::Atlas, Phase::Connect, cause)
     }
 
     /// Whether an endpoint is left that was not asked.

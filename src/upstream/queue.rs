@@ -12,7 +12,7 @@ use std::task::{Poll, Waker};
 
 use super::slot::Slot;
 use super::{Attempts, Upstream};
-use crate::outcome::{Cause, End, Phase, Side};
+use crate::outcome::{Cause, End};
 use crate::runtime::before;
 use crate::time::{Deadline, now};
 
@@ -127,7 +127,6 @@ impl Drop for Waiting<'_> {
 impl Upstream {
     /// Waits for a place.
     pub(super) async fn wait(&self, wants: Wants, attempts: &mut Attempts) -> Result<Slot<'_>, End> {
-        let end = |cause| End::new(Side::Atlas, Phase::Connect, cause);
         let most = self.settings.queue_max.div_ceil(self.workers);
         // However often it has to wait, its time is not longer.
         let timeout = self.settings.queue_timeout;
@@ -135,7 +134,7 @@ impl Upstream {
             .waits_until
             .get_or_insert_with(|| Deadline::after(now(), timeout));
         let Some(waiter) = self.queue.join(wants, most) else {
-            return Err(end(Cause::QueueFull));
+            return Err(self.refused(Cause::QueueFull));
         };
         let waiting = Waiting {
             upstream: self,
@@ -144,7 +143,7 @@ impl Upstream {
         self.counters.set_queued(self.queue.len());
         match before(deadline, waiting.called()).await {
             Ok(slot) => Ok(slot),
-            Err(_) => Err(end(Cause::QueueTimedOut)),
+            Err(_) => Err(self.refused(Cause::QueueTimedOut)),
         }
     }
 

@@ -24,6 +24,9 @@ pub struct Settings {
     pub hash: Option<Hashing>,
     /// How clients are bound to them.
     pub sticky: Option<Arc<Sticky>>,
+    /// How many requests, or connections of tcp mode, may be under way with it, on all workers together;
+    /// `None`: any number.
+    pub requests_max: Option<usize>,
     /// How many may wait for a place at an endpoint, on all workers together.
     pub queue_max: usize,
     /// How long each may wait.
@@ -88,6 +91,7 @@ impl Settings {
             && self.balance == other.balance
             && self.hash == other.hash
             && self.sticky == other.sticky
+            && self.requests_max == other.requests_max
             && self.queue_max == other.queue_max
             && self.queue_timeout == other.queue_timeout
             && self.host == other.host

@@ -25,6 +25,7 @@ pub(super) fn settings(endpoints: Vec<EndpointSettings>) -> Settings {
         http2: false,
         check: None,
         tls: None,
+        requests_max: None,
         retry_budget: 20,
         proxy_protocol: None,
     }

@@ -91,6 +91,9 @@ pub(super) struct Upstream {
     pub(super) queue: Option<String>,
     pub(super) tls: bool,
     pub(super) http2: bool,
+    /// How many requests may be under way at a time, where there is a bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) requests_max: Option<usize>,
     /// How they are checked, when one is left alone, and how it comes back.
     pub(super) health: Vec<String>,
     /// When its requests are tried again; none are in tcp mode.
@@ -120,6 +123,9 @@ impl fmt::Display for Upstream {
         })?;
         if let Some(path) = &self.path {
             write!(f, ", asked for {path}")?;
+        }
+        if let Some(most) = self.requests_max {
+            write!(f, "\n  at most {most} requests at a time")?;
         }
         let first = self.sticky.iter().chain(&self.queue);
         for line in first.chain(&self.health).chain(&self.retries) {

@@ -274,6 +274,7 @@ impl<'a> Request<'a> {
             queue: queue_of(upstream, route.is_some()),
             tls: upstream.tls.is_some(),
             http2: upstream.http2,
+            requests_max: upstream.requests_max,
             health: health_of(upstream),
             retries: route.map(|route| route.retry.to_string()),
             path: route.map(|route| path_below(route, &self.url.path).into_owned()),

@@ -67,6 +67,7 @@ balance = "round_robin"
 
 [upstream.next]
 endpoints = ["127.0.0.1:3001"]
+requests_max = 7
 
 [[route]]
 host = "b.example"
@@ -178,7 +179,7 @@ fn upstreams_that_share_are_told_with_their_shares() {
     let (_, told) = told.split_once("\n\nupstream: next, 33.33 %: ").expect(&text);
     assert!(told.starts_with("127.0.0.1:3001, asked for /x\n"), "{text}");
     assert!(
-        told.ends_with("  60 | [upstream.next]\n  61 | endpoints = [\"127.0.0.1:3001\"]"),
+        told.contains("\n  at most 7 requests at a time\n") && told.ends_with("\n  62 | requests_max = 7"),
         "{text}"
     );
     let result = &json["result"];
@@ -201,20 +202,20 @@ fn all_that_decides_who_of_an_upstream_is_asked_is_told_but_the_secret() {
   ejected for 10s up to 300s after 5 failures in a row, or if 50% of 20 or more fail within 10s; 502-504 is a failure; 50% of the endpoints at most
   its share grows for 5s after it came back
   tried again after connect, reset
-  atlas.toml:68
-  68 | [upstream.bound]
-  69 | endpoints = [{ address = "127.0.0.1:3000", connections_max = 5 }, "127.0.0.1:3001"]
-  70 | balance = "hash"
-  71 | hash = "header:X-User"
-  72 | queue_max = 10
-  73 | slow_start = "5s"
-  75 | sticky = { cookie = "srv", ttl = "1h", secret = "**********************" }
-  77 | [upstream.bound.health]
-  78 | path = "/health"
-  79 | status = [200]
-  81 | [upstream.bound.outliers]
-  82 | failures = 5
-  83 | status = ["502-504"]"#
+  atlas.toml:69
+  69 | [upstream.bound]
+  70 | endpoints = [{ address = "127.0.0.1:3000", connections_max = 5 }, "127.0.0.1:3001"]
+  71 | balance = "hash"
+  72 | hash = "header:X-User"
+  73 | queue_max = 10
+  74 | slow_start = "5s"
+  76 | sticky = { cookie = "srv", ttl = "1h", secret = "**********************" }
+  78 | [upstream.bound.health]
+  79 | path = "/health"
+  80 | status = [200]
+  82 | [upstream.bound.outliers]
+  83 | failures = 5
+  84 | status = ["502-504"]"#
     );
     assert!(!json.to_string().contains("the cat"), "{json}");
     assert_eq!(

@@ -40,6 +40,7 @@ const UPSTREAM_KEYS: &[&str] = &[
     "endpoints",
     "balance",
     "hash",
+    "requests_max",
     "hash_balance_factor",
     "queue_max",
     "queue_timeout",

@@ -65,6 +65,7 @@ impl<'a> Resolver<'a> {
             balance: table.balance.as_ref().map(|balance| method(balance.value)),
             hash,
             sticky,
+            requests_max: table.requests_max.as_ref().map(|most| to_usize(most.value.0)),
             queue_max: table
                 .queue_max
                 .as_ref()

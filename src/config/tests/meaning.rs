@@ -150,6 +150,7 @@ path_exact = "/s"
 respond = { status = 418, body = "tea", type = "text/x" }
 [upstream.z]
 endpoints = ["unix:/run/z.sock", { address = "z.internal:1", weight = 3, backup = true, drain = true, connections_max = 9 }]
+requests_max = 8
 queue_max = 0
 queue_timeout = "5ms"
 balance = "hash"
@@ -295,8 +296,8 @@ fn upstream_is_as_written(upstream: &upstream::Settings) {
     assert_eq!(upstream.balance, Some(upstream::balance::Method::Hash));
     assert_eq!((named.connections_max, socket.connections_max), (Some(9), None));
     assert_eq!(
-        (upstream.queue_max, upstream.queue_timeout),
-        (0, Duration::from_millis(5))
+        (upstream.requests_max, upstream.queue_max, upstream.queue_timeout),
+        (Some(8), 0, Duration::from_millis(5))
     );
     let hash = upstream.hash.as_ref().unwrap();
     assert_eq!(

@@ -88,6 +88,7 @@ fn generation(given: &Given) -> Generation {
             http2: false,
             check: None,
             tls: None,
+            requests_max: None,
             retry_budget: 20,
             proxy_protocol: None,
         }],

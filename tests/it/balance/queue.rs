@@ -112,6 +112,7 @@ fn who_waits_too_long_or_is_one_too_many_gets_503_by_name() {
         told.contains("error=connection_limit_reached; details=\"upstream_queue_full\""),
         "{told}"
     );
+    assert_eq!(refused.field("retry-after"), Some("1"));
     assert!(
         started.elapsed() < Duration::from_millis(250),
         "it is told at once"
@@ -135,6 +136,10 @@ fn who_waits_too_long_or_is_one_too_many_gets_503_by_name() {
             (&"atlas".into(), &cause.into()),
             "{record}"
         );
+    }
+    for cause in ["queue_timed_out", "queue_full"] {
+        let labels = ["upstream=\"app\"", &format!("cause={cause:?}")];
+        assert_eq!(atlas.metric("atlas_upstream_refusals_total", &labels), 1.0);
     }
     assert_eq!(paths(&origin), ["/served"]);
     gate.open(1);

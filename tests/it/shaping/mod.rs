@@ -1,5 +1,6 @@
 //! What a route does with requests beyond passing them to its upstream.
 
+mod bounds;
 mod split;
 
 use crate::support::{Origin, origin};
