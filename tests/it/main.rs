@@ -22,6 +22,7 @@ mod doctor;
 mod drain;
 mod endpoints;
 mod fairness;
+mod faults;
 mod fetch;
 mod forwarding;
 mod grpc;

@@ -37,6 +37,9 @@ pub struct Guest {
     kernel: &'static str,
     has_tls: bool,
     load: Option<&'static str>,
+    modules: Vec<&'static str>,
+    /// What `ATLAS_REQUIRE` calls it.
+    requires: &'static str,
     limit: Duration,
     environment: Vec<(&'static str, &'static str)>,
     arguments: Vec<&'static str>,
@@ -81,9 +84,21 @@ impl Guest {
             kernel,
             has_tls: true,
             load: None,
+            modules: Vec::new(),
+            requires: "ktls",
             limit: Duration::from_secs(300),
             environment: Vec::new(),
             arguments: Vec::new(),
+        }
+    }
+
+    /// One whose network can be disturbed, where this machine's cannot.
+    pub fn with_netem() -> Self {
+        Self {
+            has_tls: false,
+            modules: vec!["sch_netem", "veth"],
+            requires: "netem",
+            ..Self::new("Linux 6.12", "uml-6.12")
         }
     }
 
@@ -118,8 +133,9 @@ impl Guest {
         if let Err(reason) = self.prepare() {
             say(&format!("skipped: {} cannot be run: {reason}", self.name));
             assert!(
-                !required(),
-                "ATLAS_REQUIRE names ktls, and there is no kernel to test it on: {reason}"
+                !required(self.requires),
+                "ATLAS_REQUIRE names {}, and there is no kernel to test it on: {reason}",
+                self.requires
             );
             return;
         }
@@ -160,6 +176,9 @@ impl Guest {
         command.args(["-e", "MALLOC_ARENA_MAX=1"]); // what is freed is used again
         for (name, value) in &self.environment {
             command.args(["-e", &format!("{name}={value}")]);
+        }
+        for module in &self.modules {
+            command.args(["-M", module]);
         }
         if let Some(modules) = self.load {
             command.env("KTLS_VM_LOAD", modules);
@@ -239,9 +258,9 @@ fn kernel_has_tls() -> bool {
     }
 }
 
-fn required() -> bool {
+fn required(what: &str) -> bool {
     let names = std::env::var("ATLAS_REQUIRE").unwrap_or_default();
-    names.split(',').any(|name| name.trim() == "ktls")
+    names.split(',').any(|name| name.trim() == what)
 }
 
 fn program() -> PathBuf {

@@ -69,7 +69,7 @@ pub struct Builder {
     raw: Option<RawHandler>,
     unix: Option<PathBuf>,
     tls: Option<Arc<rustls::ServerConfig>>,
-    port: Option<u16>,
+    address: Option<SocketAddr>,
 }
 
 impl Builder {
@@ -121,8 +121,13 @@ impl Builder {
     }
 
     /// Listens on this port.
-    pub fn on_port(mut self, port: u16) -> Self {
-        self.port = Some(port);
+    pub fn on_port(self, port: u16) -> Self {
+        self.at(SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    /// Listens on this address.
+    pub fn at(mut self, address: SocketAddr) -> Self {
+        self.address = Some(address);
         self
     }
 
@@ -144,9 +149,10 @@ impl Builder {
                 format!("unix:{}", path.display()),
             ),
             None => {
-                let port = self.port.unwrap_or_else(free_port);
-                let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
-                (Listener::Tcp(listener), format!("127.0.0.1:{port}"))
+                let any = || SocketAddr::from(([127, 0, 0, 1], free_port()));
+                let address = self.address.unwrap_or_else(any);
+                let listener = TcpListener::bind(address).expect("the port is free");
+                (Listener::Tcp(listener), address.to_string())
             }
         };
         let state = Arc::new(State::default());

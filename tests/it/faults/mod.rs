@@ -1,0 +1,77 @@
+//! Endpoints that are processes of their own and do wrong, or whose network does: what the client sees,
+//! how long that takes, what is written down, and that requests to others suffer nothing.
+
+mod hangs;
+mod network;
+mod process;
+mod table;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use process::Process;
+
+use crate::support::{Atlas, atlas};
+
+/// Every timeout of the upstream that is looked at.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Beside what has to be waited for, on a machine that has other things to do.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// An Atlas of one worker, on which everybody meets: requests go to the first, to the second when that
+/// does not take them, and below `/calm` to the third alone.
+fn in_front_of(first: &str, second: &str, calm: &str, route: &str) -> Atlas {
+    let endpoints = format!("endpoints = [{first:?}, {{ address = {second:?}, backup = true }}]");
+    let timeouts =
+        ["connect_timeout", "response_timeout", "idle_timeout"].map(|key| format!("{key} = \"1s\"\n"));
+    atlas()
+        .top("workers = 1")
+        .listens_plain()
+        .text(&format!("[[route]]\nupstream = \"app\"\n{route}"))
+        .text("[[route]]\npath = \"/calm\"\nupstream = \"calm\"")
+        .text(&format!("[upstream.app]\n{endpoints}\n{}", timeouts.concat()))
+        .text("outliers = false\npool_idle_max = 0")
+        .upstream("calm", &[calm], "")
+        .expects_log("cannot connect")
+        .start()
+}
+
+/// Does this while two others ask for something else of the same worker; none of their requests fails,
+/// or waits for what is waited for meanwhile. How many there were, and the slowest.
+fn beside_others(atlas: &Atlas, what: impl FnOnce()) -> (usize, Duration) {
+    let is_over = AtomicBool::new(false);
+    let ask = |is_kept: bool| {
+        let (mut kept, mut took) = (atlas.connect(), Vec::new());
+        while !is_over.load(Ordering::Relaxed) {
+            let started = Instant::now();
+            let answer = match is_kept {
+                true => kept.get("/calm"),
+                false => atlas.get("/calm"),
+            };
+            assert_eq!((answer.status, &*answer.text()), (200, "well"));
+            took.push(started.elapsed());
+            // Beside what is tested, not in its way.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        took
+    };
+    let took = std::thread::scope(|scope| {
+        let others = [true, false].map(|is_kept| scope.spawn(move || ask(is_kept)));
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(what));
+        is_over.store(true, Ordering::Relaxed);
+        let took = others
+            .into_iter()
+            .flat_map(|other| other.join().expect("no request of theirs fails"));
+        let took: Vec<_> = took.collect();
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        took
+    });
+    let slowest = took.iter().max().copied().expect("they have asked");
+    assert!(
+        slowest < TIMEOUT * 9 / 10,
+        "one of {} others took {slowest:?}",
+        took.len()
+    );
+    (took.len(), slowest)
+}
