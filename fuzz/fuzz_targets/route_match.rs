@@ -65,5 +65,6 @@ fn route(number: usize, host: HostPattern, path: PathPattern) -> Route {
         },
         strip_prefix: false,
         retry: Retry::default(),
+        mirror: None,
     }
 }

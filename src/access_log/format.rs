@@ -150,7 +150,8 @@ pub(super) fn json_exchange(
     request: &RequestFacts<'_>,
     end: End,
 ) {
-    let mut object = Object::start(into, clock, "exchange");
+    let kind = if record.is_mirror { "mirror" } else { "exchange" };
+    let mut object = Object::start(into, clock, kind);
     object.connection(facts);
     object.request(request);
     if let Some(status) = record.status.or_else(|| gone(end)) {

@@ -88,7 +88,9 @@ impl Log {
         request: &RequestFacts<'_>,
         end: End,
     ) {
-        if !self.enabled.get() {
+        // The combined format tells of clients only.
+        let is_told = !record.is_mirror || self.format.get() == Format::Json;
+        if !self.enabled.get() || !is_told {
             return;
         }
         self.append(|into, clock| match self.format.get() {

@@ -29,7 +29,7 @@ pub struct Settings {
 pub enum Format {
     /// The format nginx and Apache call combined; exchanges only.
     Combined,
-    /// One JSON object a line; connections and exchanges.
+    /// One JSON object a line; connections, exchanges, and what was sent to mirrors.
     Json,
 }
 

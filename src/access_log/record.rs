@@ -134,6 +134,8 @@ impl ConnectionRecord {
 pub struct ExchangeRecord {
     started: Instant,
     facts: Rc<ConnectionFacts>,
+    /// It is of what was sent to a mirror: no client got anything of it.
+    pub is_mirror: bool,
     /// The status the client got.
     pub status: Option<u16>,
     /// Bytes of the request's body, without framing.
@@ -156,6 +158,7 @@ impl ExchangeRecord {
         Self {
             started: now,
             facts,
+            is_mirror: false,
             status: None,
             bytes_in: 0,
             bytes_out: 0,

@@ -30,6 +30,7 @@ pub const TABLES: &[Table] = &[
     Redirect::TABLE,
     Respond::TABLE,
     Retry::TABLE,
+    Mirror::TABLE,
     Upstream::TABLE,
     UpstreamEndpoint::TABLE,
     Sticky::TABLE,
@@ -62,6 +63,8 @@ pub type Weight = Number<0, 65_535>;
 
 /// How many endpoints are asked for one request.
 pub type Attempts = Number<1, 100>;
+/// A percentage that is not nothing.
+pub type MirrorPercent = Number<1, 100>;
 /// A percentage.
 pub type Percent = Number<0, 100>;
 /// A number of checks or of failures.
@@ -185,6 +188,37 @@ table! {
         strip_prefix: bool = "false",
         /// When a request is tried again at another endpoint: `false`, or a table to say when. What an endpoint has not looked at is tried again in any case.
         retry: RetryValue = "as below",
+        /// Where requests are sent as well, answers thrown away: an upstream's name, or a table to say how many.
+        mirror: MirrorValue = "none",
+    }
+}
+
+short_or_table! {
+    /// Where requests are sent as well.
+    MirrorValue String, Mirror, "an upstream's name or a table"
+}
+
+impl MirrorValue {
+    /// The upstream's name; `None` where that could not be read.
+    pub fn upstream(&self) -> Option<&str> {
+        match self {
+            Self::Short(name) => Some(name),
+            Self::Table(table) => table.upstream.as_ref().map(|name| &*name.value),
+        }
+    }
+}
+
+table! {
+    /// An upstream that gets a route's requests, too, once they have come whole. Clients neither wait for its answers nor see them; what is too much for it is left out. Upgrades (WebSocket) are not mirrored. At most 256 are under way at a time at each worker.
+    Mirror "[route.mirror]" {
+        /// The upstream's name.
+        upstream: String = "required",
+        /// How many of the requests, in percent, drawn for each.
+        percent: MirrorPercent = "100",
+        /// How long a request's body may be; those with a longer one are not mirrored.
+        body: Size = "\"16KiB\"",
+        /// How long each may take in all, its answer to the last byte included.
+        timeout: Time = "\"10s\"",
     }
 }
 

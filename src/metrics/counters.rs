@@ -414,6 +414,31 @@ impl ListenerCounters {
     }
 }
 
+/// What became of a request that was to be mirrored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mirrored {
+    /// The mirror has answered it.
+    Finished,
+    /// The mirror has not: its record tells why.
+    Failed,
+    /// Its body was too long to be copied.
+    TooLong,
+    /// Too many were under way.
+    TooMany,
+    /// Its body never came whole.
+    Incomplete,
+}
+
+impl Mirrored {
+    pub(super) const ALL: [(Self, &str); 5] = [
+        (Self::Finished, "finished"),
+        (Self::Failed, "failed"),
+        (Self::TooLong, "too_long"),
+        (Self::TooMany, "too_many"),
+        (Self::Incomplete, "incomplete"),
+    ];
+}
+
 /// Upper bounds of the connect histogram, in microseconds; one more bucket is without bound.
 pub(super) const CONNECT_BOUNDS_US: [u64; 13] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000,
@@ -432,6 +457,7 @@ pub struct UpstreamCounters {
     ejected: Counter,
     queued: Counter,
     refusals: Box<[Counter]>,
+    mirrored: [Counter; Mirrored::ALL.len()],
 }
 
 impl Default for UpstreamCounters {
@@ -447,6 +473,7 @@ impl Default for UpstreamCounters {
             ejected: Counter::default(),
             queued: Counter::default(),
             refusals: counters(Cause::ALL.len()),
+            mirrored: Default::default(),
         }
     }
 }
@@ -488,6 +515,15 @@ impl UpstreamCounters {
     /// A request, or a connection in tcp mode, was turned away because of this bound.
     pub fn refused(&self, cause: Cause) {
         self.refusals[cause as usize].add(1);
+    }
+
+    /// A request was mirrored here, or was to be.
+    pub fn mirrored(&self, result: Mirrored) {
+        self.mirrored[result as usize].add(1);
+    }
+
+    pub(super) fn mirrored_by_result(&self) -> &[Counter] {
+        &self.mirrored
     }
 
     pub(super) fn refusals_by_cause(&self) -> &[Counter] {

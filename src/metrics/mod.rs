@@ -3,7 +3,9 @@
 mod counters;
 mod text;
 
-pub use counters::{Counters, Direction, ListenerCounters, Peer, Process, Tunnel, UpstreamCounters};
+pub use counters::{
+    Counters, Direction, ListenerCounters, Mirrored, Peer, Process, Tunnel, UpstreamCounters,
+};
 pub use text::{Certificate, EndpointFact, Facts, text};
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::counters::{
-    ACCEPT_ERRORS, CONNECT_BOUNDS_US, Counter, Counters, Direction, PROTOCOLS, Peer, Process, STATUS_CLASSES,
-    TLS_VERSIONS, UpstreamCounters, carriers, ends,
+    ACCEPT_ERRORS, CONNECT_BOUNDS_US, Counter, Counters, Direction, Mirrored, PROTOCOLS, Peer, Process,
+    STATUS_CLASSES, TLS_VERSIONS, UpstreamCounters, carriers, ends,
 };
 use crate::offload::Offload;
 use crate::outcome::Cause;
@@ -338,6 +338,16 @@ fn upstreams(families: &mut Families, workers: &[Arc<Counters>]) {
             ),
         ] {
             by_cause(families, name, help, &labels, counts);
+        }
+        for ((_, result), count) in Mirrored::ALL.iter().zip(counters.mirrored_by_result()) {
+            let mut labels = labels.clone();
+            labels.push(("result", (*result).to_owned()));
+            families.counter_if_any(
+                "atlas_upstream_mirrored",
+                "Requests sent here as a mirror, or left out, by what became of them",
+                labels,
+                count.value(),
+            );
         }
         families.gauge(
             "atlas_upstream_queue_length",

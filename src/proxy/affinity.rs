@@ -5,31 +5,30 @@ use crate::upstream::balance::hash;
 use crate::upstream::{Attempts, HashKey, Upstream};
 
 /// Tells the search for an endpoint where the request belongs. The fields are those for the endpoint.
-pub(super) fn apply(upstream: &Upstream, request: &RequestHead, attempts: &mut Attempts) {
+pub(super) fn apply(upstream: &Upstream, fields: &Fields, path: &str, attempts: &mut Attempts) {
     let settings = upstream.settings();
     if let Some(hashing) = &settings.hash {
-        let fields = &request.fields;
         let key = match &hashing.by {
             HashKey::ClientAddress => fields.get("x-real-ip"),
             HashKey::Header(name) => fields.get(name),
             HashKey::Cookie(name) => cookie(fields, name),
-            HashKey::Path => Some(request.path().as_bytes()),
+            HashKey::Path => Some(path.split('?').next().unwrap_or(path).as_bytes()),
         };
         attempts.belongs_to(key.map(hash));
     }
-    attempts.is_bound_to(bound(upstream, request));
+    attempts.is_bound_to(bound(upstream, fields));
 }
 
 /// Whether the request's client has been sent to one of this upstream's endpoints before, and is to come
 /// back.
 pub(super) fn binds(upstream: &Upstream, request: &RequestHead) -> bool {
-    bound(upstream, request).is_some()
+    bound(upstream, &request.fields).is_some()
 }
 
 /// The endpoint a cookie binds the client to.
-fn bound(upstream: &Upstream, request: &RequestHead) -> Option<usize> {
+fn bound(upstream: &Upstream, fields: &Fields) -> Option<usize> {
     let sticky = upstream.settings().sticky.as_ref()?;
-    sticky.endpoint(cookie(&request.fields, sticky.name())?)
+    sticky.endpoint(cookie(fields, sticky.name())?)
 }
 
 /// The value of a cookie, as it was sent.

@@ -47,6 +47,10 @@ impl<F> Visit<'_, F> {
         let target = changed_target(route, &account.request);
         let attempts = self.search(upstream, &route.retry, &account.request, asks_upgrade);
         let mut course = Course::new(&route.retry, attempts);
+        let mut copied = match asks_upgrade {
+            true => None,
+            false => self.copy(route, account, target.as_deref()),
+        };
         loop {
             let mut lease = next_lease(upstream, &mut course, account, body).await?;
             let head = Outgoing {
@@ -64,6 +68,7 @@ impl<F> Visit<'_, F> {
                 bytes: &account.bytes_in,
                 spliced: &account.spliced_in,
                 kept: &mut course.kept,
+                copied: &mut copied,
             };
             let exchanged = self
                 .exchange(&mut lease, (upstream, leash), &head, body, response, &mut taken)
@@ -100,7 +105,7 @@ impl<F> Visit<'_, F> {
         if asks_upgrade {
             attempts.over_http1();
         }
-        affinity::apply(upstream, request, &mut attempts);
+        affinity::apply(upstream, &request.fields, request.path(), &mut attempts);
         attempts
     }
 
@@ -580,7 +585,7 @@ async fn upload(
             body.promote(body.to_come());
             writer.promote(body.to_come());
         }
-        let is_bulk = writer.takes_pipes() && body.ahead() >= BULK_MIN;
+        let is_bulk = writer.takes_pipes() && taken.copied.is_none() && body.ahead() >= BULK_MIN;
         let piece = {
             let mut next = pin!(next_of_request(body, is_bulk));
             match at_once(next.as_mut()).await {
@@ -603,5 +608,6 @@ async fn upload(
             Piece::End => break,
         }
     }
+    taken.ended();
     writer.finish(body.trailers()).await
 }

@@ -6,6 +6,7 @@ mod affinity;
 mod forward;
 mod headers;
 mod http;
+mod mirror;
 mod retry;
 mod tcp;
 pub mod template;
@@ -18,6 +19,7 @@ use std::time::Instant;
 
 use self::headers::Client;
 pub use self::http::path_below;
+pub use self::mirror::Mirrors;
 use crate::access_log::{ConnectionFacts, Log};
 use crate::files;
 use crate::generation::Generation;
@@ -33,6 +35,7 @@ pub struct Proxy {
     roots: Vec<Rc<files::Root>>,
     log: Rc<Log>,
     counters: Arc<Counters>,
+    mirrors: Rc<Mirrors>,
 }
 
 impl Proxy {
@@ -74,6 +77,7 @@ impl Proxy {
         Self {
             upstreams: upstreams.collect(),
             roots: roots.collect(),
+            mirrors: previous.map_or_else(Rc::default, |previous| previous.mirrors.clone()),
             generation,
             log,
             counters,
@@ -83,6 +87,11 @@ impl Proxy {
     /// The generation it answers for.
     pub fn generation(&self) -> &Arc<Generation> {
         &self.generation
+    }
+
+    /// The worker's mirrored requests, those of generations before included.
+    pub fn mirrors(&self) -> &Mirrors {
+        &self.mirrors
     }
 
     /// The upstreams, in the order of the generation.

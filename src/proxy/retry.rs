@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
+use super::mirror::Copied;
 use crate::buffer;
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::route::Retry;
@@ -214,6 +215,8 @@ pub(super) struct Taken<'a> {
     /// How many of them went by splice.
     pub(super) spliced: &'a Cell<u64>,
     pub(super) kept: &'a mut Kept,
+    /// Until all of it is there, or too much.
+    pub(super) copied: &'a mut Option<Copied>,
 }
 
 impl Taken<'_> {
@@ -224,6 +227,13 @@ impl Taken<'_> {
         self.kept.is_lost = true;
     }
 
+    /// The body has come whole.
+    pub(super) fn ended(&mut self) {
+        if let Some(copied) = self.copied.take() {
+            copied.send();
+        }
+    }
+
     /// So much was passed on after 101.
     pub(super) fn note_tunnel(&self, count: u64, spliced: u64) {
         self.bytes.set(self.bytes.get() + count);
@@ -232,6 +242,9 @@ impl Taken<'_> {
 
     pub(super) fn note(&mut self, piece: &[u8]) {
         self.bytes.set(self.bytes.get() + piece.len() as u64);
+        if self.copied.as_mut().is_some_and(|copied| !copied.add(piece)) {
+            *self.copied = None;
+        }
         let kept = &mut *self.kept;
         kept.is_lost |= !kept.keeps || kept.bytes.len() + piece.len() > kept.bytes_max;
         if kept.is_lost {

@@ -13,6 +13,7 @@ mod split;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 
@@ -41,6 +42,21 @@ pub struct Route {
     pub strip_prefix: bool,
     /// When a request is tried again.
     pub retry: Retry,
+    /// Where it is sent as well.
+    pub mirror: Option<Mirror>,
+}
+
+/// An upstream that gets some of a route's requests as well, and whose answers nobody sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    /// Its index in the generation.
+    pub upstream: usize,
+    /// How many of the requests, from 1 to 100.
+    pub percent: u8,
+    /// A request with a longer body is not mirrored.
+    pub body_bytes_max: usize,
+    /// How long it may take in all, from its last byte to that of the answer.
+    pub timeout: Duration,
 }
 
 /// Which host a route asks for; lower case, without port and final dot.

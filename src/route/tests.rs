@@ -26,6 +26,7 @@ fn route(number: usize, text: &str) -> Route {
         action: Action::About,
         strip_prefix: false,
         retry: Retry::default(),
+        mirror: None,
     };
     for word in words {
         if let Some(listener) = word.strip_prefix('@') {

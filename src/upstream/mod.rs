@@ -37,7 +37,7 @@ pub use self::settings::{EndpointAddress, EndpointSettings, Settings};
 pub use self::slot::Slot;
 use crate::http;
 use crate::http::h1::client::Connection;
-use crate::metrics::UpstreamCounters;
+use crate::metrics::{Mirrored, UpstreamCounters};
 use crate::offload::Offload;
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::time::{Deadline, now};
@@ -212,6 +212,11 @@ impl Upstream {
     /// Whether an endpoint is left that was not asked.
     pub fn has_another(&self, attempts: &Attempts) -> bool {
         attempts.tried.len() + 1 < self.endpoints.len().min(attempts.endpoints_max)
+    }
+
+    /// Counts a request that was mirrored here, or was to be.
+    pub fn mirrored(&self, result: Mirrored) {
+        self.counters.mirrored(result);
     }
 
     /// Counts that a request is tried again, after this.

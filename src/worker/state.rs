@@ -164,6 +164,7 @@ impl State {
             accepting.closing.advance(Step::Cut);
         }
         self.generations(|serving| serving.drain.advance(step));
+        self.serving.borrow().proxy.mirrors().drain(step);
         self.tell_if_drained();
     }
 
@@ -250,6 +251,8 @@ impl State {
                 runtime::sleep(TICK).await;
                 state.ground.log.flush();
                 state.generations(|serving| serving.proxy.sweep(now()));
+                // What is sent to mirrors ends without telling anybody.
+                state.tell_if_drained();
             }
         };
         let tell = self.clone();
@@ -282,8 +285,10 @@ impl State {
     }
 
     fn tell_if_drained(&self) {
-        let drained =
-            self.step.get() > Step::Open && self.open.get() == 0 && self.accepting.borrow().is_empty();
+        let drained = self.step.get() > Step::Open
+            && self.open.get() == 0
+            && self.accepting.borrow().is_empty()
+            && self.serving.borrow().proxy.mirrors().is_empty();
         if drained {
             self.ground.log.flush();
             (self.tell)(Event::Drained(self.ground.number, self.cut.get()));

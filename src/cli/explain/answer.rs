@@ -99,6 +99,9 @@ pub(super) struct Upstream {
     /// When its requests are tried again; none are in tcp mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) retries: Option<String>,
+    /// Where its requests are sent as well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) mirror: Option<String>,
     /// The path it is asked for; in tcp mode there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) path: Option<String>,
@@ -128,7 +131,7 @@ impl fmt::Display for Upstream {
             write!(f, "\n  at most {most} requests at a time")?;
         }
         let first = self.sticky.iter().chain(&self.queue);
-        for line in first.chain(&self.health).chain(&self.retries) {
+        for line in first.chain(&self.health).chain(&self.retries).chain(&self.mirror) {
             write!(f, "\n  {line}")?;
         }
         Ok(())

@@ -277,9 +277,17 @@ impl<'a> Request<'a> {
             requests_max: upstream.requests_max,
             health: health_of(upstream),
             retries: route.map(|route| route.retry.to_string()),
+            mirror: route.and_then(|route| self.mirror(route)),
             path: route.map(|route| path_below(route, &self.url.path).into_owned()),
             lines: self.lines(&self.loaded.lines.upstreams[index]),
         }
+    }
+
+    fn mirror(&self, route: &Route) -> Option<String> {
+        let mirror = route.mirror.as_ref()?;
+        let name = &self.loaded.generation.upstreams[mirror.upstream].name;
+        let percent = mirror.percent;
+        Some(format!("{percent}% of the requests are sent to {name} as well"))
     }
 
     /// How an endpoint is chosen. How many workers there will be is not known here, unless written.

@@ -60,6 +60,7 @@ files = "www"
 [[route]]
 host = "c.example"
 upstream = [{ name = "app", weight = 2 }, "next"]
+mirror = { upstream = "bound", percent = 3 }
 
 [upstream.app]
 endpoints = ["127.0.0.1:3000", { address = "app.internal:80", weight = 3, backup = true }]
@@ -162,10 +163,10 @@ route: 3
 upstream: app: 127.0.0.1:3000, app.internal:80 (weight 3, backup) by round_robin, asked for /x
   ejected for 10s up to 300s after 3 failures in a row, or if 50% of 20 or more fail within 10s; 50% of the endpoints at most
   tried again after connect, reset
-  atlas.toml:56
-  56 | [upstream.app]
-  57 | endpoints = ["127.0.0.1:3000", { address = "app.internal:80", weight = 3, backup = true }]
-  58 | balance = "round_robin""#
+  atlas.toml:57
+  57 | [upstream.app]
+  58 | endpoints = ["127.0.0.1:3000", { address = "app.internal:80", weight = 3, backup = true }]
+  59 | balance = "round_robin""#
     );
 }
 
@@ -175,11 +176,15 @@ fn upstreams_that_share_are_told_with_their_shares() {
     let (_, told) = text
         .split_once("upstream: app, 66.67 %: 127.0.0.1:3000")
         .expect(&text);
-    assert!(told.contains("\n  56 | [upstream.app]\n"), "{text}");
+    assert!(told.contains("\n  57 | [upstream.app]\n"), "{text}");
     let (_, told) = told.split_once("\n\nupstream: next, 33.33 %: ").expect(&text);
     assert!(told.starts_with("127.0.0.1:3001, asked for /x\n"), "{text}");
     assert!(
-        told.contains("\n  at most 7 requests at a time\n") && told.ends_with("\n  62 | requests_max = 7"),
+        told.contains("\n  3% of the requests are sent to bound as well\n"),
+        "{text}"
+    );
+    assert!(
+        told.contains("\n  at most 7 requests at a time\n") && told.ends_with("\n  63 | requests_max = 7"),
         "{text}"
     );
     let result = &json["result"];
@@ -202,20 +207,20 @@ fn all_that_decides_who_of_an_upstream_is_asked_is_told_but_the_secret() {
   ejected for 10s up to 300s after 5 failures in a row, or if 50% of 20 or more fail within 10s; 502-504 is a failure; 50% of the endpoints at most
   its share grows for 5s after it came back
   tried again after connect, reset
-  atlas.toml:69
-  69 | [upstream.bound]
-  70 | endpoints = [{ address = "127.0.0.1:3000", connections_max = 5 }, "127.0.0.1:3001"]
-  71 | balance = "hash"
-  72 | hash = "header:X-User"
-  73 | queue_max = 10
-  74 | slow_start = "5s"
-  76 | sticky = { cookie = "srv", ttl = "1h", secret = "**********************" }
-  78 | [upstream.bound.health]
-  79 | path = "/health"
-  80 | status = [200]
-  82 | [upstream.bound.outliers]
-  83 | failures = 5
-  84 | status = ["502-504"]"#
+  atlas.toml:70
+  70 | [upstream.bound]
+  71 | endpoints = [{ address = "127.0.0.1:3000", connections_max = 5 }, "127.0.0.1:3001"]
+  72 | balance = "hash"
+  73 | hash = "header:X-User"
+  74 | queue_max = 10
+  75 | slow_start = "5s"
+  77 | sticky = { cookie = "srv", ttl = "1h", secret = "**********************" }
+  79 | [upstream.bound.health]
+  80 | path = "/health"
+  81 | status = [200]
+  83 | [upstream.bound.outliers]
+  84 | failures = 5
+  85 | status = ["502-504"]"#
     );
     assert!(!json.to_string().contains("the cat"), "{json}");
     assert_eq!(

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use super::super::error::{Diagnostic, nearest};
-use super::super::file::{self, FilesAction, RedirectAction, RespondAction, RetryValue};
+use super::super::file::{self, FilesAction, MirrorValue, RedirectAction, RespondAction, RetryValue};
 use super::super::read::At;
 use super::super::values::{Mode, RetryOn};
-use super::{Resolver, is_on, listen, number, to_usize, values};
+use super::{Resolver, is_on, listen, number, seconds, to_usize, values};
 use crate::files;
-use crate::route::{Action, HostPattern, PathPattern, Retry, Route, Table};
+use crate::route::{Action, HostPattern, Mirror, PathPattern, Retry, Route, Table};
 
 /// The keys of which a route has exactly one.
 const ACTIONS: [&str; 4] = ["upstream", "files", "redirect", "respond"];
@@ -59,6 +59,7 @@ impl<'a> Resolver<'a> {
         let path = self.path_pattern(table);
         self.check_strip(table);
         let retry = self.retry(table);
+        let mirror = self.mirror(table);
         if !is_read(table) {
             return None;
         }
@@ -79,6 +80,7 @@ impl<'a> Resolver<'a> {
             action: action?,
             strip_prefix: is_on(table.strip_prefix.as_ref(), false),
             retry: retry?,
+            mirror: mirror?,
         })
     }
 
@@ -151,6 +153,50 @@ impl<'a> Resolver<'a> {
                 .as_ref()
                 .map_or(default.body_bytes_max, |size| to_usize(size.value.0)),
         })
+    }
+
+    /// Where requests are sent as well; the outer `None` if something is wrong with it.
+    #[expect(clippy::option_option, reason = "outer: right or wrong; inner: there or not")]
+    fn mirror(&mut self, route: &file::Route) -> Option<Option<Mirror>> {
+        let Some(written) = &route.mirror else {
+            return (!route.has("mirror")).then_some(None);
+        };
+        if !route.has("upstream") {
+            let message = "`mirror` is for `upstream`: nothing else is mirrored";
+            self.warning("no-effect", written.key.clone(), message, "leave it out");
+        }
+        let nothing = file::Mirror::default();
+        let (name, table) = match &written.value {
+            MirrorValue::Short(name) => (Some((name, &written.span)), &nothing),
+            MirrorValue::Table(table) => {
+                if !table.has("upstream") {
+                    let header = file::Mirror::TABLE.header;
+                    self.missing("upstream", header, table.span.clone(), "upstream = \"shadow\"");
+                }
+                let name = table.upstream.as_ref().map(|name| (&name.value, &name.span));
+                (name, &**table)
+            }
+        };
+        let (name, place) = name?;
+        if let Some(own) = &route.upstream
+            && own.value.names().any(|own| own == name)
+        {
+            let message = format!("`{name}` would get each request twice");
+            let help = "name another upstream to mirror to; it may have the same endpoints";
+            let diagnostic = Diagnostic::error("mirror-to-itself", place.clone(), message).help(help);
+            self.found
+                .push(diagnostic.related(own.span.clone(), "it answers them already"));
+            return None;
+        }
+        Some(Some(Mirror {
+            upstream: self.upstream_index(name, place)?,
+            percent: u8::try_from(number(table.percent.as_ref(), 100)).unwrap_or(100),
+            body_bytes_max: table
+                .body
+                .as_ref()
+                .map_or(16 * 1024, |size| to_usize(size.value.0)),
+            timeout: seconds(table.timeout.as_ref(), 10),
+        }))
     }
 
     fn listener_index(&mut self, wanted: &At<String>) -> Option<usize> {

@@ -245,11 +245,12 @@ impl<'a> Resolver<'a> {
     }
 
     fn is_for_routes(&self, name: &str) -> bool {
-        let mut wanted = self
-            .route_tables()
-            .iter()
-            .filter_map(|route| route.upstream.as_ref());
-        wanted.any(|wanted| wanted.value.names().any(|wanted| wanted == name))
+        self.route_tables().iter().any(|route| {
+            let upstreams = route.upstream.as_ref();
+            let mirror = route.mirror.as_ref().and_then(|mirror| mirror.value.upstream());
+            upstreams.is_some_and(|wanted| wanted.value.names().any(|wanted| wanted == name))
+                || mirror == Some(name)
+        })
     }
 
     pub(super) fn is_for_listeners(&self, name: &str) -> bool {

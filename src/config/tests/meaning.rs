@@ -9,7 +9,7 @@ use super::super::{Loaded, load, load_after, parse};
 use super::folder;
 use crate::access_log::Format;
 use crate::generation::{Generation, Mode};
-use crate::route::{Action, HostPattern, PathPattern, Route, Share, Split};
+use crate::route::{Action, HostPattern, Mirror, PathPattern, Route, Share, Split};
 use crate::runtime::Address;
 use crate::upstream::{self, EndpointAddress, EndpointSettings};
 
@@ -139,6 +139,7 @@ header = { X-A = "b" }
 listen = "plain"
 strip_prefix = true
 upstream = "z"
+mirror = { upstream = "y", percent = 5, body = "1KiB", timeout = "2s" }
 [[route]]
 path_exact = "/f"
 files = { root = "www", index = ["i.htm"], listing = true, fallback = "a/b", precompressed = false, dotfiles = true }
@@ -163,6 +164,8 @@ idle_timeout = "3s"
 pool_idle_max = 0
 pool_idle_timeout = "4s"
 tls = { ca = "good.crt", cert = "good.crt", key = "good.key", server_name = "n.example", verify = true, prefer_ktls = false, ktls_threshold = "2KiB" }
+[upstream.y]
+endpoints = ["127.0.0.1:9"]
 [timeouts]
 handshake = "1s"
 header = "2s"
@@ -245,6 +248,13 @@ fn routes_are_as_written(routes: &[Route]) {
     assert_eq!(routes[0].methods, [Method::GET, Method::POST]);
     assert_eq!(routes[0].headers, [("x-a".to_owned(), "b".to_owned())]);
     assert_eq!((routes[0].listener, routes[0].strip_prefix), (Some(0), true));
+    let mirror = Mirror {
+        upstream: 1,
+        percent: 5,
+        body_bytes_max: 1024,
+        timeout: seconds(2),
+    };
+    assert_eq!(routes[0].mirror, Some(mirror));
     assert_eq!(
         routes.iter().map(|route| route.number).collect::<Vec<_>>(),
         [1, 2, 3, 4]

@@ -46,6 +46,7 @@ fn route(path: &str, action: Action) -> Route {
         action,
         strip_prefix: false,
         retry: Retry::default(),
+        mirror: None,
     }
 }
 
