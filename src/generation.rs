@@ -24,6 +24,8 @@ pub struct Generation {
     pub routes: route::Table,
     /// Where it can go.
     pub upstreams: Vec<upstream::Settings>,
+    /// How their names are looked up.
+    pub resolver: upstream::discovery::Resolver,
     /// Roots of static files.
     pub roots: Vec<files::Settings>,
     /// Limits and timeouts of HTTP.

@@ -31,9 +31,9 @@ const LINES_PER_SECOND_MAX: u64 = 20;
 /// How long the end of the process waits for standard error.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is logged when neither ATLAS_LOG nor RUST_LOG says. The `h2` crate warns of what clients do:
-/// that is told by our own records.
-const DEFAULT_FILTER: &str = "info,h2=error";
+/// What is logged when neither ATLAS_LOG nor RUST_LOG says. The `h2` crate warns of what clients do, those
+/// of `hickory` of what servers of names do: that is told in our own words.
+const DEFAULT_FILTER: &str = "info,h2=error,hickory_net=error,hickory_proto=error,hickory_resolver=error";
 
 /// The running error log. Dropping it writes what waits, for a second at most.
 #[must_use = "dropped at once, it would lose the last lines"]

@@ -14,8 +14,8 @@ use super::read::{
 use super::secrets::Secret;
 use super::values::{
     AddressAndPort, Balance, Bound, CheckTarget, CookieName, Endpoint, FileBelow, FileName, HashBy, Host,
-    HostSent, ListenAddress, LogFormat, Method, MinVersion, Mode, Network, Protocol, ProxyVersion, RetryOn,
-    SameSite, Size, StatusRange, Template, Time, UrlPath, Workers,
+    HostSent, ListenAddress, LogFormat, Method, MinVersion, Mode, NameServer, Network, Protocol,
+    ProxyVersion, RetryOn, SameSite, Size, StatusRange, Template, Time, UrlPath, Workers,
 };
 
 /// All tables, in the order of the documentation.
@@ -37,6 +37,7 @@ pub const TABLES: &[Table] = &[
     UpstreamTls::TABLE,
     Health::TABLE,
     OutlierTable::TABLE,
+    ResolverTable::TABLE,
     Timeouts::TABLE,
     Limits::TABLE,
     Http2Limits::TABLE,
@@ -91,6 +92,8 @@ table! {
         route: Many<Route> = "none",
         /// Groups of endpoints, each with a name.
         upstream: Named<Upstream> = "none",
+        /// How the names of endpoints are looked up; a list names the servers that are asked.
+        resolver: ResolverValue = "as below",
         /// How long Atlas waits.
         timeouts: Timeouts = "as below",
         /// How much Atlas takes.
@@ -349,7 +352,7 @@ table! {
 table! {
     /// A group of endpoints that serve the same; NAME is what routes call it.
     Upstream "[upstream.NAME]" {
-        /// Where it can be reached: `"host:port"`, `"unix:/path"` or a table with more to say. Names are looked up again and again.
+        /// Where it can be reached: `"host:port"`, `"unix:/path"`, `"srv:_service._tcp.domain"` or a table with more to say. Each address that is found for a name is an endpoint.
         endpoints: Vec<At<EndpointValue>> = "required",
         /// How an endpoint is chosen: `"two_choices"` draws two by weight and takes the one with fewer exchanges under way, `"least_connections"` the one with the fewest of all for its weight, `"round_robin"` takes turns by weight, `"hash"` the one that `hash` says.
         balance: Balance = "two_choices; with one worker round_robin",
@@ -398,7 +401,7 @@ table! {
 
 short_or_table! {
     /// An endpoint.
-    EndpointValue Endpoint, UpstreamEndpoint, "\"host:port\", \"unix:/path\" or a table"
+    EndpointValue Endpoint, UpstreamEndpoint, "\"host:port\", \"unix:/path\", \"srv:NAME\" or a table"
 }
 
 impl EndpointValue {
@@ -414,9 +417,9 @@ impl EndpointValue {
 table! {
     /// An endpoint, with more to say than its address; in the list as `{ address = "host:port", weight = 3 }`.
     UpstreamEndpoint "[[upstream.NAME.endpoints]]" {
-        /// Where it can be reached: `"host:port"` or `"unix:/path"`.
+        /// Where it can be reached: `"host:port"`, `"unix:/path"` or `"srv:_service._tcp.domain"`; what is said here holds for each address that is found.
         address: Endpoint = "required",
-        /// Its share of what comes, beside the weights of the others; 0 is none.
+        /// Its share of what comes, beside the weights of the others; 0 is none. Those of a service are told by its records.
         weight: Weight = "1",
         /// Whether it is asked only when no other endpoint can be.
         backup: bool = "false",
@@ -511,6 +514,23 @@ table! {
         ejection_time_max: Time = "\"5m\"",
         /// What percentage of the endpoints may be ejected at a time, rounded up; the last one that is well never is.
         ejected_max: Percent = "50",
+    }
+}
+
+short_or_table! {
+    /// How names are looked up.
+    ResolverValue Vec<At<NameServer>>, ResolverTable, "a list of addresses or a table"
+}
+
+table! {
+    /// How the names of endpoints are looked up. /etc/hosts comes first, and `search`, `ndots`, `timeout` and `attempts` are those of /etc/resolv.conf.
+    ResolverTable "[resolver]" {
+        /// The servers that are asked, as `"10.0.0.53"` or `"127.0.0.1:5353"`.
+        servers: Vec<At<NameServer>> = "those of /etc/resolv.conf",
+        /// How long an answer is kept at least, if it says less of itself.
+        ttl_min: Time = "\"1s\"",
+        /// How long an answer is kept at most.
+        ttl_max: Time = "\"60s\"",
     }
 }
 

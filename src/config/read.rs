@@ -371,6 +371,9 @@ pub struct Key {
 const ALIASES: &[(&str, &str)] = &[
     ("backend", "upstream"),
     ("bind", "address"),
+    ("nameserver", "resolver"),
+    ("nameservers", "resolver"),
+    ("valid", "ttl_max"),
     ("certificate_key", "key"),
     ("check", "health"),
     ("expect", "status"),

@@ -579,6 +579,7 @@ pub struct Process {
     panics: AtomicU64,
     records_lost: AtomicU64,
     lines_dropped: AtomicU64,
+    lookups: [AtomicU64; 2],
 }
 
 impl Process {
@@ -595,6 +596,15 @@ impl Process {
     /// Lines of the error log were thrown away because nobody reads them.
     pub fn lines_dropped(&self, count: u64) {
         self.lines_dropped.fetch_add(count, Relaxed);
+    }
+
+    /// A name of endpoints was looked up, and an answer came or not.
+    pub fn looked_up(&self, is_well: bool) {
+        self.lookups[usize::from(is_well)].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn lookups(&self, were_well: bool) -> u64 {
+        self.lookups[usize::from(were_well)].load(Relaxed)
     }
 
     pub(super) fn panics(&self) -> u64 {

@@ -6,7 +6,7 @@ mod text;
 pub use counters::{
     Counters, Direction, ListenerCounters, Mirrored, Peer, Process, Tunnel, UpstreamCounters,
 };
-pub use text::{Certificate, EndpointFact, Facts, text};
+pub use text::{Certificate, EndpointFact, Facts, NameFact, text};
 
 #[cfg(test)]
 mod tests;

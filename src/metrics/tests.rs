@@ -24,6 +24,11 @@ fn facts() -> Facts {
             not_after: UNIX_EPOCH + Duration::from_secs(2000),
         }],
         endpoints: Vec::new(),
+        names: vec![NameFact {
+            name: "app.test:80".to_owned(),
+            is_failing: true,
+        }],
+        upstreams: vec![("app".into(), 2)],
     }
 }
 

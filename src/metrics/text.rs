@@ -36,6 +36,10 @@ pub struct Facts {
     pub certificates: Vec<Certificate>,
     /// The endpoints of the running generation that are checked.
     pub endpoints: Vec<EndpointFact>,
+    /// The names that endpoints are found by.
+    pub names: Vec<NameFact>,
+    /// How many endpoints each upstream has now.
+    pub upstreams: Vec<(Arc<str>, usize)>,
 }
 
 #[cfg(test)]
@@ -51,6 +55,8 @@ impl Facts {
             offload: Offload::absent(crate::outcome::Refusal::NotPreferred).into(),
             certificates: Vec::new(),
             endpoints: Vec::new(),
+            names: Vec::new(),
+            upstreams: Vec::new(),
         }
     }
 }
@@ -79,6 +85,15 @@ pub struct EndpointFact {
     pub is_up: bool,
 }
 
+/// What look-ups have found of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameFact {
+    /// As the file writes it.
+    pub name: String,
+    /// Whether the last look-up failed.
+    pub is_failing: bool,
+}
+
 /// All metrics, in the text format of OpenMetrics 1.0, which Prometheus reads.
 pub fn text(workers: &[Arc<Counters>], process: &Process, facts: &Facts, now: SystemTime) -> String {
     let mut families = Families::default();
@@ -92,6 +107,7 @@ pub fn text(workers: &[Arc<Counters>], process: &Process, facts: &Facts, now: Sy
     kernel_tls(&mut families, &facts.offload);
     certificates(&mut families, &facts.certificates, now);
     checks(&mut families, &facts.endpoints);
+    discovery(&mut families, process, facts);
     let mut registry = Registry::default();
     registry.register_collector(Box::new(families));
     let mut text = String::new();
@@ -497,6 +513,33 @@ fn checks(families: &mut Families, endpoints: &[EndpointFact]) {
             "Endpoints that checks have found down",
             vec![("upstream", fact.upstream.to_string())],
             u64::from(!fact.is_up),
+        );
+    }
+}
+
+fn discovery(families: &mut Families, process: &Process, facts: &Facts) {
+    for (upstream, count) in &facts.upstreams {
+        families.gauge(
+            "atlas_upstream_endpoints",
+            "Endpoints of an upstream, those found by names included",
+            vec![("upstream", upstream.to_string())],
+            *count as u64,
+        );
+    }
+    for (result, was_well) in [("finished", true), ("failed", false)] {
+        families.counter(
+            "atlas_resolver_lookups",
+            "Look-ups of names of endpoints",
+            vec![("result", result.to_owned())],
+            process.lookups(was_well),
+        );
+    }
+    for fact in &facts.names {
+        families.gauge(
+            "atlas_resolver_name_failing",
+            "1 while the last look-up of a name failed and the answer before it is kept, else 0",
+            vec![("name", fact.name.clone())],
+            u64::from(fact.is_failing),
         );
     }
 }

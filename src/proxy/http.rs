@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use http::{Method, StatusCode};
 
@@ -106,7 +107,7 @@ impl<F: Fn(&str) -> bool> Visit<'_, F> {
         match &route.action {
             Action::Forward(split) => {
                 let upstream = self.upstream_of(split, request);
-                Ok(self.forward(upstream, route, account, body, response).await?)
+                Ok(self.forward(&upstream, route, account, body, response).await?)
             }
             Action::Serve(root) => {
                 let path = path_below(route, request.path());
@@ -130,14 +131,13 @@ impl<F: Fn(&str) -> bool> Visit<'_, F> {
     }
 
     /// The upstream a request goes to: the one its client is bound to, or one that is drawn.
-    fn upstream_of(&self, split: &Split, request: &RequestHead) -> &Upstream {
-        let upstreams = &self.proxy.upstreams;
+    fn upstream_of(&self, split: &Split, request: &RequestHead) -> Rc<Upstream> {
         let index = split.only().unwrap_or_else(|| {
             let mut all = split.upstreams();
-            let bound = all.find(|index| affinity::binds(&upstreams[*index], request));
+            let bound = all.find(|index| affinity::binds(&self.proxy.upstream(*index), request));
             bound.unwrap_or_else(|| split.pick(fastrand::u64(..)))
         });
-        &upstreams[index]
+        self.proxy.upstream(index)
     }
 
     /// What Atlas is called where a request does not say it (HTTP/1.0).

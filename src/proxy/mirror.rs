@@ -100,7 +100,7 @@ impl<F> Visit<'_, F> {
 
     fn mirroring(&self, mirror: &Mirror, account: &Account<'_>, target: Option<&str>) -> Mirroring {
         let request = &account.request;
-        let upstream = self.proxy.upstreams[mirror.upstream].clone();
+        let upstream = self.proxy.upstream(mirror.upstream);
         let mut fields = Fields::new();
         for (name, value) in request.fields.iter() {
             // Nobody waits to be told to go on.

@@ -13,7 +13,8 @@ pub mod template;
 mod tunnel;
 mod upgrade;
 
-use std::rc::Rc;
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,12 +27,14 @@ use crate::generation::Generation;
 use crate::metrics::Counters;
 use crate::outcome::Carrier;
 use crate::upstream::health::Checked;
-use crate::upstream::{Resolved, Upstream};
+use crate::upstream::{self, Upstream};
 
 /// A generation's routes, upstreams and roots, as one worker answers with them.
 pub struct Proxy {
     generation: Arc<Generation>,
-    upstreams: Vec<Rc<Upstream>>,
+    upstreams: Vec<RefCell<Rc<Upstream>>>,
+    /// Those that others have taken the place of, while exchanges are under way with them.
+    replaced: RefCell<Vec<Weak<Upstream>>>,
     roots: Vec<Rc<files::Root>>,
     log: Rc<Log>,
     counters: Arc<Counters>,
@@ -55,7 +58,7 @@ impl Proxy {
             match before {
                 Some(before) if before.fits(settings, &generation.http) => {
                     before.set_offload(generation.offload.clone());
-                    before.clone()
+                    before
                 }
                 _ => Rc::new(Upstream::new(
                     settings.clone(),
@@ -63,7 +66,7 @@ impl Proxy {
                     workers,
                     generation.offload.clone(),
                     counters.upstream(&settings.name),
-                    before.map(|before| &**before),
+                    before.as_deref(),
                 )),
             }
         });
@@ -75,7 +78,8 @@ impl Proxy {
             }
         });
         Self {
-            upstreams: upstreams.collect(),
+            upstreams: upstreams.map(RefCell::new).collect(),
+            replaced: RefCell::default(),
             roots: roots.collect(),
             mirrors: previous.map_or_else(Rc::default, |previous| previous.mirrors.clone()),
             generation,
@@ -94,28 +98,39 @@ impl Proxy {
         &self.mirrors
     }
 
-    /// The upstreams, in the order of the generation.
-    pub fn upstreams(&self) -> &[Rc<Upstream>] {
-        &self.upstreams
+    /// An upstream by its place in the generation, with the endpoints it has now. Who asks keeps it to the
+    /// end of the exchange.
+    pub fn upstream(&self, index: usize) -> Rc<Upstream> {
+        self.upstreams[index].borrow().clone()
     }
 
-    /// Takes over what a look-up of an endpoint's name found.
-    pub fn set_addresses(&self, resolved: &Resolved) {
-        for upstream in &self.upstreams {
-            upstream.set_addresses(resolved);
+    fn upstreams(&self) -> impl Iterator<Item = Rc<Upstream>> {
+        self.upstreams.iter().map(|upstream| upstream.borrow().clone())
+    }
+
+    /// Gives an upstream other endpoints, if they were found for what this generation says of it.
+    pub fn set_found(&self, settings: &upstream::Settings) {
+        for place in &self.upstreams {
+            let before = place.borrow().clone();
+            if let Some(after) = before.with_found(settings) {
+                place.replace(Rc::new(after));
+                let mut replaced = self.replaced.borrow_mut();
+                replaced.retain(|known| known.strong_count() > 0);
+                replaced.push(Rc::downgrade(&before));
+            }
         }
     }
 
     /// Takes over what checks found of an endpoint.
     pub fn set_checked(&self, checked: &Checked) {
-        for upstream in &self.upstreams {
+        for upstream in self.upstreams() {
             upstream.set_checked(checked);
         }
     }
 
     /// Takes over all that checks have found.
     pub fn set_all_checked(&self, down: &[Checked]) {
-        for upstream in &self.upstreams {
+        for upstream in self.upstreams() {
             upstream.set_all_checked(down);
         }
     }
@@ -123,8 +138,11 @@ impl Proxy {
     /// Closes connections to endpoints that have been idle for too long. To be called once a second
     /// or more often.
     pub fn sweep(&self, now: Instant) {
-        for upstream in &self.upstreams {
+        for upstream in self.upstreams() {
             upstream.sweep(now);
+        }
+        for upstream in self.replaced.borrow().iter().filter_map(Weak::upgrade) {
+            upstream.sweep_replaced();
         }
     }
 
@@ -144,9 +162,8 @@ impl Proxy {
         }
     }
 
-    fn upstream_named(&self, name: &str) -> Option<&Rc<Upstream>> {
-        self.upstreams
-            .iter()
+    fn upstream_named(&self, name: &str) -> Option<Rc<Upstream>> {
+        self.upstreams()
             .find(|upstream| &*upstream.settings().name == name)
     }
 }

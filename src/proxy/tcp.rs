@@ -30,7 +30,7 @@ impl Proxy {
         drain: &Drain,
         record: &mut ConnectionRecord,
     ) -> End {
-        let upstream = &self.upstreams[split.only().unwrap_or_else(|| split.pick(fastrand::u64(..)))];
+        let upstream = self.upstream(split.only().unwrap_or_else(|| split.pick(fastrand::u64(..))));
         record.upstream = Some(upstream.settings().name.clone());
         let _live = match upstream.live() {
             Ok(live) => live,

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use async_channel::Sender;
 
 use super::Event;
-use crate::generation::Generation;
 use crate::metrics::EndpointFact;
+use crate::upstream::Settings;
 use crate::upstream::health::{Checked, Checker};
-use crate::upstream::resolve::Resolved;
 
 /// The checks, and what they have found.
 pub(super) struct Checks {
@@ -27,13 +26,10 @@ impl Checks {
         }
     }
 
-    /// Checks what a generation wants checked. What was found of endpoints that stay is kept; new
+    /// Checks those of these upstreams that want it. What was found of endpoints that stay is kept; new
     /// ones are up until proved down.
-    pub(super) fn watch(&mut self, generation: &Generation, resolved: &[Resolved]) -> Result<(), String> {
-        let checked = generation
-            .upstreams
-            .iter()
-            .filter(|upstream| upstream.check.is_some());
+    pub(super) fn watch(&mut self, upstreams: &[Settings]) -> Result<(), String> {
+        let checked = upstreams.iter().filter(|upstream| upstream.check.is_some());
         let wanted = checked.flat_map(|upstream| {
             let endpoints = upstream.endpoints.iter();
             endpoints.map(|endpoint| (upstream.name.clone(), Arc::from(endpoint.address.to_string())))
@@ -44,13 +40,8 @@ impl Checks {
         };
         self.found = wanted.map(known).collect();
         self.checker
-            .watch(&generation.upstreams, resolved)
+            .watch(upstreams)
             .map_err(|error| format!("cannot start a thread to check endpoints: {error}"))
-    }
-
-    /// The addresses of a name have changed.
-    pub(super) fn resolved(&self, resolved: &Resolved) {
-        self.checker.resolved(resolved);
     }
 
     /// An endpoint went down or up; whether it is one that is still checked.

@@ -2,6 +2,7 @@
 //! generations, drains them.
 
 mod checks;
+mod discovery;
 mod drain;
 mod limits;
 mod notify;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use async_channel::{Receiver, Sender};
 
 use self::checks::Checks;
+use self::discovery::Discovery;
 use self::signals::{Signal, Signals};
 use self::sockets::Sockets;
 use crate::access_log::{self, Target, Writer};
@@ -28,16 +30,11 @@ use crate::offload::Offload;
 use crate::outcome::Refusal;
 use crate::runtime::{self, Address, Driver, Listener, Preference, TimedOut, before};
 use crate::time::{Deadline, wall};
-use crate::upstream;
 use crate::upstream::health::Checked;
-use crate::upstream::resolve::{self, Resolved, Resolver};
 use crate::worker::{self, Adopt, Command, Worker};
 
 /// How long workers may take to start, or to take a new generation.
 const WORKERS_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long names may be looked up before traffic is accepted without them.
-const FIRST_LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Batches of access log records, of 64 KiB each, that may wait for the disk.
 const BATCHES_MAX: usize = 64;
@@ -75,7 +72,7 @@ impl From<String> for Failure {
 enum Event {
     Signal(Signal),
     Worker(worker::Event),
-    Resolved(Resolved),
+    Found,
     Checked(Checked),
 }
 
@@ -96,10 +93,10 @@ pub fn run(
     let offload = find_out(&loaded.generation);
     tell_verdict(&offload);
     let signals = Signals::catch().map_err(|error| format!("cannot catch signals: {error}"))?;
-    let generation = Arc::new(Generation {
+    let generation = Generation {
         offload: offload.into(),
         ..loaded.generation
-    });
+    };
     // The control plane has few sockets and no hurry: epoll, whatever the workers use.
     runtime::start(Preference::Epoll, |_| async move {
         let (tell, events) = async_channel::unbounded();
@@ -120,11 +117,9 @@ struct Supervisor<S> {
     sockets: Sockets,
     workers: Vec<Worker>,
     writer: Writer,
-    /// Looks names up for as long as it is held.
-    resolver: Resolver,
+    discovery: Discovery,
     checks: Checks,
     admin: Rc<Admin>,
-    tell: Sender<Event>,
     /// Workers that have not yet taken the newest generation.
     adopting: usize,
 }
@@ -134,7 +129,7 @@ impl<S: Source> Supervisor<S> {
         source: S,
         preference: Preference,
         process: Arc<Process>,
-        generation: Arc<Generation>,
+        mut generation: Generation,
         tell: Sender<Event>,
     ) -> Result<Self, Failure> {
         let open_files = limits::raise_open_files();
@@ -147,14 +142,15 @@ impl<S: Source> Supervisor<S> {
         let writer = Writer::start(Target::of(&generation.access_log), BATCHES_MAX, process.clone())
             .map_err(|error| cannot_log(&generation.access_log, &error))?;
         let counters: Vec<_> = (0..count).map(|_| Arc::new(Counters::new())).collect();
-        let admin = Rc::new(Admin::new(counters.clone(), process, facts(&generation)));
+        let admin = Rc::new(Admin::new(counters.clone(), process.clone(), facts(&generation)));
         if let Some(address) = generation.admin {
             serve_admin(address, admin.clone()).await?;
         }
-        let resolved = look_up(&generation).await;
-        let resolver = resolver(&generation, &tell)?;
+        let mut discovery = Discovery::new(&tell, process);
+        discovery.watch(&mut generation).await?;
+        let generation = Arc::new(generation);
         let mut checks = Checks::new(&tell);
-        checks.watch(&generation, &resolved)?;
+        checks.watch(&generation.upstreams)?;
         let mut workers = Vec::with_capacity(count);
         for (number, sockets) in shares.into_iter().enumerate() {
             let start = worker::Start {
@@ -167,7 +163,6 @@ impl<S: Source> Supervisor<S> {
                 adopt: Adopt {
                     generation: generation.clone(),
                     sockets,
-                    resolved: resolved.clone(),
                     down: Vec::new(),
                 },
             };
@@ -182,10 +177,9 @@ impl<S: Source> Supervisor<S> {
             sockets,
             workers,
             writer,
-            resolver,
+            discovery,
             checks,
             admin,
-            tell,
             adopting: 0,
         })
     }
@@ -217,7 +211,7 @@ impl<S: Source> Supervisor<S> {
             .map(|(_, driver)| (driver.as_str(), driver.to_string()))
             .collect();
         self.admin.change_facts(|facts| facts.drivers = drivers);
-        self.tell_of_checks();
+        self.tell_of_endpoints();
         let listening = listening(&self.generation);
         let workers = self.workers.len();
         tracing::info!(
@@ -237,8 +231,8 @@ impl<S: Source> Supervisor<S> {
             Event::Worker(worker::Event::Died(number, why)) => {
                 Err(format!("worker {number} cannot run: {why}").into())
             }
-            Event::Resolved(resolved) => {
-                self.resolved(&resolved);
+            Event::Found => {
+                self.found();
                 Ok(())
             }
             Event::Checked(checked) => {
@@ -249,21 +243,38 @@ impl<S: Source> Supervisor<S> {
         }
     }
 
-    fn resolved(&self, resolved: &Resolved) {
-        self.checks.resolved(resolved);
-        self.tell_all(|| Command::Resolved(resolved.clone()));
+    /// Look-ups have found something, or nothing.
+    fn found(&mut self) {
+        let changed = self.discovery.changed();
+        for upstream in &changed {
+            self.tell_all(|| Command::Found(upstream.clone()));
+        }
+        if !changed.is_empty()
+            && let Err(why) = self.checks.watch(self.discovery.upstreams())
+        {
+            tracing::error!("{why}");
+        }
+        self.tell_of_endpoints();
     }
 
     fn checked(&mut self, checked: &Checked) {
         if self.checks.note(checked) {
             self.tell_all(|| Command::Checked(checked.clone()));
-            self.tell_of_checks();
+            self.tell_of_endpoints();
         }
     }
 
-    fn tell_of_checks(&self) {
-        let endpoints = self.checks.facts();
-        self.admin.change_facts(|facts| facts.endpoints = endpoints);
+    /// For the metrics.
+    fn tell_of_endpoints(&self) {
+        let (endpoints, names) = (self.checks.facts(), self.discovery.names());
+        let upstreams = self.discovery.upstreams().iter();
+        let upstreams = upstreams.map(|upstream| (upstream.name.clone(), upstream.endpoints.len()));
+        let upstreams = upstreams.collect();
+        self.admin.change_facts(|facts| {
+            facts.endpoints = endpoints;
+            facts.names = names;
+            facts.upstreams = upstreams;
+        });
     }
 
     fn tell_all(&self, command: impl Fn() -> Command) {
@@ -277,7 +288,7 @@ impl<S: Source> Supervisor<S> {
                 Ok(Event::Signal(Signal::Reload)) => self.reload().await,
                 Ok(Event::Signal(Signal::Reopen)) => self.writer.reopen(),
                 Ok(Event::Signal(Signal::Stop)) => return self.drain(events).await,
-                Ok(Event::Resolved(resolved)) => self.resolved(&resolved),
+                Ok(Event::Found) => self.found(),
                 Ok(Event::Checked(checked)) => self.checked(&checked),
                 Ok(Event::Worker(worker::Event::Died(number, why))) => {
                     // Its listeners still take connections from the kernel, and nobody serves them.
@@ -340,8 +351,7 @@ impl<S: Source> Supervisor<S> {
         }
     }
 
-    async fn hand_over(&mut self, next: Generation) -> Result<(), String> {
-        let next = Arc::new(next);
+    async fn hand_over(&mut self, mut next: Generation) -> Result<(), String> {
         let shares = self.sockets.bind_missing(&next, self.workers.len()).await?;
         if Target::of(&next.access_log) != Target::of(&self.generation.access_log) {
             let target = Target::of(&next.access_log);
@@ -349,17 +359,16 @@ impl<S: Source> Supervisor<S> {
                 .set(target)
                 .map_err(|error| cannot_log(&next.access_log, &error))?;
         }
-        let resolved = look_up(&next).await;
-        self.resolver = resolver(&next, &self.tell)?;
-        self.checks.watch(&next, &resolved)?;
-        self.tell_of_checks();
+        self.discovery.watch(&mut next).await?;
+        let next = Arc::new(next);
+        self.checks.watch(&next.upstreams)?;
+        self.tell_of_endpoints();
         let down = self.checks.down();
         for (worker, sockets) in self.workers.iter().zip(shares) {
-            let (generation, resolved, down) = (next.clone(), resolved.clone(), down.clone());
+            let (generation, down) = (next.clone(), down.clone());
             worker.tell(Command::Adopt(Adopt {
                 generation,
                 sockets,
-                resolved,
                 down,
             }));
         }
@@ -399,33 +408,6 @@ fn listening(generation: &Generation) -> String {
         .map(|listener| listener.settings.address.to_string())
         .collect();
     names.join(", ")
-}
-
-/// Looks all names of endpoints up, as far as that is quick, so that the first request finds them.
-async fn look_up(generation: &Generation) -> Vec<Resolved> {
-    let names: Vec<_> = generation
-        .upstreams
-        .iter()
-        .flat_map(upstream::Settings::names)
-        .collect();
-    if names.is_empty() {
-        return Vec::new();
-    }
-    let looked_up = runtime::blocking(move || resolve::once(names));
-    match before(Deadline::within(FIRST_LOOKUP_TIMEOUT), looked_up).await {
-        Ok(Ok(resolved)) => resolved,
-        // The resolver goes on trying, and says what it cannot find.
-        _ => Vec::new(),
-    }
-}
-
-fn resolver(generation: &Generation, tell: &Sender<Event>) -> Result<Resolver, String> {
-    let tell = tell.clone();
-    let names = generation.upstreams.iter().flat_map(upstream::Settings::names);
-    Resolver::start(names, move |changed| {
-        drop(tell.try_send(Event::Resolved(changed)))
-    })
-    .map_err(|error| format!("cannot start a thread to look up names: {error}"))
 }
 
 /// Finds out what the kernel's TLS can do, if anybody wants it.
@@ -495,6 +477,8 @@ fn facts(generation: &Generation) -> metrics::Facts {
         offload: generation.offload.clone(),
         certificates: certificates(generation),
         endpoints: Vec::new(),
+        names: Vec::new(),
+        upstreams: Vec::new(),
     }
 }
 

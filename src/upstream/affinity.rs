@@ -63,6 +63,11 @@ impl Hashing {
             rings: [ring(false).into(), ring(true).into()],
         }
     }
+
+    /// The same for other endpoints.
+    pub(super) fn among(&self, endpoints: &[EndpointSettings]) -> Self {
+        Self::new(self.by.clone(), self.load_max, endpoints)
+    }
 }
 
 impl fmt::Display for Hashing {
@@ -101,6 +106,7 @@ pub struct StickyCookie {
 #[derive(Debug)]
 pub struct Sticky {
     cookie: StickyCookie,
+    key: hmac::Key,
     values: Vec<String>,
     indexes: HashMap<String, usize>,
 }
@@ -113,6 +119,20 @@ impl Sticky {
     /// address by trying all, and with it every Atlas makes the same.
     pub fn new(cookie: StickyCookie, secret: &[u8], upstream: &str, endpoints: &[EndpointSettings]) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        Self::with_key(cookie, key, upstream, endpoints)
+    }
+
+    /// The same for other endpoints.
+    pub(super) fn among(&self, upstream: &str, endpoints: &[EndpointSettings]) -> Self {
+        Self::with_key(self.cookie.clone(), self.key.clone(), upstream, endpoints)
+    }
+
+    fn with_key(
+        cookie: StickyCookie,
+        key: hmac::Key,
+        upstream: &str,
+        endpoints: &[EndpointSettings],
+    ) -> Self {
         let value = |endpoint: &EndpointSettings| {
             let named = format!("atlas sticky\0{upstream}\0{}", endpoint.address);
             let tag = hmac::sign(&key, named.as_bytes());
@@ -133,9 +153,14 @@ impl Sticky {
             .map(|(index, value)| (value, index));
         Self {
             cookie,
+            key,
             indexes: indexes.collect(),
             values,
         }
+    }
+
+    pub(super) fn cookie(&self) -> &StickyCookie {
+        &self.cookie
     }
 
     /// The cookie's name.

@@ -1,15 +1,17 @@
-//! Connects to an endpoint: each of its addresses until one answers, then TLS where asked.
+//! Connects to an endpoint: at whichever of its addresses answers first, then TLS where asked.
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::Endpoint;
 use crate::offload::Offload;
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::runtime::{Address, Socket, before};
-use crate::time::{Deadline, now};
+use crate::time::Deadline;
 use crate::tls::{self, ClientSettings};
 use crate::transport::Transport;
 
@@ -61,44 +63,69 @@ pub(super) async fn connect(
     deadline: Deadline,
 ) -> Result<Connected, Failed> {
     let addresses = endpoint.addresses();
-    let mut last = Failed {
+    let (place, socket) = reach(&addresses, deadline).await?;
+    endpoint.prefer(place);
+    introduce(&socket, how.introduction)?;
+    let secured = secure(socket, how.tls, endpoint.host(), how.offload, deadline).await?;
+    Ok(Connected {
+        transport: secured.0,
+        address: Some(addresses[place].clone()),
+        has_chosen_http2: secured.1,
+    })
+}
+
+/// RFC 8305 §5: "the Connection Attempt Delay [...] One recommended value for a default delay is 250
+/// milliseconds."
+const NEXT_AFTER: Duration = Duration::from_millis(250);
+
+/// The first address that can be connected to, and its place. Each is tried once the one before it has
+/// failed or kept quiet for a while, which it goes on with beside the next; the slower ones are closed.
+async fn reach(addresses: &[Address], deadline: Deadline) -> Result<(usize, Socket), Failed> {
+    if let [only] = addresses {
+        return attempt(0, only, deadline).await;
+    }
+    let mut failed = Failed {
         end: End::new(Side::Upstream, Phase::Connect, Cause::Unresolved),
         reason: "its name has no address yet".to_owned(),
     };
-    for (place, address) in addresses.iter().enumerate() {
-        let by = share(deadline, addresses.len() - place, now());
-        match before(by, Socket::connect(address)).await {
-            Ok(Ok(socket)) => {
-                endpoint.prefer(place);
-                introduce(&socket, how.introduction)?;
-                let secured = secure(socket, how.tls, endpoint.host(), how.offload, deadline).await?;
-                return Ok(Connected {
-                    transport: secured.0,
-                    address: Some(address.clone()),
-                    has_chosen_http2: secured.1,
-                });
-            }
-            Ok(Err(error)) => {
-                last = Failed {
-                    end: end_of(&error),
-                    reason: format!("{address}: {error}"),
-                }
-            }
-            Err(_) => {
-                last = Failed {
-                    end: End::new(Side::Upstream, Phase::Connect, Cause::TimedOut),
-                    reason: format!("{address}: it does not answer in time"),
-                }
-            }
+    let mut trying = FuturesUnordered::new();
+    let mut left = addresses.iter().enumerate();
+    loop {
+        match left.next() {
+            Some((place, address)) => trying.push(attempt(place, address, deadline)),
+            None if trying.is_empty() => return Err(failed),
+            None => {}
+        }
+        let patience = match left.len() {
+            0 => deadline, // of each by itself
+            _ => Deadline::within(NEXT_AFTER).or(deadline),
+        };
+        match before(patience, trying.next()).await {
+            Ok(Some(Ok(reached))) => return Ok(reached),
+            Ok(Some(Err(why))) => failed = why,
+            Ok(None) => {}
+            Err(_) if left.len() == 0 => return Err(silent(&addresses[addresses.len() - 1])),
+            Err(_) => {}
         }
     }
-    Err(last)
 }
 
-/// An address that does not answer must leave time for those after it.
-fn share(deadline: Deadline, addresses_left: usize, now: Instant) -> Deadline {
-    let left = u32::try_from(addresses_left).unwrap_or(u32::MAX).max(1);
-    Deadline::after(now, deadline.left(now) / left)
+async fn attempt(place: usize, address: &Address, deadline: Deadline) -> Result<(usize, Socket), Failed> {
+    match before(deadline, Socket::connect(address)).await {
+        Ok(Ok(socket)) => Ok((place, socket)),
+        Ok(Err(error)) => Err(Failed {
+            end: end_of(&error),
+            reason: format!("{address}: {error}"),
+        }),
+        Err(_) => Err(silent(address)),
+    }
+}
+
+fn silent(address: &Address) -> Failed {
+    Failed {
+        end: End::new(Side::Upstream, Phase::Connect, Cause::TimedOut),
+        reason: format!("{address}: it does not answer in time"),
+    }
 }
 
 /// Says what comes before anything else. A socket that was just connected has room for it.

@@ -1,4 +1,7 @@
 //! One endpoint: its addresses, as far as they are known, and its idle connections.
+//!
+//! What must outlive a change of its upstream's endpoints is shared with the [`Endpoint`] before it: its
+//! connections, its health, how much is under way.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -8,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::health::{self, Health};
 use super::pool::Pool;
 use super::shared::Shared;
-use super::{EndpointAddress, EndpointSettings, Resolved};
+use super::{EndpointAddress, EndpointSettings};
 use crate::runtime::Address;
 use crate::time::now;
 
@@ -24,13 +27,11 @@ pub struct Endpoint {
     settings: EndpointSettings,
     /// In the order they are tried; empty while a name is not yet looked up.
     addresses: RefCell<Rc<[Address]>>,
-    pub(super) pool: Pool,
+    pub(super) pool: Rc<Pool>,
     pub(super) health: Rc<Health>,
-    pub(super) shared: Shared,
+    pub(super) shared: Rc<Shared>,
     complained: Cell<Option<Instant>>,
     /// How many exchanges, or connections of tcp mode, this worker has under way with it.
-    load: Cell<u32>,
-    /// The same with those of the generation before.
     open: Rc<Cell<usize>>,
     /// How many there may be on this worker.
     open_max: usize,
@@ -47,17 +48,21 @@ impl Endpoint {
                 (host.into(), vec![address.clone()])
             }
             EndpointAddress::Name(host, _) => (host.clone(), Vec::new()),
+            EndpointAddress::Service(name) => (domain(name).into(), Vec::new()),
+            EndpointAddress::Found(found) => {
+                let addresses = found.addresses.iter().copied().map(Address::Tcp);
+                (found.host.clone(), addresses.collect())
+            }
         };
         Self {
             name: settings.address.to_string().into(),
             host,
             settings: settings.clone(),
             addresses: RefCell::new(addresses.into()),
-            pool: Pool::default(),
+            pool: Rc::default(),
             health: Rc::default(),
-            shared: Shared::default(),
+            shared: Rc::default(),
             complained: Cell::new(None),
-            load: Cell::new(0),
             open: Rc::default(),
             open_max: settings
                 .connections_max
@@ -73,8 +78,9 @@ impl Endpoint {
     /// What Host says where neither the client nor the upstream's settings name one.
     pub fn authority(&self) -> &str {
         match &self.settings.address {
-            EndpointAddress::Socket(Address::Unix(_)) => &self.host,
-            _ => &self.name,
+            EndpointAddress::Socket(Address::Unix(_)) | EndpointAddress::Service(_) => &self.host,
+            EndpointAddress::Found(found) => &found.authority,
+            EndpointAddress::Socket(Address::Tcp(_)) | EndpointAddress::Name(..) => &self.name,
         }
     }
 
@@ -93,16 +99,14 @@ impl Endpoint {
     }
 
     pub(super) fn load(&self) -> u32 {
-        self.load.get()
+        u32::try_from(self.open.get()).unwrap_or(u32::MAX)
     }
 
     pub(super) fn began(&self) {
-        self.load.set(self.load.get() + 1);
         self.open.set(self.open.get() + 1);
     }
 
     pub(super) fn ended(&self) {
-        self.load.set(self.load.get() - 1);
         self.open.set(self.open.get() - 1);
     }
 
@@ -140,23 +144,28 @@ impl Endpoint {
         }
     }
 
-    /// Takes over what an endpoint of the generation before knew: its addresses and its health.
-    pub(super) fn inherit(&mut self, previous: &[Self]) {
-        let is_same = |known: &&Self| known.settings.address == self.settings.address;
-        match previous.iter().find(is_same) {
-            Some(known) => {
-                self.addresses = known.addresses().into();
-                self.health = known.health.clone();
-                self.open = known.open.clone();
-            }
-            None => self.health.is_new(now()),
-        }
+    /// Whom others are told apart from: the same name asked for, at the same place.
+    pub(super) fn identity(&self) -> (Arc<str>, Arc<str>) {
+        (self.name.clone(), self.host.clone())
     }
 
-    /// Takes over the addresses that another one of this name knew.
-    pub(super) fn set_known_addresses(&self, known: &Self) {
+    /// Takes over what is known of the same endpoint from before: its health, what is under way, and its
+    /// connections if they serve here as well.
+    pub(super) fn inherit(&mut self, known: Option<&Self>, keeps_connections: bool) {
+        let Some(known) = known else {
+            self.health.is_new(now());
+            return;
+        };
+        self.health = known.health.clone();
+        self.open = known.open.clone();
+        if keeps_connections {
+            self.pool = known.pool.clone();
+            self.shared = known.shared.clone();
+            self.pool.retain(|idle| self.still_has(idle.address.as_ref()));
+            self.shared.retain(|address| self.still_has(address));
+        }
         if known.settings.address == self.settings.address {
-            self.addresses.replace(known.addresses());
+            self.addresses = known.addresses().into(); // the one that answers comes first
         }
     }
 
@@ -177,17 +186,6 @@ impl Endpoint {
         self.health.share(settings, now)
     }
 
-    pub(super) fn set_addresses(&self, resolved: &Resolved) {
-        let EndpointAddress::Name(host, port) = &self.settings.address else {
-            return;
-        };
-        if *host == resolved.host && *port == resolved.port && !resolved.addresses.is_empty() {
-            *self.addresses.borrow_mut() = resolved.addresses.iter().copied().map(Address::Tcp).collect();
-            self.pool.retain(|idle| self.still_has(idle.address.as_ref()));
-            self.shared.retain(|address| self.still_has(address));
-        }
-    }
-
     /// Whether a connection to this address is still one to this endpoint.
     pub(super) fn still_has(&self, address: Option<&Address>) -> bool {
         address.is_none_or(|address| self.addresses.borrow().contains(address))
@@ -204,4 +202,10 @@ impl Endpoint {
         }
         may
     }
+}
+
+/// The domain whose service this is: `_http._tcp.example.org` is one of `example.org`.
+pub(super) fn domain(service: &str) -> &str {
+    let mut labels = service.splitn(3, '.');
+    labels.nth(2).unwrap_or(service)
 }

@@ -4,6 +4,7 @@ mod affinity;
 pub mod balance;
 mod budget;
 mod connect;
+pub mod discovery;
 mod endpoint;
 pub mod health;
 mod introduction;
@@ -11,12 +12,12 @@ mod lease;
 mod noted;
 mod pool;
 mod queue;
-pub mod resolve;
 mod settings;
 mod shared;
 mod slot;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,8 +33,7 @@ pub use self::introduction::{Addresses, ProxyProtocol};
 use self::lease::Held;
 pub use self::lease::{Attempts, Lease, Moved};
 use self::queue::{Queue, Wants};
-pub use self::resolve::Resolved;
-pub use self::settings::{EndpointAddress, EndpointSettings, Settings};
+pub use self::settings::{EndpointAddress, EndpointSettings, Found, Settings};
 pub use self::slot::Slot;
 use crate::http;
 use crate::http::h1::client::Connection;
@@ -48,6 +48,9 @@ use crate::transport::Transport;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An upstream as one worker uses it: choices among its endpoints, and the idle connections to each.
+///
+/// Its endpoints never change. Where others are found, another [`Upstream`] takes its place; exchanges that
+/// are under way end with this one. What both have of an endpoint they share.
 pub struct Upstream {
     settings: Settings,
     limits: http::h1::client::Settings,
@@ -66,6 +69,8 @@ pub struct Upstream {
     is_limited: bool,
     queue: Queue,
     swept: Cell<Instant>,
+    /// Exchanges of the one before it may be under way with its endpoints.
+    follows: bool,
     budget: Rc<Budget>,
     /// No endpoint is ejected or on its way back: nobody need ask.
     is_calm: Cell<bool>,
@@ -77,8 +82,8 @@ pub struct Upstream {
 impl Upstream {
     /// One without connections. `http` limits what an endpoint may answer; `workers` is how many have
     /// one of these; `offload` is what the kernel's TLS can do. From `previous`, the
-    /// upstream of this name in the generation before, it takes the addresses found so far, what
-    /// is known of the health of endpoints that stay, and the count of what is under way.
+    /// upstream of this name in the generation before, it takes what is known of endpoints that stay,
+    /// their connections if they can serve on, and the count of what is under way.
     pub fn new(
         settings: Settings,
         http: &http::Settings,
@@ -87,22 +92,51 @@ impl Upstream {
         counters: Arc<UpstreamCounters>,
         previous: Option<&Self>,
     ) -> Self {
-        let mut endpoints: Vec<_> = settings
-            .endpoints
-            .iter()
-            .map(|endpoint| Endpoint::new(endpoint, workers))
-            .collect();
+        let limits = http::h1::client::Settings {
+            idle_timeout: settings.idle_timeout,
+            head_bytes_max: http.head_bytes_max,
+            fields_max: http.fields_max,
+        };
+        Self::with(settings, limits, workers, offload, counters, previous)
+    }
+
+    /// The same with the endpoints of these settings, if those were found for the same text.
+    pub fn with_found(&self, settings: &Settings) -> Option<Self> {
+        if !self.settings.is_written_like(settings) || self.settings.endpoints == settings.endpoints {
+            return None;
+        }
+        Some(Self::with(
+            settings.clone(),
+            self.limits.clone(),
+            self.workers,
+            self.offload.borrow().clone(),
+            self.counters.clone(),
+            Some(self),
+        ))
+    }
+
+    fn with(
+        settings: Settings,
+        limits: http::h1::client::Settings,
+        workers: usize,
+        offload: Arc<Offload>,
+        counters: Arc<UpstreamCounters>,
+        previous: Option<&Self>,
+    ) -> Self {
+        let endpoints = settings.endpoints.iter();
+        let mut endpoints: Vec<_> = endpoints.map(|one| Endpoint::new(one, workers)).collect();
         if let Some(previous) = previous {
+            let keeps_connections = previous.settings.connects_like(&settings)
+                && previous.limits.head_bytes_max == limits.head_bytes_max
+                && previous.limits.fields_max == limits.fields_max;
+            let all = previous.endpoints.iter().rev(); // of two that are the same the first
+            let known: HashMap<_, _> = all.map(|one| (one.identity(), one)).collect();
             for endpoint in &mut endpoints {
-                endpoint.inherit(&previous.endpoints);
+                endpoint.inherit(known.get(&endpoint.identity()).copied(), keeps_connections);
             }
         }
-        Self {
-            limits: http::h1::client::Settings {
-                idle_timeout: settings.idle_timeout,
-                head_bytes_max: http.head_bytes_max,
-                fields_max: http.fields_max,
-            },
+        let upstream = Self {
+            limits,
             tls: settings.tls.as_ref().map(|tls| tls.for_worker()),
             tls_http1: match settings.http2 {
                 true => settings.tls.as_ref().map(|tls| tls.offering(&["http/1.1"])),
@@ -116,11 +150,21 @@ impl Upstream {
             is_limited: settings.endpoints.iter().any(|one| one.connections_max.is_some()),
             queue: Queue::default(),
             swept: Cell::new(now()),
+            follows: previous.is_some(),
             budget: previous.map_or_else(Rc::default, |previous| previous.budget.clone()),
             is_calm: Cell::new(previous.is_none()), // else it is looked at soon
             panics: Cell::new(false),
             counters,
             settings,
+        };
+        upstream.look_at_loads();
+        upstream
+    }
+
+    /// Exchanges of the upstream before end without telling this one.
+    fn look_at_loads(&self) {
+        if self.follows {
+            (0..self.endpoints.len()).for_each(|index| self.load_changed(index));
         }
     }
 
@@ -144,13 +188,6 @@ impl Upstream {
     /// Its endpoints.
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
-    }
-
-    /// Takes over what a look-up found. Idle connections to addresses that are gone are closed.
-    pub fn set_addresses(&self, resolved: &Resolved) {
-        for endpoint in &self.endpoints {
-            endpoint.set_addresses(resolved);
-        }
     }
 
     /// Takes over what checks found of an endpoint.
@@ -188,7 +225,14 @@ impl Upstream {
             endpoint.pool.sweep(now, self.settings.pool_idle_timeout);
             self.sweep_shared(endpoint, now);
         }
+        self.look_at_loads();
         self.look_at_health(now);
+    }
+
+    /// Serves those who still wait for a place at one of its endpoints, once another has taken its place.
+    /// To be called now and then.
+    pub fn sweep_replaced(&self) {
+        self.serve_queue();
     }
 
     /// A request, or a connection in tcp mode, is under way until this is dropped.

@@ -1,11 +1,13 @@
 //! An upstream and its endpoints as configured.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::affinity::{Hashing, Sticky};
 use super::balance::Method;
+use super::discovery::Source;
 use super::health::{self, Check};
 use super::introduction::ProxyProtocol;
 use crate::runtime::Address;
@@ -16,7 +18,9 @@ use crate::tls::ClientSettings;
 pub struct Settings {
     /// Its name in the file.
     pub name: Arc<str>,
-    /// Where it can be reached; not empty.
+    /// Where it can be reached, as the file writes it; not empty.
+    pub written: Arc<[EndpointSettings]>,
+    /// Who is asked: as written, with what was found in the place of names and services. Not empty.
     pub endpoints: Vec<EndpointSettings>,
     /// How they are chosen; `None`: as fits the number of workers.
     pub balance: Option<Method>,
@@ -58,14 +62,14 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The names and ports among the endpoints, to be looked up.
-    pub fn names(&self) -> impl Iterator<Item = (Arc<str>, u16)> {
-        self.endpoints
-            .iter()
-            .filter_map(|endpoint| match &endpoint.address {
-                EndpointAddress::Name(host, port) => Some((host.clone(), *port)),
-                EndpointAddress::Socket(_) => None,
-            })
+    /// Whether some of its endpoints are looked up.
+    pub fn is_looked_up(&self) -> bool {
+        self.written.iter().any(|one| Source::of(one).is_some())
+    }
+
+    /// Whether there may be a choice.
+    pub fn may_have_several(&self) -> bool {
+        self.written.len() > 1 || self.is_looked_up()
     }
 
     /// How endpoints are chosen by each of so many workers.
@@ -79,31 +83,42 @@ impl Settings {
     }
 
     /// Whether connections made under the one serve the other as well.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
+    pub(super) fn connects_like(&self, other: &Self) -> bool {
         let tls = match (&self.tls, &other.tls) {
             (None, None) => true,
             // Certificates and roots may have changed with the file.
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             _ => false,
         };
-        tls && self.name == other.name
-            && self.endpoints == other.endpoints
+        tls && self.proxy_protocol == other.proxy_protocol
+            && self.http2 == other.http2
+            && self.idle_timeout == other.idle_timeout
+    }
+
+    /// Whether the one can go on in the other's place.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.endpoints == other.endpoints && self.sticky == other.sticky && self.is_written_like(other)
+    }
+
+    /// Whether both are of the same text, whatever was found since.
+    pub(super) fn is_written_like(&self, other: &Self) -> bool {
+        let cookie = |settings: &Self| settings.sticky.as_ref().map(|sticky| sticky.cookie().clone());
+        self.connects_like(other)
+            && self.name == other.name
+            && self.written == other.written
             && self.balance == other.balance
             && self.hash == other.hash
-            && self.sticky == other.sticky
+            && cookie(self) == cookie(other)
             && self.requests_max == other.requests_max
             && self.queue_max == other.queue_max
             && self.queue_timeout == other.queue_timeout
             && self.host == other.host
             && self.connect_timeout == other.connect_timeout
             && self.response_timeout == other.response_timeout
-            && self.idle_timeout == other.idle_timeout
             && self.pool_idle_max == other.pool_idle_max
             && self.pool_idle_timeout == other.pool_idle_timeout
             && self.health == other.health
             && self.retry_budget == other.retry_budget
-            && self.proxy_protocol == other.proxy_protocol
-            && self.http2 == other.http2
     }
 }
 
@@ -145,13 +160,39 @@ impl EndpointSettings {
     }
 }
 
-/// Where an endpoint can be reached, as written.
+/// Where an endpoint can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndpointAddress {
     /// An address that needs no look-up.
     Socket(Address),
     /// A name that is looked up, again and again, and a port.
     Name(Arc<str>, u16),
+    /// A service whose hosts and ports are looked up (SRV): `_http._tcp.example.org`.
+    Service(Arc<str>),
+    /// What one of these was found to be.
+    Found(Arc<Found>),
+}
+
+/// One server behind a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The name that was looked up: what TLS asks for and verifies.
+    pub host: Arc<str>,
+    /// The same as Host is to say it.
+    pub authority: Arc<str>,
+    /// Its addresses in the order they are tried, one of each family at the most; not empty.
+    pub addresses: Vec<SocketAddr>,
+}
+
+impl fmt::Display for Found {
+    /// The address it is known by: that of IPv4, if it has one.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let v4 = self.addresses.iter().find(|address| address.is_ipv4());
+        match v4.or_else(|| self.addresses.first()) {
+            Some(address) => address.fmt(f),
+            None => f.write_str(&self.authority),
+        }
+    }
 }
 
 impl fmt::Display for EndpointAddress {
@@ -159,6 +200,8 @@ impl fmt::Display for EndpointAddress {
         match self {
             Self::Socket(address) => address.fmt(f),
             Self::Name(host, port) => write!(f, "{host}:{port}"),
+            Self::Service(name) => write!(f, "srv:{name}"),
+            Self::Found(found) => found.fmt(f),
         }
     }
 }

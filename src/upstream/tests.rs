@@ -9,6 +9,7 @@ use crate::runtime::{self, Address, Preference};
 pub(super) fn settings(endpoints: Vec<EndpointSettings>) -> Settings {
     Settings {
         name: "app".into(),
+        written: endpoints.as_slice().into(),
         endpoints,
         balance: None,
         hash: None,
@@ -114,46 +115,107 @@ fn each_endpoint_is_tried_once_and_the_last_end_told() {
     });
 }
 
+fn found(addresses: &[SocketAddr]) -> EndpointSettings {
+    EndpointSettings::at(EndpointAddress::Found(Arc::new(Found {
+        host: "app.test".into(),
+        authority: "app.test:80".into(),
+        addresses: addresses.to_vec(),
+    })))
+}
+
+fn upstream(settings: &Settings, previous: Option<&Upstream>) -> Upstream {
+    let http = Default::default();
+    Upstream::new(settings.clone(), &http, 1, offload(), Arc::default(), previous)
+}
+
 #[test]
-fn a_name_is_reached_at_any_of_its_addresses_once_it_has_some() {
+fn a_name_without_an_address_says_so_and_is_reached_at_any_it_has_later() {
     let (_a, good) = listener();
     let bad = SocketAddr::new("::1".parse().unwrap(), nobody().port());
-    let name: Arc<str> = "app.test".into();
     run(|| async move {
-        let endpoints = vec![EndpointSettings::at(EndpointAddress::Name(
-            name.clone(),
-            good.port(),
-        ))];
-        let upstream = Upstream::new(
-            settings(endpoints.clone()),
-            &Default::default(),
-            1,
-            offload(),
-            Arc::default(),
-            None,
-        );
-        let end = upstream.connect(&mut upstream.begin(true)).await.err();
+        let name = EndpointAddress::Name("app.test".into(), good.port());
+        let written = settings(vec![EndpointSettings::at(name)]);
+        let before = upstream(&written, None);
+        let end = before.connect(&mut before.begin(true)).await.err();
         assert_eq!(
             end,
             Some(End::new(Side::Upstream, Phase::Connect, Cause::Unresolved))
         );
-        upstream.set_addresses(&Resolved {
-            host: name,
-            port: good.port(),
-            addresses: [bad, good].into(),
-        });
-        assert!(upstream.connect(&mut upstream.begin(true)).await.is_ok());
-        assert_eq!(upstream.endpoints()[0].addresses()[0], Address::Tcp(good));
+        let settings = Settings {
+            endpoints: vec![found(&[bad, good])],
+            ..written.clone()
+        };
+        let after = before.with_found(&settings).unwrap();
+        let (_, slot) = after.connect(&mut after.begin(true)).await.unwrap();
+        assert_eq!(slot.endpoint().name(), good.to_string(), "known by that of IPv4");
+        assert_eq!(slot.endpoint().authority(), "app.test:80");
+        assert_eq!(after.endpoints()[0].addresses()[0], Address::Tcp(good));
         // The next generation knows what this one has learnt.
-        let next = Upstream::new(
-            settings(endpoints),
-            &Default::default(),
-            1,
-            offload(),
-            Arc::default(),
-            Some(&upstream),
-        );
+        let next = upstream(&settings, Some(&after));
+        assert_eq!(next.endpoints()[0].addresses()[0], Address::Tcp(good));
         assert!(next.connect(&mut next.begin(true)).await.is_ok());
+        assert!(after.with_found(&settings).is_none(), "nothing has changed");
+    });
+}
+
+#[test]
+fn an_address_that_does_not_answer_holds_up_nobody() {
+    // A queue that is full: the kernel drops what comes after it.
+    let hole = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    hole.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    hole.listen(0).unwrap();
+    let silent = hole.local_addr().unwrap().as_socket().unwrap();
+    let _in_queue = std::net::TcpStream::connect(silent).unwrap();
+    let (_a, good) = listener();
+    run(|| async move {
+        let settings = Settings {
+            endpoints: vec![found(&[silent, good])],
+            connect_timeout: Duration::from_secs(60),
+            ..settings(Vec::new())
+        };
+        let reached = upstream(&settings, None);
+        for _ in 0..2 {
+            let started = now();
+            reached.connect(&mut reached.begin(true)).await.unwrap();
+            assert!(
+                now() - started < Duration::from_secs(10),
+                "the next one is tried meanwhile"
+            );
+            assert_eq!(reached.endpoints()[0].addresses()[0], Address::Tcp(good));
+        }
+        let alone = Settings {
+            endpoints: vec![found(&[silent]), found(&[silent, silent])],
+            connect_timeout: Duration::from_millis(300),
+            ..settings
+        };
+        let alone = upstream(&alone, None);
+        let end = alone.connect(&mut alone.begin(true)).await.err();
+        assert_eq!(
+            end,
+            Some(End::new(Side::Upstream, Phase::Connect, Cause::TimedOut))
+        );
+    });
+}
+
+#[test]
+fn an_endpoint_that_stays_keeps_its_health_and_what_is_under_way() {
+    let (_a, first) = listener();
+    let (_b, second) = listener();
+    run(|| async move {
+        let of = |endpoints: &[SocketAddr]| Settings {
+            written: Vec::new().into(),
+            endpoints: endpoints.iter().map(|at| found(&[*at])).collect(),
+            ..settings(Vec::new())
+        };
+        let before = upstream(&of(&[first]), None);
+        let (_, slot) = before.connect(&mut before.begin(true)).await.unwrap();
+        before.set_down(&before.endpoints[0], true);
+        let after = before.with_found(&of(&[second, first])).unwrap();
+        assert!(Rc::ptr_eq(&after.endpoints[1].pool, &before.endpoints[0].pool));
+        assert!(after.endpoints[1].health.is_down() && !after.endpoints[0].health.is_down());
+        assert_eq!((after.endpoints[1].load(), after.endpoints[0].load()), (1, 0));
+        drop(slot);
+        assert_eq!(after.endpoints[1].load(), 0);
     });
 }
 

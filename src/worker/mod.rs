@@ -19,15 +19,15 @@ use crate::drain::Step;
 use crate::generation::Generation;
 use crate::metrics::Counters;
 use crate::runtime::{self, Address, Driver, Preference};
+use crate::upstream;
 use crate::upstream::health::Checked;
-use crate::upstream::resolve::Resolved;
 
 /// What the supervisor tells a worker.
 pub enum Command {
     /// This generation is in force for new connections.
     Adopt(Adopt),
-    /// The addresses of a name have changed.
-    Resolved(Resolved),
+    /// Other endpoints were found for an upstream.
+    Found(Arc<upstream::Settings>),
     /// Checks have found an endpoint down, or up again.
     Checked(Checked),
     /// Go away, a step further.
@@ -40,8 +40,6 @@ pub struct Adopt {
     pub generation: Arc<Generation>,
     /// Address and listening socket of each new listener.
     pub sockets: Vec<(Address, OwnedFd)>,
-    /// Addresses of names, as far as they are known.
-    pub resolved: Vec<Resolved>,
     /// Endpoints that checks have found down.
     pub down: Vec<Checked>,
 }
@@ -129,7 +127,7 @@ async fn obey(state: &Rc<State>, commands: Receiver<Command>) {
     while let Ok(command) = commands.recv().await {
         match command {
             Command::Adopt(adopt) => state.adopt(adopt),
-            Command::Resolved(resolved) => state.resolved(&resolved),
+            Command::Found(upstream) => state.found(&upstream),
             Command::Checked(checked) => state.checked(&checked),
             Command::Drain(step) => state.drain(step),
         }

@@ -21,8 +21,8 @@ use crate::metrics::Counters;
 use crate::proxy::Proxy;
 use crate::runtime::{self, Address, Driver, Listener, Socket};
 use crate::time::now;
+use crate::upstream;
 use crate::upstream::health::Checked;
-use crate::upstream::resolve::Resolved;
 
 /// How often records are handed to the writer and idle upstream connections are looked through.
 const TICK: Duration = Duration::from_millis(200);
@@ -97,11 +97,6 @@ impl State {
         };
         let text: Rc<str> = driver.to_string().into();
         let serving = ground.serving(text.clone(), start.adopt.generation, None);
-        start
-            .adopt
-            .resolved
-            .iter()
-            .for_each(|resolved| serving.proxy.set_addresses(resolved));
         serving.proxy.set_all_checked(&start.adopt.down);
         let state = Rc::new(Self {
             ground,
@@ -129,10 +124,6 @@ impl State {
             .ground
             .serving(self.driver.clone(), adopt.generation, Some(&old.proxy));
         self.ground.log.set(&new.generation.access_log);
-        adopt
-            .resolved
-            .iter()
-            .for_each(|resolved| new.proxy.set_addresses(resolved));
         new.proxy.set_all_checked(&adopt.down);
         self.serving.replace(Rc::new(new));
         self.listen(adopt.sockets);
@@ -144,9 +135,9 @@ impl State {
         (self.tell)(Event::Adopted(self.ground.number, number));
     }
 
-    /// Hands new addresses of a name to the upstreams of all generations.
-    pub(super) fn resolved(&self, resolved: &Resolved) {
-        self.generations(|serving| serving.proxy.set_addresses(resolved));
+    /// Gives an upstream the endpoints that were found, in all generations that have it.
+    pub(super) fn found(&self, upstream: &upstream::Settings) {
+        self.generations(|serving| serving.proxy.set_found(upstream));
     }
 
     /// Hands what checks found to the upstreams of all generations.

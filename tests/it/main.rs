@@ -18,6 +18,7 @@ mod balance;
 mod carriers;
 mod cli;
 mod demo;
+mod discovery;
 mod doctor;
 mod drain;
 mod endpoints;

@@ -269,7 +269,10 @@ impl<'a> Request<'a> {
             name: upstream.name.to_string(),
             percent: None,
             endpoints: endpoints.collect(),
-            balance: (upstream.endpoints.len() > 1).then(|| self.balance(upstream)),
+            names: upstream
+                .is_looked_up()
+                .then(|| format!("names are looked up {}", self.loaded.generation.resolver)),
+            balance: upstream.may_have_several().then(|| self.balance(upstream)),
             sticky: upstream.sticky.as_ref().map(ToString::to_string),
             queue: queue_of(upstream, route.is_some()),
             tls: upstream.tls.is_some(),
@@ -326,7 +329,7 @@ fn health_of(upstream: &upstream::Settings) -> Vec<String> {
     let mut told = Vec::new();
     told.extend(upstream.check.as_ref().map(|check| format!("checked by {check}")));
     // The only one is never ejected.
-    let outliers = health.outliers.as_ref().filter(|_| upstream.endpoints.len() > 1);
+    let outliers = health.outliers.as_ref().filter(|_| upstream.may_have_several());
     told.extend(outliers.map(ToString::to_string));
     let slow_start = health.slow_start;
     told.extend(slow_start.map(|time| format!("its share grows for {time:?} after it came back")));

@@ -161,6 +161,7 @@ route: 3
   39 | strip_prefix = true
 
 upstream: app: 127.0.0.1:3000, app.internal:80 (weight 3, backup) by round_robin, asked for /x
+  names are looked up as /etc/resolv.conf says, and answers kept from 1s to 60s
   ejected for 10s up to 300s after 3 failures in a row, or if 50% of 20 or more fail within 10s; 50% of the endpoints at most
   tried again after connect, reset
   atlas.toml:57

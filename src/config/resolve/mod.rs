@@ -3,6 +3,7 @@
 mod affinity;
 mod health;
 mod listen;
+mod names;
 mod route;
 mod split;
 mod tls;
@@ -84,6 +85,7 @@ impl Resolver<'_> {
         let file = self.file;
         let listeners = self.listeners();
         let upstreams = self.upstreams();
+        let resolver = self.names();
         let routes = self.routes();
         let http = self.http();
         let access_log = self.access_log();
@@ -110,6 +112,7 @@ impl Resolver<'_> {
             listeners,
             routes,
             upstreams: upstreams?,
+            resolver,
             roots,
             http,
             // Whoever runs it finds out; to read a file it does not matter.

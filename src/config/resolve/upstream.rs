@@ -61,6 +61,7 @@ impl<'a> Resolver<'a> {
         let pool_idle_max = table.pool_idle_max.as_ref();
         Some(Settings {
             name: name.value.as_str().into(),
+            written: endpoints.as_slice().into(),
             endpoints,
             balance: table.balance.as_ref().map(|balance| method(balance.value)),
             hash,
@@ -119,6 +120,18 @@ impl<'a> Resolver<'a> {
             let example = "address = \"127.0.0.1:3000\"";
             let header = file::UpstreamEndpoint::TABLE.header;
             self.missing("address", header, table.span.clone(), example);
+        }
+        let address = table.address.as_ref().map(|address| &address.value.0);
+        let is_service = matches!(address, Some(EndpointAddress::Service(_)));
+        if let Some(weight) = table.weight.as_ref().filter(|_| is_service) {
+            let message = "the records of a service tell the weight of each server";
+            let help = "leave `weight` out";
+            self.error(
+                "conflicting-keys",
+                weight.key.start..weight.span.end,
+                message,
+                help,
+            );
         }
         Some(EndpointSettings {
             address: table.address.as_ref()?.value.0.clone(),
@@ -213,13 +226,19 @@ impl<'a> Resolver<'a> {
             UpstreamTlsValue::Short(true) => &nothing,
             UpstreamTlsValue::Table(own) => &**own,
         };
-        let mut endpoints = table.endpoints.iter().flat_map(|list| &list.value);
-        let has_unix = endpoints.any(|endpoint| {
-            let address = endpoint.value.address().map(|endpoint| &endpoint.0);
-            matches!(address, Some(EndpointAddress::Socket(Address::Unix(_))))
-        });
-        if has_unix && !own.has("server_name") {
-            let message = "TLS over a Unix socket needs the name to ask for and to verify";
+        let has = |is_such: fn(&EndpointAddress) -> bool| {
+            let mut endpoints = table.endpoints.iter().flat_map(|list| &list.value);
+            endpoints.any(|endpoint| endpoint.value.address().is_some_and(|one| is_such(&one.0)))
+        };
+        let nameless = if has(|one| matches!(one, EndpointAddress::Socket(Address::Unix(_)))) {
+            Some("TLS over a Unix socket needs the name to ask for and to verify")
+        } else if has(|one| matches!(one, EndpointAddress::Service(_))) {
+            // RFC 6125 §B.2: nobody vouches for the names in the records.
+            Some("TLS to a service needs the name to ask for and to verify: its records could name anybody")
+        } else {
+            None
+        };
+        if let Some(message) = nameless.filter(|_| !own.has("server_name")) {
             let help = "write: tls = { server_name = \"app.internal\" }";
             self.error("missing-key", tls.span.clone(), message, help);
         }

@@ -436,18 +436,48 @@ impl Word for AddressAndPort {
     }
 }
 
+/// A server that knows names, at its usual port or another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameServer(pub SocketAddr);
+
+/// RFC 1035 §4.2: "server port 53".
+const NAME_PORT: u16 = 53;
+
+impl Word for NameServer {
+    const EXPECTS: &'static str = "an IP address";
+    const EXAMPLE: &'static str = "\"10.0.0.53\"";
+    const CODE: &'static str = "bad-address";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if let Ok(ip) = text.parse::<IpAddr>() {
+            return Ok(Self(SocketAddr::new(ip, NAME_PORT)));
+        }
+        let address = text.parse::<SocketAddr>().ok();
+        let address = address.filter(|address| address.port() != 0);
+        address.map(Self).ok_or_else(|| {
+            Wrong::new(
+                format!("`{text}` is not the address of a server"),
+                "write an IP address, with a port if it is not 53: \"127.0.0.1:5353\"",
+            )
+        })
+    }
+}
+
 /// Where an upstream can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint(pub EndpointAddress);
 
 impl Word for Endpoint {
-    const EXPECTS: &'static str = "\"host:port\" or \"unix:/path\"";
+    const EXPECTS: &'static str = "\"host:port\", \"unix:/path\" or \"srv:NAME\"";
     const EXAMPLE: &'static str = "\"127.0.0.1:3000\"";
     const CODE: &'static str = "bad-endpoint";
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         if let Some(path) = text.strip_prefix("unix:") {
             return unix_path(path).map(|path| Self(EndpointAddress::Socket(Address::Unix(path))));
+        }
+        if let Some(name) = text.strip_prefix("srv:") {
+            return service(name).map(|name| Self(EndpointAddress::Service(name)));
         }
         if let Some((scheme, rest)) = text.split_once("://") {
             return Err(url_for_endpoint(scheme, rest));
@@ -488,6 +518,26 @@ impl Word for Endpoint {
                 format!("write \"{host}:3000\""),
             )),
         }
+    }
+}
+
+/// The name of a service (RFC 2782: `_Service._Proto.Name`).
+fn service(name: &str) -> Result<Arc<str>, Wrong> {
+    let help = "write \"srv:_http._tcp.example.org\"";
+    if let Some((host, port)) = name.rsplit_once(':') {
+        let message = format!("a service tells the port itself, and this is written: {port}");
+        return Err(Wrong::new(message, format!("write \"srv:{host}\"")));
+    }
+    let mut labels = name.splitn(3, '.');
+    let mut is_marked = || {
+        labels
+            .next()
+            .is_some_and(|label| label.len() > 1 && label.starts_with('_'))
+    };
+    let is_service = is_marked() && is_marked() && labels.next().is_some_and(|domain| !domain.is_empty());
+    match is_service && is_host_name(name) {
+        true => Ok(name.to_ascii_lowercase().into()),
+        false => Err(Wrong::new(format!("`{name}` is not the name of a service"), help)),
     }
 }
 

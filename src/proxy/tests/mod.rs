@@ -73,6 +73,7 @@ fn generation(given: &Given) -> Generation {
         routes: Table::new(given.routes.clone()).unwrap(),
         upstreams: vec![Settings {
             name: "app".into(),
+            written: given.endpoints.as_slice().into(),
             endpoints: given.endpoints.clone(),
             balance: None,
             hash: None,
@@ -93,6 +94,7 @@ fn generation(given: &Given) -> Generation {
             retry_budget: 20,
             proxy_protocol: None,
         }],
+        resolver: Default::default(),
         roots: Vec::new(),
         http: crate::http::Settings::default(),
         offload: Offload::absent(Refusal::NotPreferred).into(),

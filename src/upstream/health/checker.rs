@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::future::pending;
 use std::io;
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
@@ -22,7 +23,7 @@ use crate::offload::Offload;
 use crate::outcome::Refusal;
 use crate::runtime::{self, Address, Preference};
 use crate::time::{Deadline, now};
-use crate::upstream::{Endpoint, EndpointAddress, EndpointSettings, Resolved, Settings};
+use crate::upstream::{Endpoint, EndpointAddress, EndpointSettings, Found, Settings};
 
 /// Checks under way at a time. More wait their turn: a network that is gone must not take every
 /// descriptor, nor make a storm when it comes back.
@@ -45,11 +46,8 @@ pub struct Checker {
     on_change: Arc<dyn Fn(Checked) + Send + Sync>,
 }
 
-enum Order {
-    /// These are checked from here on, and no others.
-    Watch(Vec<Planned>),
-    Resolved(Resolved),
-}
+/// These are checked from here on, and no others.
+type Order = Vec<Planned>;
 
 /// An endpoint that is to be checked.
 struct Planned {
@@ -69,12 +67,12 @@ impl Checker {
     }
 
     /// Checks the endpoints of these upstreams, as far as they ask for it. What is known of those
-    /// that were checked before is kept.
+    /// that were checked before is kept, and those that did not change keep their time.
     ///
     /// # Errors
     ///
     /// When no thread can be started.
-    pub fn watch(&mut self, upstreams: &[Settings], resolved: &[Resolved]) -> io::Result<()> {
+    pub fn watch(&mut self, upstreams: &[Settings]) -> io::Result<()> {
         let plan: Vec<_> = upstreams.iter().flat_map(planned).collect();
         if plan.is_empty() && self.orders.is_none() {
             return Ok(());
@@ -84,17 +82,9 @@ impl Checker {
             None => start(self.on_change.clone())?,
         };
         // A thread that died has said so.
-        let _ = orders.try_send(Order::Watch(plan));
+        let _ = orders.try_send(plan);
         self.orders = Some(orders);
-        resolved.iter().for_each(|resolved| self.resolved(resolved));
         Ok(())
-    }
-
-    /// The addresses of a name have changed.
-    pub fn resolved(&self, resolved: &Resolved) {
-        if let Some(orders) = &self.orders {
-            let _ = orders.try_send(Order::Resolved(resolved.clone()));
-        }
     }
 }
 
@@ -195,8 +185,7 @@ impl Round {
                 }
             };
             match event {
-                Event::Order(Order::Watch(plan)) => self.watch(plan),
-                Event::Order(Order::Resolved(resolved)) => self.resolved(&resolved),
+                Event::Order(plan) => self.watch(plan),
                 Event::Over => return,
                 Event::Checked(key, target, result) => self.note(key, &target, result),
                 Event::Due => {}
@@ -218,10 +207,19 @@ impl Round {
 
     fn watch(&mut self, plan: Vec<Planned>) {
         let mut before = std::mem::take(&mut self.targets);
-        self.due.clear();
+        let due = std::mem::take(&mut self.due);
+        let due: HashMap<_, _> = due.into_iter().map(|(at, key)| (key, at)).collect();
         for planned in plan {
-            let key = (planned.upstream, Arc::from(planned.settings.address.to_string()));
+            let key: Key = (planned.upstream, Arc::from(planned.settings.address.to_string()));
             let known = before.remove(&key);
+            let is_same = |known: &&Rc<Target>| {
+                known.settings == planned.settings && Arc::ptr_eq(&known.check, &planned.check)
+            };
+            if let Some(known) = known.as_ref().filter(is_same) {
+                self.due.extend(due.get(&key).map(|at| (*at, key.clone())));
+                self.targets.insert(key, known.clone());
+                continue;
+            }
             let target = Target {
                 endpoint: Endpoint::new(&on_port(&planned.settings, planned.check.port), 1),
                 settings: planned.settings,
@@ -229,31 +227,12 @@ impl Round {
                 is_under_way: Cell::new(false),
                 check: planned.check,
             };
-            if let Some(known) = &known {
-                target.endpoint.set_known_addresses(&known.endpoint);
-            }
             // New ones at once; the others are spread over their interval.
             let pause = known.map_or_else(Default::default, |_| {
                 target.check.interval.mul_f64(fastrand::f64())
             });
             self.due.insert((now() + pause, key.clone()));
             self.targets.insert(key, Rc::new(target));
-        }
-    }
-
-    fn resolved(&mut self, resolved: &Resolved) {
-        for target in self.targets.values() {
-            if let EndpointAddress::Name(host, port) = &target.settings.address
-                && (host, *port) == (&resolved.host, resolved.port)
-            {
-                let port = target.check.port.unwrap_or(*port);
-                let on_port = |address: &std::net::SocketAddr| std::net::SocketAddr::new(address.ip(), port);
-                target.endpoint.set_addresses(&Resolved {
-                    host: host.clone(),
-                    port,
-                    addresses: resolved.addresses.iter().map(on_port).collect(),
-                });
-            }
         }
     }
 
@@ -327,6 +306,13 @@ fn on_port(settings: &EndpointSettings, port: Option<u16>) -> EndpointSettings {
     match (&mut settings.address, port) {
         (EndpointAddress::Name(_, at), Some(port)) => *at = port,
         (EndpointAddress::Socket(Address::Tcp(at)), Some(port)) => at.set_port(port),
+        (EndpointAddress::Found(found), Some(port)) => {
+            let addresses = found.addresses.iter();
+            *found = Arc::new(Found {
+                addresses: addresses.map(|at| SocketAddr::new(at.ip(), port)).collect(),
+                ..Found::clone(found)
+            });
+        }
         _ => {}
     }
     settings

@@ -1,0 +1,79 @@
+//! Services: hosts, ports, weights and backups told by SRV records.
+
+use super::names::{atlas_with, endpoints};
+use super::server::names;
+use crate::support::*;
+
+const SERVICE: &str = "srv:_http._tcp.app.test";
+
+/// How many of so many requests each port answered.
+fn shares(atlas: &Atlas, origins: &[&Origin], count: usize) -> Vec<usize> {
+    let before: Vec<_> = origins.iter().map(|origin| origin.requests().len()).collect();
+    for _ in 0..count {
+        assert_eq!(atlas.get("/").status, 200);
+    }
+    let after = origins.iter().zip(before);
+    after
+        .map(|(origin, before)| origin.requests().len() - before)
+        .collect()
+}
+
+#[test]
+fn the_records_of_a_service_are_its_endpoints_with_their_weights_and_backups() {
+    let (large, small, spare) = (origin().start(), origin().start(), origin().start());
+    let names = names(0);
+    names.set("node.test", &["127.0.0.1"]);
+    let service = "_http._tcp.app.test";
+    names.set_service(
+        service,
+        &[
+            (10, 30, large.port(), "node.test"),
+            (10, 10, small.port(), "node.test"),
+            (20, 0, spare.port(), "node.test"),
+        ],
+    );
+    let atlas = atlas_with(&names, &[SERVICE], "balance = \"round_robin\"").start();
+    assert_eq!(endpoints(&atlas), 3.0);
+    assert_eq!(shares(&atlas, &[&large, &small, &spare], 40), [30, 10, 0]);
+
+    names.set_service(service, &[(20, 0, spare.port(), "node.test")]);
+    wait_until("the others are gone", || (endpoints(&atlas) == 1.0).then_some(()));
+    wait_until("the spare one is asked", || {
+        (shares(&atlas, &[&spare], 1) == [1]).then_some(())
+    });
+}
+
+#[test]
+fn the_hosts_of_a_service_are_asked_for_by_their_domain() {
+    let origin = origin().start();
+    let names = names(0);
+    names.set("node.test", &["127.0.0.1"]);
+    names.set_service("_http._tcp.app.test", &[(0, 0, origin.port(), "node.test")]);
+    let atlas = atlas_with(
+        &names,
+        &[SERVICE],
+        "health = { path = \"/health\", interval = \"5s\" }",
+    )
+    .start();
+    wait_until("it is checked", || {
+        let all = origin.requests();
+        all.iter()
+            .any(|seen| seen.head.field("host") == Some("app.test"))
+            .then_some(())
+    });
+    assert_eq!(atlas.get("/").status, 200);
+    assert_eq!(atlas.exchange("/")["endpoint"], origin.address());
+}
+
+#[test]
+fn a_service_that_is_not_offered_says_so() {
+    let names = names(0);
+    // RFC 2782: a target of "." means that it is decidedly not there.
+    names.set_service("_http._tcp.app.test", &[(0, 0, 0, "")]);
+    let atlas = atlas_with(&names, &[SERVICE], "")
+        .expects_log("SRV")
+        .expects_log("has no address yet")
+        .start();
+    assert_eq!(atlas.get("/").status, 503);
+    atlas.log_line(&["cannot look up an endpoint", SERVICE, "it has no such service"]);
+}
