@@ -136,6 +136,8 @@ words! {
         QueueFull = "queue_full",
         /// No endpoint had room for one more connection in time.
         QueueTimedOut = "queue_timed_out",
+        /// Another endpoint, asked beside this one because it was slow, was faster.
+        Hedged = "hedged",
         /// The upstream has as many requests under way as it may.
         RequestsFull = "requests_full",
         /// A limit of the configuration was reached.

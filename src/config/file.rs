@@ -287,6 +287,8 @@ table! {
         attempts: Attempts = "all that cannot be connected to, and one more after another failure",
         /// How long each endpoint but the last may take to begin its response; written, it is as if `on` named `"timeout"`.
         timeout: Time = "the upstream's `response_timeout`",
+        /// How long an endpoint may take to begin its response before another is asked beside it; the first answer is the client's, the other is let go. For requests without a body whose method is idempotent (GET, HEAD, PUT, DELETE), within the upstream's `retry_budget`.
+        hedge_after: Time = "none",
         /// Whether requests that would be done twice (POST and PATCH) are sent again although an endpoint may have begun to.
         non_idempotent: bool = "false",
         /// How much of a request's body is kept to be sent again; a longer one is sent once.

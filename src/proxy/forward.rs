@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use http::StatusCode;
 
 use super::account::Account;
 use super::headers::{self, RequestId};
+use super::hedge::{Hedge, Raced};
 use super::http::path_below;
 use super::retry::{Course, Leash, Taken, is_gone};
 use super::{Proxy, Visit, affinity, upgrade};
@@ -23,7 +25,7 @@ use crate::pipe::Pipe;
 use crate::route::{Retry, Route};
 use crate::time::{Deadline, now};
 use crate::upstream::health::Outcome;
-use crate::upstream::{Attempts, Lease, Upstream};
+use crate::upstream::{Attempts, Lease, Moved, Upstream};
 
 impl<F> Visit<'_, F> {
     /// Asks an upstream and passes its answer on.
@@ -52,7 +54,7 @@ impl<F> Visit<'_, F> {
             false => self.copy(route, account, target.as_deref()),
         };
         loop {
-            let mut lease = next_lease(upstream, &mut course, account, body).await?;
+            let lease = next_lease(upstream, &mut course, account, body).await?;
             let head = Outgoing {
                 method: account.request.method(),
                 target: target
@@ -62,17 +64,40 @@ impl<F> Visit<'_, F> {
                 body: account.request.body(),
                 asks_upgrade,
             };
-            let resend = course.begin(&lease, head.method);
             let leash = course.leash(upstream, head.method, &live);
-            let mut taken = Taken {
-                bytes: &account.bytes_in,
-                spliced: &account.spliced_in,
-                kept: &mut course.kept,
-                copied: &mut copied,
+            let (lease, resend, exchanged) = if let Some(after) = course.hedge_after(upstream, &head) {
+                let hedge = Hedge {
+                    upstream,
+                    retry: &route.retry,
+                    live: &live,
+                    leash,
+                    after,
+                    head: &head,
+                };
+                // Boxed: few are hedged.
+                let race = self.race(upstream, &hedge, lease, &mut course.attempts, body, response);
+                let Raced {
+                    lease,
+                    exchanged,
+                    lost,
+                } = Box::pin(race).await;
+                tell_race(&lease, lost, &mut course, account);
+                let resend = course.begin(&lease, account.request.method());
+                (lease, resend, exchanged)
+            } else {
+                let mut lease = lease;
+                let resend = course.begin(&lease, head.method);
+                let mut taken = Taken {
+                    bytes: &account.bytes_in,
+                    spliced: &account.spliced_in,
+                    kept: &mut course.kept,
+                    copied: &mut copied,
+                };
+                let exchanged = self
+                    .exchange(&mut lease, (upstream, leash), &head, body, response, &mut taken)
+                    .await;
+                (lease, resend, exchanged)
             };
-            let exchanged = self
-                .exchange(&mut lease, (upstream, leash), &head, body, response, &mut taken)
-                .await;
             note(upstream, &lease, &exchanged, response);
             match exchanged {
                 Ok(Exchanged { end, .. }) => {
@@ -153,26 +178,24 @@ impl<F> Visit<'_, F> {
             response,
             connects: body.is_tunnel(),
             leash,
+            came: None,
             is_slow: false,
             refused: None,
             set_cookie,
         };
         let result = passage.run(writer, head, body, taken).await;
-        let (has_begun, is_slow) = (passage.reader.has_begun(), passage.is_slow);
-        let refused = passage.refused;
-        drop(passage);
-        let moved = lease.moved_since(&before);
+        let exchanged = passage.ended(result);
+        self.count_moved(lease, &before, result.err());
+        exchanged
+    }
+
+    /// Counts what an attempt has moved since a moment, and how it ended if not well.
+    pub(super) fn count_moved(&self, lease: &Lease<'_>, before: &Moved, end: Option<End>) {
+        let moved = lease.moved_since(before);
         let counters = &self.proxy.counters;
         counters.bytes_moved(Direction::FromUpstream, moved.bytes_in);
         counters.bytes_moved(Direction::ToUpstream, moved.bytes_out);
-        counters.carried_since(Peer::Upstream, before.tally, moved.tally, result.err());
-        result
-            .map(|end| Exchanged { end, is_slow })
-            .map_err(|end| Broken {
-                end,
-                has_begun,
-                refused,
-            })
+        counters.carried_since(Peer::Upstream, before.tally, moved.tally, end);
     }
 }
 
@@ -216,6 +239,26 @@ fn changed_target(route: &Route, request: &RequestHead) -> Option<String> {
     })
 }
 
+/// After a race: the record is told who was heard, and how the other one was lost.
+fn tell_race(
+    lease: &Lease<'_>,
+    lost: Option<(Arc<str>, End)>,
+    course: &mut Course<'_>,
+    account: &mut Account<'_>,
+) {
+    account.endpoint = Some(lease.endpoint().shared_name());
+    // One that died counts; one that was only slower does not.
+    course.died = lost
+        .as_ref()
+        .map(|(_, end)| *end)
+        .filter(|end| end.cause != Cause::Hedged);
+    if let Some(record) = account.record() {
+        record.attempts = course.attempts.count();
+        record.failed.extend(course.attempts.take_failed());
+        record.failed.extend(lost);
+    }
+}
+
 /// Leases a connection for the next attempt; the record is told how the search for it went.
 async fn next_lease<'u>(
     upstream: &'u Upstream,
@@ -254,18 +297,18 @@ async fn lease<'u>(
 }
 
 /// An exchange that went through.
-struct Exchanged {
-    end: End,
+pub(super) struct Exchanged {
+    pub(super) end: End,
     /// The response took longer to begin than an endpoint that is well may take.
-    is_slow: bool,
+    pub(super) is_slow: bool,
 }
 
 /// An exchange that did not go through, and whether a byte of a response had come.
-struct Broken {
-    end: End,
-    has_begun: bool,
+pub(super) struct Broken {
+    pub(super) end: End,
+    pub(super) has_begun: bool,
     /// The answer's status, where the route has another endpoint asked for that.
-    refused: Option<StatusCode>,
+    pub(super) refused: Option<StatusCode>,
 }
 
 impl Broken {
@@ -281,17 +324,19 @@ pub(super) const MALFORMED: End = End::new(Side::Upstream, Phase::Response, Caus
 /// A request on its way up and its response on its way down.
 pub(super) struct Passage<'e, 'c, 'd> {
     pub(super) proxy: &'e Proxy,
-    upstream: &'e Upstream,
+    pub(super) upstream: &'e Upstream,
     pub(super) reader: ResponseReader<'c>,
     pub(super) response: &'e mut Responder<'d>,
     /// The client has asked for a tunnel in a stream of its connection.
     pub(super) connects: bool,
-    leash: Leash<'e>,
-    is_slow: bool,
+    pub(super) leash: Leash<'e>,
+    /// A head that has come already.
+    pub(super) came: Option<ResponseHead>,
+    pub(super) is_slow: bool,
     /// An answer that is not passed on, because another endpoint is asked.
-    refused: Option<StatusCode>,
+    pub(super) refused: Option<StatusCode>,
     /// What binds the client to the endpoint.
-    set_cookie: Option<String>,
+    pub(super) set_cookie: Option<String>,
 }
 
 impl<'d> Passage<'_, '_, 'd> {
@@ -406,7 +451,7 @@ impl<'d> Passage<'_, '_, 'd> {
 
     /// Waits for the answer to a request that is sent, and passes it on, unless the client goes away;
     /// but gives a 101 back.
-    async fn receive(&mut self, body: &RequestBody<'_>) -> Result<Option<ResponseHead>, End> {
+    pub(super) async fn receive(&mut self, body: &RequestBody<'_>) -> Result<Option<ResponseHead>, End> {
         let timeout = self.leash.timeout(self.upstream.settings().response_timeout);
         let answered = pin!(self.receive_within(timeout));
         if !body.is_finished() {
@@ -421,13 +466,16 @@ impl<'d> Passage<'_, '_, 'd> {
     async fn receive_within(&mut self, timeout: Duration) -> Result<Option<ResponseHead>, End> {
         let deadline = Deadline::within(timeout);
         loop {
-            let head = self.reader.head(deadline).await?;
+            let head = match self.came.take() {
+                Some(head) => head,
+                None => self.reader.head(deadline).await?,
+            };
             if !head.status.is_informational() {
                 if self.leash.refuses(head.status) {
                     self.refused = Some(head.status);
                     return Err(End::new(Side::Upstream, Phase::Response, Cause::BadStatus));
                 }
-                self.is_slow = self
+                self.is_slow |= self
                     .upstream
                     .is_slow(|| timeout.saturating_sub(deadline.left(now())));
                 return self.answer(head).await.map(|()| None);
@@ -437,6 +485,19 @@ impl<'d> Passage<'_, '_, 'd> {
             }
             self.inform(head).await?;
         }
+    }
+
+    /// What is told of it, however it ended.
+    pub(super) fn ended(self, result: Result<End, End>) -> Result<Exchanged, Broken> {
+        let (has_begun, is_slow) = (self.reader.has_begun(), self.is_slow);
+        let refused = self.refused;
+        result
+            .map(|end| Exchanged { end, is_slow })
+            .map_err(|end| Broken {
+                end,
+                has_begun,
+                refused,
+            })
     }
 
     async fn inform(&mut self, mut head: ResponseHead) -> Result<(), End> {

@@ -5,6 +5,7 @@ mod account;
 mod affinity;
 mod forward;
 mod headers;
+mod hedge;
 mod http;
 mod mirror;
 mod retry;

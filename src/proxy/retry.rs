@@ -7,6 +7,8 @@ use http::{Method, StatusCode};
 
 use super::mirror::Copied;
 use crate::buffer;
+use crate::http::BodyLength;
+use crate::http::h1::client::Outgoing;
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::route::Retry;
 use crate::upstream::{Attempts, Lease, Live, Upstream};
@@ -49,6 +51,18 @@ impl<'r> Course<'r> {
             true => Leash::new(self.retry, live),
             false => Leash::LOOSE,
         }
+    }
+
+    /// How long the next endpoint has for itself before another is asked beside it; `None`: for ever.
+    pub(super) fn hedge_after(&self, upstream: &Upstream, head: &Outgoing<'_>) -> Option<Duration> {
+        let may_be_twice = head.method.is_idempotent() && head.body == BodyLength::None && !head.asks_upgrade;
+        self.retry.hedge_after.filter(|_| {
+            // A session lies with the endpoint the client is bound to.
+            may_be_twice
+                && self.died.is_none()
+                && !self.attempts.is_bound()
+                && upstream.has_another(&self.attempts)
+        })
     }
 
     /// Goes on after an attempt that broke off, of which the client has seen nothing if it `is_unseen`.

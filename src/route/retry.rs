@@ -27,6 +27,9 @@ pub struct Retry {
     pub timeout: Option<Duration>,
     /// Also what an endpoint may have begun to do, and would do twice.
     pub non_idempotent: bool,
+    /// How long an endpoint has for itself before another is asked beside it, of idempotent requests without
+    /// a body; `None`: for ever.
+    pub hedge_after: Option<Duration>,
     /// Bytes of a body that are kept to be sent again.
     pub body_bytes_max: usize,
 }
@@ -41,6 +44,7 @@ impl Default for Retry {
             attempts_max: None,
             timeout: None,
             non_idempotent: false,
+            hedge_after: None,
             body_bytes_max: 16 * 1024, // forms and calls, not uploads
         }
     }
@@ -87,13 +91,35 @@ impl fmt::Display for Retry {
                 false => format!("{}-{}", range.start(), range.end()),
             });
         let on: Vec<_> = kinds.chain(statuses).collect();
-        if on.is_empty() {
-            return f.write_str("never tried again");
+        match on.is_empty() {
+            true => f.write_str("never tried again")?,
+            false => write!(f, "tried again after {}", on.join(", "))?,
         }
-        write!(f, "tried again after {}", on.join(", "))?;
+        if let Some(after) = self.hedge_after {
+            write!(f, "; asked of another endpoint as well after {after:?}")?;
+        }
         match self.attempts_max {
-            Some(most) => write!(f, "; {most} endpoints are asked at most"),
-            None => Ok(()),
+            Some(most) if !on.is_empty() => write!(f, "; {most} endpoints are asked at most"),
+            _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_told_in_the_words_of_the_file() {
+        let hedged = Retry {
+            hedge_after: Some(Duration::from_millis(200)),
+            attempts_max: Some(3),
+            ..Retry::default()
+        };
+        assert_eq!(
+            hedged.to_string(),
+            "tried again after connect, reset; asked of another endpoint as well after 200ms; 3 endpoints are asked at most"
+        );
+        assert_eq!(Retry::never().to_string(), "never tried again");
     }
 }

@@ -90,6 +90,16 @@ impl Attempts {
         self.fresh = false;
     }
 
+    /// Another endpoint is asked beside the one asked last.
+    pub fn beside(&mut self) {
+        self.fresh = false;
+    }
+
+    /// Whether its client was sent to an endpoint before.
+    pub fn is_bound(&self) -> bool {
+        self.bound.is_some()
+    }
+
     /// The attempts that failed and that nobody was told of yet: which endpoint, how.
     pub fn take_failed(&mut self) -> Vec<(Arc<str>, End)> {
         std::mem::take(&mut self.failed)

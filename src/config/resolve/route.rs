@@ -129,6 +129,7 @@ impl<'a> Resolver<'a> {
             RetryValue::Short(false) => return Some(Retry::never()),
             RetryValue::Table(table) => &**table,
         };
+        self.check_hedge(table);
         let on: Vec<RetryOn> = match &table.on {
             Some(on) => on.value.iter().map(|one| one.value.clone()).collect(),
             None => vec![RetryOn::Connect, RetryOn::Reset],
@@ -147,12 +148,40 @@ impl<'a> Resolver<'a> {
                 .as_ref()
                 .map(|_| number(table.attempts.as_ref(), 1)),
             timeout: table.timeout.as_ref().map(|time| time.value.0),
+            hedge_after: table.hedge_after.as_ref().map(|time| time.value.0),
             non_idempotent: is_on(table.non_idempotent.as_ref(), false),
             body_bytes_max: table
                 .body
                 .as_ref()
                 .map_or(default.body_bytes_max, |size| to_usize(size.value.0)),
         })
+    }
+
+    /// Whether there is time, and an endpoint, for a second attempt.
+    fn check_hedge(&mut self, table: &file::Retry) {
+        let Some(after) = &table.hedge_after else {
+            return;
+        };
+        let timeout = table
+            .timeout
+            .as_ref()
+            .filter(|time| time.value.0 <= after.value.0);
+        let attempts = table.attempts.as_ref().filter(|most| most.value.0 == 1);
+        let (other, message, help) = match (timeout, attempts) {
+            (Some(timeout), _) => (
+                timeout.key.clone(),
+                "an endpoint is given up before `hedge_after`",
+                "make it shorter than `timeout`",
+            ),
+            (None, Some(attempts)) => (
+                attempts.key.clone(),
+                "`hedge_after` asks a second endpoint, and only one may be asked",
+                "write: attempts = 2, or more",
+            ),
+            (None, None) => return,
+        };
+        let diagnostic = Diagnostic::error("conflicting-keys", after.key.clone(), message).help(help);
+        self.found.push(diagnostic.related(other, "the other one"));
     }
 
     /// Where requests are sent as well; the outer `None` if something is wrong with it.

@@ -368,6 +368,21 @@ fn lines_tell_where_everything_stands() {
 }
 
 #[test]
+fn a_second_endpoint_is_asked_only_where_that_is_written() {
+    let folder = folder();
+    let retry = |text: &str| {
+        good(text, folder.path()).generation.routes.routes()[0]
+            .retry
+            .clone()
+    };
+    assert_eq!(retry(SMALLEST).hedge_after, None);
+    let written = "upstream = \"app\"\nretry = { hedge_after = \"200ms\" }";
+    let retry = retry(&SMALLEST.replace("upstream = \"app\"", written));
+    assert_eq!(retry.hedge_after, Some(Duration::from_millis(200)));
+    assert!(retry.on_connect && retry.on_reset && !retry.on_timeout);
+}
+
+#[test]
 fn upstreams_share_what_comes_to_a_route_or_a_listener() {
     let folder = folder();
     let more = "\n[upstream.new]\nendpoints = [\"127.0.0.1:3001\"]\n";

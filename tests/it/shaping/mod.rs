@@ -1,6 +1,7 @@
 //! What a route does with requests beyond passing them to its upstream.
 
 mod bounds;
+mod hedge;
 mod mirror;
 mod split;
 
