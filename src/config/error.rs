@@ -215,6 +215,16 @@ impl Report {
         self.found.iter()
     }
 
+    /// What was found, each with its file, line and column.
+    pub fn located(&self) -> impl Iterator<Item = (String, &Diagnostic)> {
+        self.iter().map(|one| {
+            let name = &self.source.name;
+            let place = one.span.as_ref().map(|span| self.source.position(span.start));
+            let place = place.map(|Position { line, column }| format!("{name}:{line}:{column}"));
+            (place.unwrap_or_else(|| name.clone()), one)
+        })
+    }
+
     /// How many there are of one severity.
     pub fn count(&self, severity: Severity) -> usize {
         self.iter().filter(|one| one.severity == severity).count()

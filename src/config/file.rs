@@ -355,7 +355,9 @@ table! {
     /// A group of endpoints that serve the same; NAME is what routes call it.
     Upstream "[upstream.NAME]" {
         /// Where it can be reached: `"host:port"`, `"unix:/path"`, `"srv:_service._tcp.domain"` or a table with more to say. Each address that is found for a name is an endpoint.
-        endpoints: Vec<At<EndpointValue>> = "required",
+        endpoints: Vec<At<EndpointValue>> = "required unless there is `endpoints_file`",
+        /// A file that has more of them, JSON or TOML by its name, as `{"endpoints": ["10.0.0.1:80"]}`; it is read again when it changes, and one that is wrong changes nothing.
+        endpoints_file: PathBuf = "none",
         /// How an endpoint is chosen: `"two_choices"` draws two by weight and takes the one with fewer exchanges under way, `"least_connections"` the one with the fewest of all for its weight, `"round_robin"` takes turns by weight, `"hash"` the one that `hash` says.
         balance: Balance = "two_choices; with one worker round_robin",
         /// With `balance = "hash"`: what decides the endpoint: `"client_address"`, `"path"`, `"header:NAME"` or `"cookie:NAME"`. The same goes to the same endpoint, and few go elsewhere when one comes or goes; a request without it goes to any.
@@ -398,6 +400,14 @@ table! {
         slow_start: Time = "none",
         /// Where less than this percentage of the endpoints is well, all are asked; 0 is never.
         panic_below: Percent = "0",
+    }
+}
+
+table! {
+    /// A file of endpoints.
+    EndpointsFile "" {
+        /// As in an upstream.
+        endpoints: Vec<At<EndpointValue>> = "required",
     }
 }
 

@@ -4,8 +4,10 @@
 //! Three steps: TOML with the place of every value (`read`), tables as they are written
 //! (`file`), what they mean together (`resolve`). Each step collects all errors it finds.
 
+pub mod endpoints_file;
 pub mod error;
 pub mod file;
+mod json;
 pub mod read;
 mod resolve;
 mod secrets;

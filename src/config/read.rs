@@ -377,6 +377,8 @@ const ALIASES: &[(&str, &str)] = &[
     ("certificate_key", "key"),
     ("check", "health"),
     ("expect", "status"),
+    ("endpoints_files", "endpoints_file"),
+    ("file_sd_configs", "endpoints_file"),
     ("fail_timeout", "ejection_time"),
     ("health_check", "health"),
     ("httpchk", "path"),

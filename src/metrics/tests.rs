@@ -29,6 +29,7 @@ fn facts() -> Facts {
             is_failing: true,
         }],
         upstreams: vec![("app".into(), 2)],
+        files: vec![("app".into(), true)],
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Facts {
     pub names: Vec<NameFact>,
     /// How many endpoints each upstream has now.
     pub upstreams: Vec<(Arc<str>, usize)>,
+    /// The upstreams that have a file of endpoints, and whether it is wrong.
+    pub files: Vec<(Arc<str>, bool)>,
 }
 
 #[cfg(test)]
@@ -57,6 +59,7 @@ impl Facts {
             endpoints: Vec::new(),
             names: Vec::new(),
             upstreams: Vec::new(),
+            files: Vec::new(),
         }
     }
 }
@@ -524,6 +527,14 @@ fn discovery(families: &mut Families, process: &Process, facts: &Facts) {
             "Endpoints of an upstream, those found by names included",
             vec![("upstream", upstream.to_string())],
             *count as u64,
+        );
+    }
+    for (upstream, is_wrong) in &facts.files {
+        families.gauge(
+            "atlas_upstream_endpoints_file_failing",
+            "1 while an upstream's file of endpoints is wrong and what it said before is kept, else 0",
+            vec![("upstream", upstream.to_string())],
+            u64::from(*is_wrong),
         );
     }
     for (result, was_well) in [("finished", true), ("failed", false)] {

@@ -7,12 +7,13 @@ use std::time::Duration;
 use async_channel::{Receiver, Sender};
 
 use super::Event;
+use super::files::{self, FileNews, Wanted};
 use crate::generation::Generation;
 use crate::metrics::{NameFact, Process};
 use crate::runtime::before;
 use crate::time::Deadline;
-use crate::upstream::Settings;
-use crate::upstream::discovery::{Answers, News, Source, Watcher, expand};
+use crate::upstream::discovery::{Answers, News, Resolver, Source, Watcher, expand};
+use crate::upstream::{FromFile, Settings};
 
 /// How long names may be looked up before traffic is accepted without them.
 const FIRST_LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,6 +28,12 @@ pub(super) struct Discovery {
     tell: Sender<Event>,
     answers: Answers,
     is_failing: BTreeMap<Source, bool>,
+    resolver: Resolver,
+    /// The upstreams that have files, which are looked at by a task.
+    files: Wanted,
+    file_news: Receiver<FileNews>,
+    /// Whether the file of an upstream is wrong.
+    are_wrong: BTreeMap<Arc<str>, bool>,
     /// Of the generation in force, with the endpoints they have now.
     upstreams: Vec<Settings>,
 }
@@ -34,7 +41,17 @@ pub(super) struct Discovery {
 impl Discovery {
     pub(super) fn new(tell: &Sender<Event>, process: Arc<Process>) -> Self {
         let (to_news, news) = async_channel::unbounded();
+        let (to_file_news, file_news) = async_channel::unbounded();
+        let (files, to_events) = (Wanted::default(), tell.clone());
+        files::watch(files.clone(), move |one| {
+            drop(to_file_news.try_send(one));
+            drop(to_events.try_send(Event::Found));
+        });
         Self {
+            resolver: Resolver::default(),
+            files,
+            file_news,
+            are_wrong: BTreeMap::new(),
             watcher: None,
             process,
             to_news,
@@ -49,22 +66,8 @@ impl Discovery {
     /// Looks up what a generation wants looked up, and gives its upstreams the endpoints that are found, as
     /// far as that is quick: so that the first request finds them.
     pub(super) async fn watch(&mut self, generation: &mut Generation) -> Result<(), String> {
-        let sources: BTreeSet<_> = Source::all_of(&generation.upstreams).collect();
-        self.answers.retain(|source, _| sources.contains(source));
-        self.is_failing = sources
-            .iter()
-            .map(|source| {
-                (
-                    source.clone(),
-                    self.is_failing.get(source).copied().unwrap_or(false),
-                )
-            })
-            .collect();
-        if self.watcher.is_none() && !sources.is_empty() {
-            self.watcher = Some(self.start()?);
-        }
-        if let Some(watcher) = &self.watcher {
-            let settled = watcher.watch(sources, &generation.resolver);
+        self.resolver = generation.resolver.clone();
+        if let Some(settled) = self.look_up(&generation.upstreams)? {
             // Looking goes on after that, and what cannot be found is said.
             let _ = before(Deadline::within(FIRST_LOOKUP_TIMEOUT), settled.recv()).await;
         }
@@ -73,7 +76,31 @@ impl Discovery {
             *upstream = expand(upstream, &self.answers);
         }
         self.upstreams.clone_from(&generation.upstreams);
+        // Each was right when the configuration was read.
+        let with_files = || {
+            self.upstreams
+                .iter()
+                .filter(|upstream| upstream.from_file.is_some())
+        };
+        self.are_wrong = with_files()
+            .map(|upstream| (upstream.name.clone(), false))
+            .collect();
+        self.files.replace(with_files().cloned().map(Arc::new).collect());
         Ok(())
+    }
+
+    /// Looks up what these have to look up, and nothing else; the channel closes when all has been once.
+    fn look_up(&mut self, upstreams: &[Settings]) -> Result<Option<Receiver<()>>, String> {
+        let sources: BTreeSet<_> = Source::all_of(upstreams).collect();
+        self.answers.retain(|source, _| sources.contains(source));
+        let before = std::mem::take(&mut self.is_failing);
+        let known = |source: &Source| (source.clone(), before.get(source).copied().unwrap_or(false));
+        self.is_failing = sources.iter().map(known).collect();
+        if self.watcher.is_none() && !sources.is_empty() {
+            self.watcher = Some(self.start()?);
+        }
+        let watcher = self.watcher.as_ref();
+        Ok(watcher.map(|watcher| watcher.watch(sources, &self.resolver)))
     }
 
     fn start(&self) -> Result<Watcher, String> {
@@ -104,18 +131,73 @@ impl Discovery {
 
     /// Takes the news; those upstreams that have other endpoints now.
     pub(super) fn changed(&mut self) -> Vec<Arc<Settings>> {
-        if !self.note_all() {
+        let is_any = self.note_files();
+        if !self.note_all() && !is_any {
             return Vec::new();
         }
         let mut changed = Vec::new();
         for upstream in &mut self.upstreams {
-            let now = upstream.is_looked_up().then(|| expand(upstream, &self.answers));
+            let may_change = upstream.is_looked_up() || upstream.from_file.is_some();
+            let now = may_change.then(|| expand(upstream, &self.answers));
             if let Some(now) = now.filter(|now| now.endpoints != upstream.endpoints) {
                 *upstream = now;
                 changed.push(upstream.clone().into());
             }
         }
         changed
+    }
+
+    /// Takes the news of files; whether one has changed.
+    fn note_files(&mut self) -> bool {
+        let mut is_any = false;
+        while let Ok(news) = self.file_news.try_recv() {
+            is_any |= self.note_file(news);
+        }
+        if is_any {
+            // There may be names among them.
+            let upstreams = std::mem::take(&mut self.upstreams);
+            if let Err(why) = self.look_up(&upstreams) {
+                tracing::error!("{why}");
+            }
+            self.upstreams = upstreams;
+        }
+        is_any
+    }
+
+    fn note_file(&mut self, news: FileNews) -> bool {
+        let mut upstreams = self.upstreams.iter_mut();
+        let Some(upstream) = upstreams.find(|upstream| upstream.name == news.upstream) else {
+            return false; // a reload has taken it away
+        };
+        let Some(file) = upstream.from_file.as_mut().filter(|file| file.path == news.path) else {
+            return false;
+        };
+        let was_wrong = self
+            .are_wrong
+            .insert(news.upstream.clone(), news.endpoints.is_err());
+        let (upstream, path) = (&*news.upstream, news.path.display());
+        match news.endpoints {
+            Ok(endpoints) if endpoints == file.endpoints && was_wrong != Some(true) => false,
+            Ok(endpoints) => {
+                tracing::info!(upstream, "{} endpoints were read from {path}", endpoints.len());
+                *file = FromFile {
+                    endpoints,
+                    ..file.clone()
+                };
+                true
+            }
+            Err(why) => {
+                tracing::error!(upstream, "the endpoints of {path} stay as they were:\n{why}");
+                false
+            }
+        }
+    }
+
+    /// Which upstreams have a file, and whether it is wrong, for the metrics.
+    pub(super) fn files(&self) -> Vec<(Arc<str>, bool)> {
+        let all = self.are_wrong.iter();
+        all.map(|(upstream, is_wrong)| (upstream.clone(), *is_wrong))
+            .collect()
     }
 
     /// The upstreams with the endpoints they have now.

@@ -4,6 +4,7 @@
 mod checks;
 mod discovery;
 mod drain;
+mod files;
 mod limits;
 mod notify;
 mod signals;
@@ -270,10 +271,12 @@ impl<S: Source> Supervisor<S> {
         let upstreams = self.discovery.upstreams().iter();
         let upstreams = upstreams.map(|upstream| (upstream.name.clone(), upstream.endpoints.len()));
         let upstreams = upstreams.collect();
+        let files = self.discovery.files();
         self.admin.change_facts(|facts| {
             facts.endpoints = endpoints;
             facts.names = names;
             facts.upstreams = upstreams;
+            facts.files = files;
         });
     }
 
@@ -479,6 +482,7 @@ fn facts(generation: &Generation) -> metrics::Facts {
         endpoints: Vec::new(),
         names: Vec::new(),
         upstreams: Vec::new(),
+        files: Vec::new(),
     }
 }
 

@@ -33,7 +33,7 @@ pub use self::introduction::{Addresses, ProxyProtocol};
 use self::lease::Held;
 pub use self::lease::{Attempts, Lease, Moved};
 use self::queue::{Queue, Wants};
-pub use self::settings::{EndpointAddress, EndpointSettings, Found, Settings};
+pub use self::settings::{EndpointAddress, EndpointSettings, Found, FromFile, Settings};
 pub use self::slot::Slot;
 use crate::http;
 use crate::http::h1::client::Connection;

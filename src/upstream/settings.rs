@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,8 +19,10 @@ use crate::tls::ClientSettings;
 pub struct Settings {
     /// Its name in the file.
     pub name: Arc<str>,
-    /// Where it can be reached, as the file writes it; not empty.
+    /// Where it can be reached, as the file writes it.
     pub written: Arc<[EndpointSettings]>,
+    /// More of them, of a file of their own.
+    pub from_file: Option<FromFile>,
     /// Who is asked: as written, with what was found in the place of names and services. Not empty.
     pub endpoints: Vec<EndpointSettings>,
     /// How they are chosen; `None`: as fits the number of workers.
@@ -62,14 +65,20 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// All its endpoints as they are written, here and in a file of their own.
+    pub fn listed(&self) -> impl Iterator<Item = &EndpointSettings> {
+        let from_file = self.from_file.iter().flat_map(|file| &*file.endpoints);
+        self.written.iter().chain(from_file)
+    }
+
     /// Whether some of its endpoints are looked up.
     pub fn is_looked_up(&self) -> bool {
-        self.written.iter().any(|one| Source::of(one).is_some())
+        self.listed().any(|one| Source::of(one).is_some())
     }
 
     /// Whether there may be a choice.
     pub fn may_have_several(&self) -> bool {
-        self.written.len() > 1 || self.is_looked_up()
+        self.listed().nth(1).is_some() || self.is_looked_up() || self.from_file.is_some()
     }
 
     /// How endpoints are chosen by each of so many workers.
@@ -103,8 +112,10 @@ impl Settings {
     /// Whether both are of the same text, whatever was found since.
     pub(super) fn is_written_like(&self, other: &Self) -> bool {
         let cookie = |settings: &Self| settings.sticky.as_ref().map(|sticky| sticky.cookie().clone());
+        let path = |settings: &Self| settings.from_file.as_ref().map(|file| file.path.clone());
         self.connects_like(other)
             && self.name == other.name
+            && path(self) == path(other)
             && self.written == other.written
             && self.balance == other.balance
             && self.hash == other.hash
@@ -120,6 +131,15 @@ impl Settings {
             && self.health == other.health
             && self.retry_budget == other.retry_budget
     }
+}
+
+/// Endpoints of a file of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FromFile {
+    /// The file.
+    pub path: Arc<Path>,
+    /// What it says.
+    pub endpoints: Arc<[EndpointSettings]>,
 }
 
 /// One endpoint as configured.

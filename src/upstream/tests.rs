@@ -10,6 +10,7 @@ pub(super) fn settings(endpoints: Vec<EndpointSettings>) -> Settings {
     Settings {
         name: "app".into(),
         written: endpoints.as_slice().into(),
+        from_file: None,
         endpoints,
         balance: None,
         hash: None,

@@ -80,9 +80,9 @@ pub(super) struct Upstream {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) percent: Option<f64>,
     pub(super) endpoints: Vec<String>,
-    /// How those are found that are names.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) names: Option<String>,
+    /// How those are found that are not written in the configuration.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) found: Vec<String>,
     /// How one of them is chosen, where there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) balance: Option<String>,
@@ -133,7 +133,7 @@ impl fmt::Display for Upstream {
         if let Some(most) = self.requests_max {
             write!(f, "\n  at most {most} requests at a time")?;
         }
-        let first = self.names.iter().chain(&self.sticky).chain(&self.queue);
+        let first = self.found.iter().chain(&self.sticky).chain(&self.queue);
         for line in first.chain(&self.health).chain(&self.retries).chain(&self.mirror) {
             write!(f, "\n  {line}")?;
         }

@@ -269,9 +269,7 @@ impl<'a> Request<'a> {
             name: upstream.name.to_string(),
             percent: None,
             endpoints: endpoints.collect(),
-            names: upstream
-                .is_looked_up()
-                .then(|| format!("names are looked up {}", self.loaded.generation.resolver)),
+            found: self.found(upstream),
             balance: upstream.may_have_several().then(|| self.balance(upstream)),
             sticky: upstream.sticky.as_ref().map(ToString::to_string),
             queue: queue_of(upstream, route.is_some()),
@@ -291,6 +289,18 @@ impl<'a> Request<'a> {
         let name = &self.loaded.generation.upstreams[mirror.upstream].name;
         let percent = mirror.percent;
         Some(format!("{percent}% of the requests are sent to {name} as well"))
+    }
+
+    fn found(&self, upstream: &upstream::Settings) -> Vec<String> {
+        let file = upstream.from_file.as_ref();
+        let file = file.map(|file| {
+            let (count, path) = (file.endpoints.len(), file.path.display());
+            format!("{count} of them are of {path}, which is read again when it changes")
+        });
+        let resolver = &self.loaded.generation.resolver;
+        let names = upstream.is_looked_up();
+        let names = names.then(|| format!("names are looked up {resolver}"));
+        file.into_iter().chain(names).collect()
     }
 
     /// How an endpoint is chosen. How many workers there will be is not known here, unless written.

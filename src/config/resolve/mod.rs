@@ -24,6 +24,7 @@ use crate::generation::Generation;
 use crate::offload::Offload;
 use crate::outcome::Refusal;
 use crate::runtime::Address;
+use crate::upstream::EndpointSettings;
 use crate::{access_log, http, time};
 
 /// Heads are kept whole in memory, so there is a bound to what can be configured.
@@ -39,6 +40,7 @@ const LISTEN_KEYS: &[&str] = &["address", "port", "name", "mode", "tls", "upstre
 /// `sticky`, `health` and `outliers`.
 const UPSTREAM_KEYS: &[&str] = &[
     "endpoints",
+    "endpoints_file",
     "balance",
     "hash",
     "requests_max",
@@ -68,6 +70,22 @@ pub(super) fn resolve(
         found,
     };
     resolver.generation()
+}
+
+/// The endpoints of a file of their own, for this upstream.
+pub(super) fn endpoints(
+    file: &file::EndpointsFile,
+    upstream: &crate::upstream::Settings,
+    found: &mut Vec<Diagnostic>,
+) -> Option<Vec<EndpointSettings>> {
+    let mut resolver = Resolver {
+        file: &File::default(),
+        folder: Path::new(""),
+        earlier: Vec::new(),
+        now: time::wall(),
+        found,
+    };
+    resolver.endpoints_of(file, upstream)
 }
 
 struct Resolver<'a> {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::super::endpoints_file;
 use super::super::error::Diagnostic;
 use super::super::file::{self, EndpointValue, HealthValue, OutliersValue, UpstreamTlsValue};
 use super::super::read::At;
@@ -11,7 +12,8 @@ use super::{Resolver, health, is_on, listen, number, seconds, tls, to_usize, tom
 use crate::runtime::Address;
 use crate::tls::ClientSettings;
 use crate::upstream::balance::Method;
-use crate::upstream::{EndpointAddress, EndpointSettings, Settings};
+use crate::upstream::discovery::{Answers, expand};
+use crate::upstream::{EndpointAddress, EndpointSettings, FromFile, Settings};
 
 impl<'a> Resolver<'a> {
     fn upstream_tables(&self) -> &'a [(At<String>, file::Upstream)] {
@@ -38,7 +40,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn upstream(&mut self, name: &At<String>, table: &file::Upstream) -> Option<Settings> {
-        if !table.has("endpoints") {
+        if !table.has("endpoints") && !table.has("endpoints_file") {
             let header = format!("[upstream.{}]", toml_key(&name.value));
             let example = "endpoints = [\"127.0.0.1:3000\"]";
             self.missing("endpoints", &header, table.span.clone(), example);
@@ -46,7 +48,10 @@ impl<'a> Resolver<'a> {
         let mut endpoints = Vec::new();
         if let Some(list) = &table.endpoints {
             endpoints.extend(list.value.iter().filter_map(|endpoint| self.endpoint(endpoint)));
-            self.check_endpoints(list, &endpoints);
+            self.check_endpoints(list);
+            if !table.has("endpoints_file") {
+                self.check_shares(list, &endpoints);
+            }
         }
         let tls = match &table.tls {
             Some(tls) => self.upstream_tls(name, table, tls)?,
@@ -59,9 +64,10 @@ impl<'a> Resolver<'a> {
         let hash = self.hashing(&name.value, table, &endpoints);
         let sticky = self.sticky(&name.value, table, &endpoints);
         let pool_idle_max = table.pool_idle_max.as_ref();
-        Some(Settings {
+        let settings = Settings {
             name: name.value.as_str().into(),
             written: endpoints.as_slice().into(),
+            from_file: None,
             endpoints,
             balance: table.balance.as_ref().map(|balance| method(balance.value)),
             hash,
@@ -84,7 +90,76 @@ impl<'a> Resolver<'a> {
             check: check?,
             http2: is_on(table.http2.as_ref(), false),
             tls,
-        })
+        };
+        self.with_file(table, settings)
+    }
+
+    /// With the endpoints of its file, if it has one.
+    fn with_file(&mut self, table: &file::Upstream, settings: Settings) -> Option<Settings> {
+        let Some(written) = &table.endpoints_file else {
+            return Some(settings).filter(|_| !table.has("endpoints_file"));
+        };
+        let path = self.path(&written.value);
+        match endpoints_file::load(&path, &settings) {
+            Ok(endpoints) => {
+                let settings = Settings {
+                    from_file: Some(FromFile {
+                        path: path.into(),
+                        endpoints,
+                    }),
+                    ..settings
+                };
+                Some(expand(&settings, &Answers::new()))
+            }
+            Err(report) => {
+                for (place, one) in report.located() {
+                    let help = one.help.clone().unwrap_or_default();
+                    self.error(
+                        one.code,
+                        written.span.clone(),
+                        format!("{place}: {}", one.message),
+                        help,
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    /// The endpoints of a file of their own.
+    pub(super) fn endpoints_of(
+        &mut self,
+        file: &file::EndpointsFile,
+        upstream: &Settings,
+    ) -> Option<Vec<EndpointSettings>> {
+        let Some(list) = &file.endpoints else {
+            if !file.has("endpoints") {
+                let example =
+                    "endpoints = [\"127.0.0.1:3000\"]; in JSON: { \"endpoints\": [\"127.0.0.1:3000\"] }";
+                self.missing("endpoints", "the file", file.span.clone(), example);
+            }
+            return None;
+        };
+        let endpoints = list.value.iter().filter_map(|endpoint| self.endpoint(endpoint));
+        let endpoints: Vec<_> = endpoints.collect();
+        self.check_endpoints(list);
+        if list.value.len() > endpoints_file::ENDPOINTS_MAX {
+            let message = format!("there are {} endpoints", list.value.len());
+            let help = format!("write {} at most", endpoints_file::ENDPOINTS_MAX);
+            self.error("out-of-range", list.span.clone(), message, help);
+        }
+        let all: Vec<_> = upstream.written.iter().chain(&endpoints).cloned().collect();
+        self.check_shares(list, &all);
+        // As where they are written in the upstream itself.
+        let needs_name = upstream.tls.as_ref().is_some_and(|tls| tls.server_name.is_none());
+        for endpoint in list.value.iter().filter(|_| needs_name) {
+            let address = endpoint.value.address().map(|endpoint| &endpoint.0);
+            if let Some(message) = address.and_then(nameless) {
+                let help = "write in the upstream: tls = { server_name = \"app.internal\" }";
+                self.error("missing-key", endpoint.span.clone(), message, help);
+            }
+        }
+        Some(endpoints)
     }
 
     /// Bytes are passed on in the protocol of the client, whatever it is.
@@ -142,7 +217,7 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    fn check_endpoints(&mut self, list: &At<Vec<At<EndpointValue>>>, good: &[EndpointSettings]) {
+    fn check_endpoints(&mut self, list: &At<Vec<At<EndpointValue>>>) {
         // One that could not be read was told already, and leaves the list shorter.
         let is_told = self.found.iter().any(|one| {
             let place = one.span.as_ref();
@@ -157,7 +232,6 @@ impl<'a> Resolver<'a> {
                 help,
             );
         }
-        self.check_shares(list, good);
         for (index, endpoint) in list.value.iter().enumerate() {
             let Some(address) = endpoint.value.address() else {
                 continue;
@@ -226,18 +300,8 @@ impl<'a> Resolver<'a> {
             UpstreamTlsValue::Short(true) => &nothing,
             UpstreamTlsValue::Table(own) => &**own,
         };
-        let has = |is_such: fn(&EndpointAddress) -> bool| {
-            let mut endpoints = table.endpoints.iter().flat_map(|list| &list.value);
-            endpoints.any(|endpoint| endpoint.value.address().is_some_and(|one| is_such(&one.0)))
-        };
-        let nameless = if has(|one| matches!(one, EndpointAddress::Socket(Address::Unix(_)))) {
-            Some("TLS over a Unix socket needs the name to ask for and to verify")
-        } else if has(|one| matches!(one, EndpointAddress::Service(_))) {
-            // RFC 6125 §B.2: nobody vouches for the names in the records.
-            Some("TLS to a service needs the name to ask for and to verify: its records could name anybody")
-        } else {
-            None
-        };
+        let mut endpoints = table.endpoints.iter().flat_map(|list| &list.value);
+        let nameless = endpoints.find_map(|endpoint| nameless(&endpoint.value.address()?.0));
         if let Some(message) = nameless.filter(|_| !own.has("server_name")) {
             let help = "write: tls = { server_name = \"app.internal\" }";
             self.error("missing-key", tls.span.clone(), message, help);
@@ -302,6 +366,20 @@ fn places(table: &file::Upstream) -> Vec<Range<usize>> {
     }
     places.sort_by_key(|place| place.start);
     places
+}
+
+/// Why TLS to it needs a name that is written.
+fn nameless(address: &EndpointAddress) -> Option<&'static str> {
+    match address {
+        EndpointAddress::Socket(Address::Unix(_)) => {
+            Some("TLS over a Unix socket needs the name to ask for and to verify")
+        }
+        // RFC 6125 §B.2: nobody vouches for the names in the records.
+        EndpointAddress::Service(_) => {
+            Some("TLS to a service needs the name to ask for and to verify: its records could name anybody")
+        }
+        _ => None,
+    }
 }
 
 fn method(balance: Balance) -> Method {

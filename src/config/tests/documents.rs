@@ -42,6 +42,7 @@ fn load_here(text: &str, folder: &Path) -> Result<Loaded, Report> {
         ("/etc/ssl/private/client.key", "good.key"),
         ("/etc/ssl/certs/internal-ca.crt", "other.crt"),
         ("/var/www/static", "www"),
+        ("/etc/atlas/endpoints.json", "endpoints.json"),
     ] {
         text = text.replace(there, here);
     }

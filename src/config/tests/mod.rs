@@ -20,6 +20,14 @@ fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
     let good = pair(&["a.example"], 1, 90);
+    write(
+        "endpoints.json",
+        r#"["10.0.0.1:80", {"address": "10.0.0.2:80", "weight": 3}]"#,
+    );
+    write(
+        "wrong.json",
+        "{\"endpoints\": [\n  {\"address\": \"10.0.0.1\", \"weihgt\": 2},\n  7\n]}",
+    );
     write("good.crt", &good.0);
     write("good.key", &good.1);
     write("both.pem", &format!("{}{}", good.0, good.1));

@@ -74,6 +74,7 @@ fn generation(given: &Given) -> Generation {
         upstreams: vec![Settings {
             name: "app".into(),
             written: given.endpoints.as_slice().into(),
+            from_file: None,
             endpoints: given.endpoints.clone(),
             balance: None,
             hash: None,

@@ -86,7 +86,7 @@ impl Source {
     pub fn all_of(upstreams: &[Settings]) -> impl Iterator<Item = Self> {
         upstreams
             .iter()
-            .flat_map(|upstream| upstream.written.iter().filter_map(Self::of))
+            .flat_map(|upstream| upstream.listed().filter_map(Self::of))
     }
 }
 
@@ -121,7 +121,7 @@ pub type Answers = BTreeMap<Source, Arc<[Server]>>;
 pub fn expand(upstream: &Settings, answers: &Answers) -> Settings {
     let mut endpoints = Vec::new();
     let mut unknown = Vec::new();
-    for written in &*upstream.written {
+    for written in upstream.listed() {
         match Source::of(written) {
             None => endpoints.push(written.clone()),
             Some(source) => match answers.get(&source) {
