@@ -35,7 +35,7 @@ fn one_that_was_killed_refuses_and_is_asked_again_once_it_is_back() {
     let [well, calm] = [(); 2].map(|()| Process::that_is_well());
     let atlas = in_front_of(&bad.address, &well.address, &calm.address, "");
     assert_eq!(ask(&atlas, "/before").0, 200);
-    beside_others(&atlas, || {
+    beside_others(&atlas, &calm, || {
         bad.kill();
         let (status, took) = ask(&atlas, "/killed");
         assert_eq!(status, 200);
@@ -55,7 +55,7 @@ fn one_that_never_accepts_costs_its_connect_timeout_and_not_the_answer() {
     let bad = Process::that_never_accepts();
     let [well, calm] = [(); 2].map(|()| Process::that_is_well());
     let atlas = in_front_of(&bad.address, &well.address, &calm.address, "");
-    beside_others(&atlas, || {
+    beside_others(&atlas, &calm, || {
         let (status, took) = ask(&atlas, "/stuck");
         assert_eq!(status, 200);
         assert!(took >= TIMEOUT.mul_f64(0.9) && took < TIMEOUT + SLACK, "{took:?}");
@@ -69,7 +69,7 @@ fn one_that_is_stopped_costs_its_response_timeout_and_goes_on_where_it_was() {
     let bad = Process::start();
     let [well, calm] = [(); 2].map(|()| Process::that_is_well());
     let atlas = in_front_of(&bad.address, &well.address, &calm.address, "");
-    beside_others(&atlas, || {
+    beside_others(&atlas, &calm, || {
         bad.signal(Signal::STOP);
         // Its kernel takes connections, and bytes, as if nothing were.
         let (status, took) = ask(&atlas, "/stopped");
@@ -92,7 +92,7 @@ fn one_that_is_stopped_costs_a_route_that_retries_timeouts_no_answer() {
     let route = "retry = { timeout = \"300ms\" }";
     let atlas = in_front_of(&bad.address, &well.address, &calm.address, route);
     bad.signal(Signal::STOP);
-    beside_others(&atlas, || {
+    beside_others(&atlas, &calm, || {
         let (status, took) = ask(&atlas, "/retried");
         assert_eq!(status, 200);
         assert!(took >= Duration::from_millis(270) && took < TIMEOUT, "{took:?}");
@@ -109,7 +109,7 @@ fn one_that_stops_in_the_body_is_waited_for_as_long_as_it_may_stand_still() {
     let mut client = atlas.connect();
     client.send("GET /goes-on HTTP/1.1\r\nHost: a.test\r\n\r\n");
     client.head().unwrap();
-    beside_others(&atlas, || {
+    beside_others(&atlas, &calm, || {
         // Shorter than the timeout: nobody notices.
         bad.signal(Signal::STOP);
         std::thread::sleep(TIMEOUT / 4);
@@ -133,7 +133,7 @@ fn one_that_is_killed_in_the_body_leaves_a_body_that_is_not_whole() {
     let mut client = atlas.connect();
     client.send("GET /goes-on HTTP/1.1\r\nHost: a.test\r\n\r\n");
     client.head().unwrap();
-    beside_others(&atlas, || {
+    beside_others(&atlas, &calm, || {
         bad.kill();
         let started = Instant::now();
         client.read_to_end();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use process::Process;
 
-use crate::support::{Atlas, atlas};
+use crate::support::{Answer, Atlas, Connection, atlas};
 
 /// Every timeout of the upstream that is looked at.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -38,17 +38,15 @@ fn in_front_of(first: &str, second: &str, calm: &str, route: &str) -> Atlas {
 }
 
 /// Does this while two others ask for something else of the same worker; none of their requests fails,
-/// or waits for what is waited for meanwhile. How many there were, and the slowest.
-fn beside_others(atlas: &Atlas, what: impl FnOnce()) -> (usize, Duration) {
+/// or waits for what is waited for meanwhile. How many there were, and the slowest. A third asks the same
+/// endpoint without Atlas: what that one has to wait is the machine's.
+fn beside_others(atlas: &Atlas, calm: &Process, what: impl FnOnce()) -> (usize, Duration) {
     let is_over = AtomicBool::new(false);
-    let ask = |is_kept: bool| {
-        let (mut kept, mut took) = (atlas.connect(), Vec::new());
+    let ask = |get: &mut dyn FnMut() -> Answer| {
+        let mut took = Vec::new();
         while !is_over.load(Ordering::Relaxed) {
             let started = Instant::now();
-            let answer = match is_kept {
-                true => kept.get("/calm"),
-                false => atlas.get("/calm"),
-            };
+            let answer = get();
             assert_eq!((answer.status, &*answer.text()), (200, "well"));
             took.push(started.elapsed());
             // Beside what is tested, not in its way.
@@ -56,22 +54,29 @@ fn beside_others(atlas: &Atlas, what: impl FnOnce()) -> (usize, Duration) {
         }
         took
     };
-    let took = std::thread::scope(|scope| {
-        let others = [true, false].map(|is_kept| scope.spawn(move || ask(is_kept)));
+    let (took, direct) = std::thread::scope(|scope| {
+        let mut kept = atlas.connect();
+        let kept = scope.spawn(move || ask(&mut || kept.get("/calm")));
+        let new = scope.spawn(|| ask(&mut || atlas.get("/calm")));
+        let direct = scope.spawn(|| ask(&mut || directly(calm)));
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(what));
         is_over.store(true, Ordering::Relaxed);
-        let took = others
-            .into_iter()
-            .flat_map(|other| other.join().expect("no request of theirs fails"));
-        let took: Vec<_> = took.collect();
+        let [mut took, new, direct] = [kept, new, direct].map(|one| one.join().expect("none fails"));
+        took.extend(new);
         done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        took
+        (took, direct)
     });
-    let slowest = took.iter().max().copied().expect("they have asked");
+    let slowest = |took: &[Duration]| took.iter().max().copied().unwrap_or_default();
+    let (count, direct, slowest) = (took.len(), slowest(&direct), slowest(&took));
+    let most = TIMEOUT * 9 / 10 + direct;
     assert!(
-        slowest < TIMEOUT * 9 / 10,
-        "one of {} others took {slowest:?}",
-        took.len()
+        slowest < most,
+        "one of {count} others took {slowest:?}, and {direct:?} without Atlas"
     );
-    (took.len(), slowest)
+    (count, slowest)
+}
+
+fn directly(calm: &Process) -> Answer {
+    let address = calm.address.parse().expect("it is an address");
+    Connection::plain(address).expect("it accepts").get("/calm")
 }

@@ -124,7 +124,7 @@ struct Net {
     wire: Wire,
     far: Process,
     well: Process,
-    _calm: Process,
+    calm: Process,
     atlas: Atlas,
 }
 
@@ -138,7 +138,7 @@ fn net(route: &str, change: impl FnOnce(String) -> String) -> Net {
         wire,
         far,
         well,
-        _calm: calm,
+        calm,
         atlas,
     }
 }
@@ -177,7 +177,7 @@ fn a_delay_is_paid_by_its_own_requests_alone() {
     let _alone = alone();
     let net = net("", |text| text);
     net.wire.disturb("delay 200ms");
-    beside_others(&net.atlas, || {
+    beside_others(&net.atlas, &net.calm, || {
         let (status, took) = net.ask("/delayed");
         assert_eq!(status, 200);
         // Once for the connection, once for the answer.
@@ -192,7 +192,7 @@ fn a_delay_beyond_the_timeout_lets_another_answer() {
     let _alone = alone();
     let net = net("", |text| text);
     net.wire.disturb("delay 1500ms");
-    beside_others(&net.atlas, || {
+    beside_others(&net.atlas, &net.calm, || {
         let (status, took) = net.ask("/late");
         assert_eq!(status, 200);
         is_about(took, TIMEOUT);
@@ -207,7 +207,7 @@ fn loss_costs_time_and_no_bytes() {
     // Lost segments are sent again after 200 ms, 400 ms and so on.
     let net = net("", |text| text.replace("= \"1s\"", "= \"15s\""));
     net.wire.disturb("loss 5%");
-    beside_others(&net.atlas, || {
+    beside_others(&net.atlas, &net.calm, || {
         for _ in 0..10 {
             let answer = net.atlas.get("/long");
             assert_eq!((answer.status, answer.body.len()), (200, 100_000));
@@ -223,7 +223,7 @@ fn a_black_hole_costs_the_connect_timeout_until_it_is_gone() {
     let net = net("", |text| text);
     assert_eq!(net.ask("/before").0, 200);
     net.wire.swallow();
-    beside_others(&net.atlas, || {
+    beside_others(&net.atlas, &net.calm, || {
         let (status, took) = net.ask("/swallowed");
         assert_eq!(status, 200);
         is_about(took, TIMEOUT);
@@ -242,7 +242,7 @@ fn a_black_hole_under_a_pooled_connection_is_504_or_elsewhere_if_the_route_says_
         let net = net(route, |text| text.replace("pool_idle_max = 0", ""));
         assert_eq!(net.ask("/before").0, 200);
         net.wire.swallow();
-        beside_others(&net.atlas, || {
+        beside_others(&net.atlas, &net.calm, || {
             let (seen, took) = net.ask("/pooled");
             assert_eq!(seen, status);
             match status {
@@ -272,7 +272,7 @@ fn a_black_hole_in_the_body_is_found_out_by_the_silence() {
     client.read_exactly(20);
     net.wire.swallow();
     net.wire.disturb("loss 100%");
-    beside_others(&net.atlas, || {
+    beside_others(&net.atlas, &net.calm, || {
         let started = Instant::now();
         client.read_to_end();
         is_about(started.elapsed(), TIMEOUT.mul_f64(0.9));

@@ -150,7 +150,7 @@ fn each_fault_costs_its_own_request_what_it_must_and_others_nothing() {
     for (number, fault) in FAULTS.iter().enumerate() {
         let path = format!("{}?{number}", fault.path);
         let mut took = Duration::ZERO;
-        let (count, slowest) = beside_others(&atlas, || {
+        let (count, slowest) = beside_others(&atlas, &calm, || {
             let started = Instant::now();
             assert_eq!(ask(&atlas, fault.method, &path), fault.sees, "{path}");
             took = started.elapsed();
