@@ -587,7 +587,11 @@ fn balancer(settings: &Settings, workers: usize, backups: bool) -> Balancer {
     let weights = endpoints.map(|endpoint| endpoint.weight_among(backups)).collect();
     let random = fastrand::Rng::new();
     let Some(hashing) = &settings.hash else {
-        return Balancer::new(settings.method(workers), weights, random);
+        let balancer = Balancer::new(settings.method(workers), weights, random);
+        return match workers {
+            0 | 1 => balancer,
+            _ => balancer.begin_anywhere(),
+        };
     };
     let load_max = hashing.load_max.map(|percent| f64::from(percent) / 100.0);
     Balancer::hashing(

@@ -3,7 +3,9 @@
 //! A tournament tree: endpoints are its leaves, each node knows the better one of its two, so that a
 //! change of one load is told in a few comparisons, and the best of all stands on top.
 
-use super::{Candidates, relative};
+use fastrand::Rng;
+
+use super::{Candidates, admits, relative};
 
 /// The time between two turns of an endpoint with the weight 1.
 const ROUND: u128 = 1 << 32;
@@ -68,22 +70,53 @@ impl LeastConnections {
         least
     }
 
-    /// The one with the least load, of those that are ready. Those found not to be are set aside.
-    pub fn pick(&mut self, candidates: &impl Candidates) -> Option<usize> {
-        self.look_at_one_unready(candidates);
-        loop {
+    /// Lets some turns pass, as if all had been chosen; to be called while all are idle.
+    pub fn skip(&mut self, turns: usize) {
+        for _ in 0..turns {
             let index = self.best[1];
-            let key = self.keys.get_mut(index).filter(|key| key.load.is_finite())?;
-            if candidates.readiness(index) > 0.0 {
-                // One that was busy for long has missed turns; it does not get them all at once.
-                let turn = key.turn.max(self.now);
-                key.turn = turn + key.every;
-                self.now = turn;
+            if index != NOBODY {
+                self.take_turn(index);
                 self.changed(index);
-                return Some(index);
             }
+        }
+    }
+
+    /// The one with the least load, of those that are ready. Those found not to be are set aside.
+    pub fn pick(&mut self, candidates: &impl Candidates, random: &mut Rng) -> Option<usize> {
+        self.look_at_one_unready(candidates);
+        let mut passed_over = Vec::new(); // takes memory once there is something in it
+        let picked = loop {
+            let index = self.best[1];
+            let readiness = match self.keys.get(index) {
+                Some(key) if key.load.is_finite() => candidates.readiness(index),
+                _ => break None,
+            };
+            if readiness <= 0.0 {
+                self.look_at(index, candidates);
+                continue;
+            }
+            self.take_turn(index);
+            // With nothing to do it has the least load of all, however little of it is ready.
+            if admits(readiness, random) {
+                self.changed(index);
+                break Some(index);
+            }
+            self.keys[index].load = f64::INFINITY;
+            self.changed(index);
+            passed_over.push(index);
+        };
+        for index in passed_over {
             self.look_at(index, candidates);
         }
+        picked
+    }
+
+    fn take_turn(&mut self, index: usize) {
+        let key = &mut self.keys[index];
+        // One that was busy for long has missed turns; it does not get them all at once.
+        let turn = key.turn.max(self.now);
+        key.turn = turn + key.every;
+        self.now = turn;
     }
 
     /// Takes load and readiness of an endpoint into account.

@@ -103,6 +103,20 @@ impl Balancer {
         Self { weights, way, random }
     }
 
+    /// Begins at any endpoint, instead of the first. Workers that take turns and begin at the same one
+    /// go on side by side, and the endpoints they pass get all of what comes meanwhile: with a
+    /// thousand endpoints it takes a million requests until chance has spread them.
+    #[must_use]
+    pub fn begin_anywhere(mut self) -> Self {
+        let turns = self.random.usize(..self.weights.len().max(1));
+        match &mut self.way {
+            Way::RoundRobin(way) => way.skip(turns),
+            Way::LeastConnections(way) => way.skip(turns),
+            Way::Nobody | Way::Only(_) | Way::TwoChoices(_) | Way::Hashed(_) => {}
+        }
+        self
+    }
+
     /// The endpoint for one exchange more; `None` if none is ready for it.
     /// What it has to do with is told by `key`, where endpoints are chosen by that.
     pub fn pick(&mut self, candidates: &impl Candidates, key: Option<u64>) -> Option<usize> {
@@ -111,7 +125,7 @@ impl Balancer {
             Way::Nobody => return None,
             Way::Only(index) => return Some(*index).filter(|index| candidates.readiness(*index) > 0.0),
             Way::RoundRobin(turns) => turns.pick(|index| admits(candidates.readiness(index), random)),
-            Way::LeastConnections(least) => least.pick(candidates),
+            Way::LeastConnections(least) => least.pick(candidates, random),
             Way::TwoChoices(drawn) => drawn.pick(&self.weights, candidates, random),
             Way::Hashed(hashed) => hashed.pick(key, &self.weights, candidates, random),
         };

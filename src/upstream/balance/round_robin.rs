@@ -45,6 +45,13 @@ impl RoundRobin {
         }
     }
 
+    /// Lets some turns pass, as if all had been chosen.
+    pub fn skip(&mut self, turns: usize) {
+        for _ in 0..turns {
+            self.pick(|_| true);
+        }
+    }
+
     /// The one whose turn it is, of those that may be chosen. Those that may not lose this turn:
     /// once they may again they get their share, not what they missed.
     pub fn pick(&mut self, mut may_choose: impl FnMut(usize) -> bool) -> Option<usize> {

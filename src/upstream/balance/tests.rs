@@ -212,6 +212,23 @@ fn least_connections_has_nobody_with_more_than_one_above_its_share() {
 }
 
 #[test]
+fn workers_that_take_turns_do_not_begin_at_the_same_endpoint() {
+    for method in [Method::RoundRobin, Method::LeastConnections] {
+        let pool = Pool::idle(100);
+        let begins: std::collections::BTreeSet<_> = (0..50)
+            .map(|worker| {
+                let balancer = Balancer::new(method, vec![1; 100], Rng::with_seed(worker));
+                let mut balancer = balancer.begin_anywhere();
+                let first = balancer.pick(&pool, None).unwrap();
+                assert_eq!(balancer.pick(&pool, None), Some((first + 1) % 100), "{method}");
+                first
+            })
+            .collect();
+        assert!(begins.len() > 25, "{method}: {begins:?}");
+    }
+}
+
+#[test]
 fn two_choices_of_many_workers_stay_close_together() {
     // Eight workers that know nothing of one another, a thousand endpoints, ten exchanges for each.
     let endpoints = 1000;
