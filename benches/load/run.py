@@ -9,6 +9,7 @@ not charged for waiting.
     cargo build --release && benches/load/run.py            # everything, about ten minutes
     benches/load/run.py --cases proxy-1k --rounds 5         # one case
     benches/load/run.py --servers nginx,haproxy             # without Atlas
+    benches/load/run.py --cases endpoints-1,endpoints-10,endpoints-1000,least-10
 
 Needs nginx, haproxy, wrk, curl and openssl (Debian packages of these names) and h2load (of
 nghttp2-client). Python's ssl module makes the handshakes; with OpenSSL 3.0 its first key share is
@@ -17,6 +18,7 @@ X25519 for every server.
 
 import argparse
 import contextlib
+import json
 import os
 import pathlib
 import platform
@@ -38,6 +40,7 @@ NAME = "bench.test"
 PORTS = {"origin": 18080, "atlas": 18443, "nginx": 18444, "haproxy": 18445}
 KIB, MIB, GB = 1024, 1024 * 1024, 1e9
 TICKS = os.sysconf("SC_CLK_TCK")
+SETTLE_SECONDS = 2
 
 # name: (what it is, unit, servers that can do it)
 CASES = {
@@ -52,6 +55,10 @@ CASES = {
     "h2-static-1k": ("the same, static file, 1 KiB", "µs/request", ("atlas", "nginx")),
     "h2-download": ("HTTP/2 download of 100 MiB through the proxy", "s/GB", ("atlas", "nginx", "haproxy")),
     "h2-upload": ("HTTP/2 upload of 100 MiB through the proxy", "s/GB", ("atlas", "nginx", "haproxy")),
+    "endpoints-1": ("as the first, 1 endpoint", "µs/request", ("atlas",)),
+    "endpoints-10": ("10 endpoints in turn", "µs/request", ("atlas",)),
+    "endpoints-1000": ("1,000 endpoints in turn", "µs/request", ("atlas",)),
+    "least-10": ("10 endpoints, least connections", "µs/request", ("atlas", "nginx", "haproxy")),
     "idle": ("memory of an idle TLS connection", "KiB/connection", ("atlas", "nginx", "haproxy")),
 }
 
@@ -152,8 +159,9 @@ def start_origin(stack, options):
     file = RUN / "origin.conf"
     file.write_text(nginx_configuration("origin", f"""
         server {{
-            listen 127.0.0.1:{PORTS['origin']} backlog=4096;
+            listen {PORTS['origin']} backlog=4096; # all of 127.0.0.0/8: as many endpoints as are wanted
             root {RUN}/www;
+            location ~ ^/(endpoints|least)-[0-9]+(/.*) {{ alias {RUN}/www$2; }}
             # Read whole before it is answered: an early answer would let a proxy drop the rest.
             location = /sink {{
                 proxy_request_buffering on;
@@ -165,6 +173,11 @@ def start_origin(stack, options):
         }}"""))
     process = start(stack, options.load_core, [shutil.which("nginx") or "/usr/sbin/nginx", "-c", file])
     await_port(PORTS["origin"], process)
+
+
+def endpoints(count):
+    """Addresses of the origin, each an endpoint of its own."""
+    return [f"127.1.{number // 250}.{number % 250 + 1}:{PORTS['origin']}" for number in range(count)]
 
 
 def nginx_configuration(name, server):
@@ -201,23 +214,28 @@ def start_nginx(stack, options):
             keepalive 64;
             keepalive_requests 100000000;
         }}
+        upstream least {{
+            least_conn;
+            {" ".join(f"server {one};" for one in endpoints(10))}
+            keepalive 64;
+            keepalive_requests 100000000;
+        }}
         server {{
             listen 127.0.0.1:{PORTS['nginx']} ssl http2 backlog=4096;
             ssl_certificate {RUN}/cert.pem;
             ssl_certificate_key {RUN}/key.pem;
             ssl_protocols TLSv1.2 TLSv1.3;
             ssl_session_tickets on;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $host;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_set_header X-Forwarded-Proto $scheme;
+            proxy_request_buffering off;   # stream uploads, as the others do
+            proxy_max_temp_file_size 0;    # stream downloads, as the others do
             location /static/ {{ alias {RUN}/www/; }}
-            location / {{
-                proxy_pass http://app;
-                proxy_http_version 1.1;
-                proxy_set_header Connection "";
-                proxy_set_header Host $host;
-                proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-                proxy_set_header X-Forwarded-Proto $scheme;
-                proxy_request_buffering off;   # stream uploads, as the others do
-                proxy_max_temp_file_size 0;    # stream downloads, as the others do
-            }}
+            location /least-10/ {{ proxy_pass http://least; }}
+            location / {{ proxy_pass http://app; }}
         }}"""))
     process = start(stack, options.server_core, [shutil.which("nginx") or "/usr/sbin/nginx", "-c", file])
     await_port(PORTS["nginx"], process)
@@ -244,10 +262,13 @@ defaults
 frontend tls
     bind 127.0.0.1:{PORTS['haproxy']} ssl crt {RUN}/both.pem alpn h2,http/1.1 backlog 4096
     http-request set-header X-Forwarded-Proto https
+    use_backend least if {{ path_beg /least-10/ }}
     default_backend app
 backend app
     server origin 127.0.0.1:{PORTS['origin']} pool-max-conn 64
-""")
+backend least
+    balance leastconn
+""" + "".join(f"    server e{number} {one} pool-max-conn 64\n" for number, one in enumerate(endpoints(10))))
     process = start(stack, options.server_core, [shutil.which("haproxy") or "/usr/sbin/haproxy", "-db", "-f", file])
     await_port(PORTS["haproxy"], process)
     return process
@@ -257,6 +278,17 @@ def start_atlas(stack, options):
     if not pathlib.Path(options.atlas).exists():
         sys.exit(f"{options.atlas} is not there: cargo build --release")
     file = RUN / "atlas.toml"
+    balances = {"endpoints-1": "round_robin", "endpoints-10": "round_robin", "endpoints-1000": "round_robin",
+                "least-10": "least_connections"}
+    groups = "".join(f"""
+[[route]]
+path = "/{name}"
+upstream = "{name}"
+
+[upstream.{name}]
+endpoints = {json.dumps(endpoints(int(name.split("-")[1])))}
+balance = "{balance}"
+""" for name, balance in balances.items())
     file.write_text(f"""
 workers = 1
 
@@ -284,7 +316,7 @@ idle = "600s"
 
 [access_log]
 enabled = false
-""")
+""" + groups)
     environment = {"ATLAS_DRIVER": "epoll"} if options.epoll else {}
     process = start(stack, options.server_core, [options.atlas, "run", "-c", file], environment)
     await_port(PORTS["atlas"], process)
@@ -297,7 +329,8 @@ START = {"atlas": start_atlas, "nginx": start_nginx, "haproxy": start_haproxy}
 def check(name, options):
     """Every server gives the same bytes before anything is counted."""
     expected = (RUN / "www/1k").read_bytes()
-    paths = ["/1k"] + (["/static/1k"] if name in CASES["static-1k"][2] else [])
+    paths = ["/1k"] + [f"/{case}/1k" for case in options.cases if case in SETTLED and name in CASES[case][2]]
+    paths += ["/static/1k"] if name in CASES["static-1k"][2] else []
     for path in paths:
         got = subprocess.run(["curl", "-sSk", *resolve(name), url(name, path)], capture_output=True)
         if got.stdout != expected:
@@ -312,25 +345,36 @@ def check(name, options):
 
 def measure(servers, options):
     results = {}
-    for case in options.cases:
-        able = [name for name in servers if name in CASES[case][2]]
-        rounds = 1 if case == "idle" else options.rounds
+    for cases in together(options.cases):
+        rounds = 1 if cases == ["idle"] else options.rounds
         for number in range(rounds):
-            for name in able:
+            for case, name in [(case, name) for case in cases for name in servers if name in CASES[case][2]]:
                 value = MEASURE[case](name, servers[name].pid, options)
                 results.setdefault(case, {}).setdefault(name, []).append(value)
                 print(f"{case} {name} round {number + 1}: {value:.4g} {CASES[case][1]}", file=sys.stderr)
     return results
 
 
-def requests(path):
+def together(cases):
+    """Those that are compared with one another are measured in the same rounds."""
+    group = [case for case in cases if case.startswith("endpoints-")]
+    return [[case] for case in cases if case not in group] + ([group] if group else [])
+
+
+def wrk(name, path, seconds, options):
+    return subprocess.run(
+        ["taskset", "-c", str(options.load_core), "wrk", "-t1", "-c64", f"-d{seconds}s",
+         "-H", f"Host: {NAME}", f"https://127.0.0.1:{PORTS[name]}{path}"],
+        check=True, capture_output=True, text=True,
+    ).stdout
+
+
+def requests(path, settle=False):
     def run(name, pid, options):
+        if settle:  # connections to all endpoints are made
+            wrk(name, path, SETTLE_SECONDS, options)
         before = cpu_seconds(pid)
-        output = subprocess.run(
-            ["taskset", "-c", str(options.load_core), "wrk", "-t1", "-c64", f"-d{options.seconds}s",
-             "-H", f"Host: {NAME}", f"https://127.0.0.1:{PORTS[name]}{path}"],
-            check=True, capture_output=True, text=True,
-        ).stdout
+        output = wrk(name, path, options.seconds, options)
         spent = cpu_seconds(pid) - before
         if "Non-2xx" in output or "Socket errors" in output:
             sys.exit(f"{name} failed requests:\n{output}")
@@ -483,7 +527,10 @@ def idle(name, pid, options):
     return (after - before) / KIB / options.connections
 
 
+# Cases with several endpoints, or to be compared with them.
+SETTLED = ("endpoints-1", "endpoints-10", "endpoints-1000", "least-10")
 MEASURE = {
+    **{case: requests(f"/{case}/1k", settle=True) for case in SETTLED},
     "proxy-1k": requests("/1k"),
     "static-1k": requests("/static/1k"),
     "static-10m": bytes_down("/static/10m", 10 * MIB),
@@ -571,6 +618,11 @@ def report(results, described, options):
                 both = name in middle and middle.get("nginx")
                 cells.append(f"{middle[name] / middle['nginx']:.2f}" if both else "–")
         lines.append(f"| {title} | {unit} | " + " | ".join(cells) + " |")
+    one = results.get("endpoints-1", {}).get("atlas")
+    for case in ("endpoints-10", "endpoints-1000"):
+        if one and case in results:
+            ratio = statistics.median(results[case]["atlas"]) / statistics.median(one)
+            lines.append(f"\nAtlas, {CASES[case][0]} ÷ 1 endpoint: {ratio:.3f}")
     lines += ["", f"Median of {options.rounds} interleaved rounds, smallest and largest in brackets."]
     lines += ["", *(f"- {line}" for line in described)]
     return "\n".join(lines) + "\n"
