@@ -29,6 +29,10 @@ const SETTINGS_DIVISOR: u32 = 10;
 /// and its header, of which a client may acknowledge each on its stream and on the connection.
 const BYTES_PER_WINDOW_UPDATE: u64 = 4;
 
+/// So many bytes may have been sent and be acknowledged later, all at once. A client that reads only in
+/// the end acknowledges every frame then; one that means harm sends a few megabytes of updates for it.
+const UNACKNOWLEDGED_MAX: u64 = 1024 * 1024;
+
 /// DATA of less than this costs the crate about as much as this (a slot in a list), so that is what
 /// it counts it as.
 const SMALL_DATA_BYTES: usize = 256;
@@ -75,8 +79,8 @@ pub(super) struct Guard {
     heads: Bucket,
     /// Bytes of all bodies so far.
     content: u64,
-    /// Bytes sent when WINDOW_UPDATEs were last set off against them.
-    sent: u64,
+    /// Bytes sent that WINDOW_UPDATEs were set off against.
+    set_off: u64,
     /// Small DATA frames since bodies were last read.
     small_data: u32,
 }
@@ -110,7 +114,7 @@ impl Guard {
             heads_owed,
             heads: Bucket::new(HEADS_AHEAD_MAX, HEADS_AHEAD_MAX / LEAK_DIVISOR, now),
             content: 0,
-            sent: 0,
+            set_off: 0,
             small_data: 0,
         }
     }
@@ -219,16 +223,24 @@ impl Guard {
             SETTINGS => self.settings.add(Cause::SettingsFlood),
             PING => self.pings.add(Cause::PingFlood),
             WINDOW_UPDATE => {
-                if self.windows.level >= self.windows.max {
-                    let earned = (sent - self.sent) / BYTES_PER_WINDOW_UPDATE;
-                    self.windows.give_back(earned);
-                    self.sent = sent;
-                }
+                self.allow_window_updates(sent);
                 self.windows.add(Cause::WindowUpdateFlood)
             }
             // PRIORITY, PUSH_PROMISE, GOAWAY, and those the RFC wants ignored.
             _ => self.others.add(Cause::FrameFlood),
         }
+    }
+
+    /// Sets WINDOW_UPDATEs off against bytes sent; bytes that are not needed for it now are kept for later.
+    fn allow_window_updates(&mut self, sent: u64) {
+        if self.windows.level < self.windows.max {
+            return;
+        }
+        self.set_off = self.set_off.max(sent.saturating_sub(UNACKNOWLEDGED_MAX));
+        let earned = (sent - self.set_off) / BYTES_PER_WINDOW_UPDATE;
+        let used = earned.min(u64::from(self.windows.level));
+        self.windows.give_back(used);
+        self.set_off += used * BYTES_PER_WINDOW_UPDATE;
     }
 }
 
@@ -362,6 +374,23 @@ mod tests {
             let told = guard.observe(&frame(WINDOW_UPDATE, 0, 4), sent * BYTES_PER_WINDOW_UPDATE);
             assert_eq!(told, Ok(()), "after {sent}");
         }
+    }
+
+    #[test]
+    fn windows_may_be_opened_late_but_not_for_ever() {
+        let mut guard = guard();
+        let update = frame(WINDOW_UPDATE, 0, 4);
+        let most = UNACKNOWLEDGED_MAX / BYTES_PER_WINDOW_UPDATE;
+        for count in 0..most {
+            assert_eq!(
+                guard.observe(&update, 2 * UNACKNOWLEDGED_MAX),
+                Ok(()),
+                "after {count}"
+            );
+        }
+        let told = (0..=u64::from(TOLERANT.overhead_max))
+            .try_for_each(|_| guard.observe(&update, 2 * UNACKNOWLEDGED_MAX));
+        assert_eq!(told, Err(Cause::WindowUpdateFlood));
     }
 
     #[test]

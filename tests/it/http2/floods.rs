@@ -239,10 +239,36 @@ fn blocks_of_fields_that_unpack_to_far_more_are_refused() {
     assert!(held < 8 * 1024, "{held} KiB");
 }
 
-/// How long the floods last; `ATLAS_FLOOD_SECONDS` says more.
-fn flood_time() -> Duration {
+/// How long floods last: this, or as long as `ATLAS_FLOOD_SECONDS` says.
+fn flood_time(usual: Duration) -> Duration {
     let asked = std::env::var("ATLAS_FLOOD_SECONDS").ok();
-    Duration::from_secs(asked.and_then(|text| text.parse().ok()).unwrap_or(3))
+    let asked = asked.and_then(|text| text.parse().ok());
+    asked.map_or(usual, Duration::from_secs)
+}
+
+#[test]
+fn each_flood_that_comes_back_again_and_again_finds_as_much_memory_as_before() {
+    let _alone = alone();
+    let (_origin, atlas) = start("");
+    let floods = floods();
+    let come = |flood: &Flood| {
+        let mut http2 = atlas.http2();
+        let all: Vec<u8> = (0..3000).flat_map(|round| (flood.piece)(2 * round + 1)).collect();
+        http2.send(all);
+        http2.end();
+    };
+    floods.iter().for_each(come); // what one of each leaves with the allocator is there from now on
+    for flood in &floods {
+        let (before, started) = (atlas.memory_kib(), Instant::now());
+        let mut times = 0;
+        while started.elapsed() < flood_time(Duration::from_millis(200)) {
+            come(flood);
+            times += 1;
+        }
+        let held = atlas.memory_kib().saturating_sub(before);
+        eprintln!("{}: {times} times, {held} KiB more", flood.name);
+        assert!(held < 16 * 1024, "{}: {held} KiB after {times}", flood.name);
+    }
 }
 
 #[test]
@@ -272,7 +298,7 @@ fn floods_do_not_slow_another_down() {
         let started = Instant::now();
         let mut took = Vec::new();
         let mut good = atlas.http2();
-        while started.elapsed() < flood_time() {
+        while started.elapsed() < flood_time(Duration::from_secs(3)) {
             let asking = Instant::now();
             assert_eq!(good.get("/ok").status(), 200);
             took.push(asking.elapsed());
