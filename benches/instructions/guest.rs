@@ -45,7 +45,7 @@ struct Case {
     path: &'static str,
     bytes: usize,
     requests: Requests,
-    is_plain: bool,
+    speaks: Speaks,
     /// The result is divided by this.
     units: f64,
 }
@@ -59,7 +59,16 @@ enum Requests {
     Anew(usize),
 }
 
-const CASES: [Case; 8] = [
+/// What the client speaks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Speaks {
+    Https,
+    Http,
+    /// HTTP/2 over TLS.
+    Http2,
+}
+
+const CASES: [Case; 12] = [
     long("static-10m", "static 10 MiB, per MiB", "/10m"),
     long("proxied-10m", "proxied 10 MiB, per MiB", "/origin/10m"),
     short("static-1k", "1 KiB keep-alive, per request", "/1k"),
@@ -74,7 +83,7 @@ const CASES: [Case; 8] = [
         ..short("connection", "new connection and 1 KiB", "/1k")
     },
     Case {
-        is_plain: true,
+        speaks: Speaks::Http,
         ..long(
             "static-10m-plain",
             "static 10 MiB over plain HTTP, per MiB",
@@ -82,7 +91,7 @@ const CASES: [Case; 8] = [
         )
     },
     Case {
-        is_plain: true,
+        speaks: Speaks::Http,
         ..long(
             "proxied-10m-plain",
             "proxied 10 MiB over plain HTTP, per MiB",
@@ -90,11 +99,35 @@ const CASES: [Case; 8] = [
         )
     },
     Case {
-        is_plain: true,
+        speaks: Speaks::Http,
         ..short(
             "static-1k-plain",
             "1 KiB keep-alive over plain HTTP, per request",
             "/1k",
+        )
+    },
+    Case {
+        speaks: Speaks::Http2,
+        ..long("static-10m-http2", "static 10 MiB over HTTP/2, per MiB", "/10m")
+    },
+    Case {
+        speaks: Speaks::Http2,
+        ..long(
+            "proxied-10m-http2",
+            "proxied 10 MiB over HTTP/2, per MiB",
+            "/origin/10m",
+        )
+    },
+    Case {
+        speaks: Speaks::Http2,
+        ..short("static-1k-http2", "1 KiB over HTTP/2, per request", "/1k")
+    },
+    Case {
+        speaks: Speaks::Http2,
+        ..short(
+            "proxied-1k-http2",
+            "1 KiB proxied over HTTP/2, per request",
+            "/origin/1k",
         )
     },
 ];
@@ -106,7 +139,7 @@ const fn long(name: &'static str, title: &'static str, path: &'static str) -> Ca
         path,
         bytes: 10 * MIB,
         requests: Requests::Again(5),
-        is_plain: false,
+        speaks: Speaks::Https,
         units: 50.0,
     }
 }
@@ -118,7 +151,7 @@ const fn short(name: &'static str, title: &'static str, path: &'static str) -> C
         path,
         bytes: KIB,
         requests: Requests::Again(400),
-        is_plain: false,
+        speaks: Speaks::Https,
         units: 400.0,
     }
 }
@@ -176,13 +209,14 @@ fn records() -> bool {
 
 /// One measurement: instructions of the server.
 fn run(case: &Case, server: &Server, tls: &Way) -> f64 {
-    let (port, way) = match case.is_plain {
-        true => (server.port + 1, &Way::Plain),
-        false => (server.port, tls),
+    let connect = || match case.speaks {
+        Speaks::Http => Client::connect(server.port + 1, &Way::Plain),
+        Speaks::Https => Client::connect(server.port, tls),
+        Speaks::Http2 => Client::connect_http2(server.port, tls),
     };
     let ask = |client: &mut Client| client.get(case.path, case.bytes);
-    let anew = || ask(&mut Client::connect(port, way));
-    let mut open = Client::connect(port, way);
+    let anew = || ask(&mut connect());
+    let mut open = connect();
     ask(&mut open);
     std::thread::sleep(SETTLES);
     let perf = records().then(|| perf::Recording::start(case.name, server.name));
@@ -297,7 +331,7 @@ fn nginx(name: &'static str, port: u16, kernel: bool) -> Server {
     let server = format!(
         "upstream app {{ server 127.0.0.1:{ORIGIN_PORT}; keepalive 64; keepalive_requests 100000000; }}
         server {{
-            listen 127.0.0.1:{port} ssl;
+            listen 127.0.0.1:{port} ssl http2;
             listen 127.0.0.1:{plain};
             ssl_certificate {DIRECTORY}/cert.pem;
             ssl_certificate_key {DIRECTORY}/key.pem;

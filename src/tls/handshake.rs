@@ -119,7 +119,8 @@ fn secured(socket: Socket, sealed: Sealed, offload: &Arc<Offload>, threshold: u6
     let offload = offload.clone();
     let transport = Transport::sealed(socket, sealed, Promotion { offload, threshold });
     match facts.alpn.as_deref() {
-        // Its frames are written by this process, some of each kilobyte: nothing could be spliced.
+        // Its frames are written by this process, some of each kilobyte: nothing could be spliced, and
+        // copied to the kernel's TLS 10 MiB took 11 to 13 % more instructions than by our own (Linux 6.12).
         Some("h2") => transport.stay(Refusal::Http2),
         _ => transport.promote(0)?,
     }
