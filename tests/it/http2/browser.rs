@@ -4,12 +4,13 @@ use std::collections::HashSet;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 use tungstenite::Message;
 
 use crate::support::origin::Stream;
-use crate::support::{Origin, Then, atlas, has, is_guest, noise, origin, wait_until};
+use crate::support::{Origin, Then, atlas, has, is_guest, noise, origin, wait_long_until};
 
 const BROWSER: &str = "chromium-headless-shell";
 
@@ -133,7 +134,8 @@ fn a_page_of_many_parts_and_a_websocket_share_one_connection() {
     let profile = tempfile::tempdir().expect("there is room");
     let url = format!("https://a.test:{}/page", atlas.address().port());
     let browser = Browser::opens(&url, profile.path());
-    let report = wait_until("the page reports", || {
+    let patience = Duration::from_secs(60);
+    let report = wait_long_until("the page reports", patience, || {
         let seen = pages.requests();
         let report = seen
             .iter()

@@ -24,16 +24,18 @@ pub use self::origin::{Origin, Then, origin};
 pub use self::tools::{command, command_without, has, is_guest, measures_time, nginx};
 
 /// Asks until there is an answer; fails the test when none comes.
-pub fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub fn wait_until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    wait_long_until(what, Duration::from_secs(15), ask)
+}
+
+/// The same for what takes its time, as a browser does.
+pub fn wait_long_until<T>(what: &str, patience: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(
-            started.elapsed() < Duration::from_secs(15),
-            "waited in vain until {what}"
-        );
+        assert!(started.elapsed() < patience, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

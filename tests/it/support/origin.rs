@@ -149,9 +149,14 @@ impl Builder {
                 format!("unix:{}", path.display()),
             ),
             None => {
-                let any = || SocketAddr::from(([127, 0, 0, 1], free_port()));
-                let address = self.address.unwrap_or_else(any);
-                let listener = TcpListener::bind(address).expect("the port is free");
+                let listener = match self.address {
+                    Some(address) => TcpListener::bind(address).expect("the port is free"),
+                    // Another test program may be quicker.
+                    None => (0..100)
+                        .find_map(|_| TcpListener::bind(("127.0.0.1", free_port())).ok())
+                        .expect("a port is free"),
+                };
+                let address = listener.local_addr().expect("it is bound");
                 (Listener::Tcp(listener), address.to_string())
             }
         };
