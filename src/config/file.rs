@@ -384,6 +384,8 @@ table! {
         pool_idle_max: IdleConnections = "64",
         /// How long an idle connection is kept.
         pool_idle_timeout: Time = "\"60s\"",
+        /// How long a connection is used; an older one takes no new request. What is under way on it is finished.
+        pool_lifetime: Time = "\"1h\"",
         /// Whether HTTP/2 is spoken to the endpoints: over TLS where they choose it, without TLS always. Upgrades (WebSocket) go over HTTP/1.1.
         http2: bool = "false",
         /// TLS towards the endpoints: `true`, or a table.

@@ -1,7 +1,7 @@
 //! The counters. Each has one writer, so that counting is a load and a store, without contention.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -132,6 +132,7 @@ pub(super) fn carriers() -> Vec<Carrier> {
 /// What one worker counts. Only that worker may write; anybody may read.
 #[derive(Debug)]
 pub struct Counters {
+    worker: usize,
     listeners: Named<ListenerCounters>,
     upstreams: Named<UpstreamCounters>,
     handshakes: Box<[Counter]>,
@@ -156,7 +157,13 @@ impl Default for Counters {
 impl Counters {
     /// Everything at zero.
     pub fn new() -> Self {
+        Self::of_worker(0)
+    }
+
+    /// Those of the worker of this number.
+    pub fn of_worker(worker: usize) -> Self {
         Self {
+            worker,
             listeners: Named::default(),
             upstreams: Named::default(),
             handshakes: counters(TLS_VERSIONS.len() * Cause::ALL.len()),
@@ -180,7 +187,9 @@ impl Counters {
 
     /// The counters of an upstream, made when first asked for. Ask once and keep them: it is a search.
     pub fn upstream(&self, name: &Arc<str>) -> Arc<UpstreamCounters> {
-        self.upstreams.find_or_add(name)
+        let counters = self.upstreams.find_or_add(name);
+        counters.worker.store(self.worker, Relaxed);
+        counters
     }
 
     /// A handshake with a client went through; `version` as `TLSv1.3`.
@@ -447,6 +456,7 @@ pub(super) const CONNECT_BOUNDS_US: [u64; 13] = [
 /// What one worker counts of one upstream.
 #[derive(Debug)]
 pub struct UpstreamCounters {
+    worker: AtomicUsize,
     reused: Counter,
     fresh: Counter,
     connect_failures: Box<[Counter]>,
@@ -463,6 +473,7 @@ pub struct UpstreamCounters {
 impl Default for UpstreamCounters {
     fn default() -> Self {
         Self {
+            worker: AtomicUsize::new(0),
             reused: Counter::default(),
             fresh: Counter::default(),
             connect_failures: counters(Cause::ALL.len()),
@@ -479,6 +490,11 @@ impl Default for UpstreamCounters {
 }
 
 impl UpstreamCounters {
+    /// The number of the worker that counts here.
+    pub fn worker(&self) -> usize {
+        self.worker.load(Relaxed)
+    }
+
     /// A request goes out on a connection from the pool.
     pub fn connection_reused(&self) {
         self.reused.add(1);
@@ -570,6 +586,59 @@ impl UpstreamCounters {
 
     pub(super) fn connect_us(&self) -> u64 {
         self.connect_us.value()
+    }
+}
+
+/// What one worker counts of one endpoint, apart from what the others do: two cache lines, as they are
+/// fetched in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct EndpointCounters {
+    reused: Counter,
+    fresh: Counter,
+    open: Counter,
+    idle: Counter,
+    ejected: Counter,
+}
+
+impl EndpointCounters {
+    /// A request, or a connection in tcp mode, goes to it: over a connection that was used before, or not.
+    pub fn leased(&self, is_reused: bool) {
+        match is_reused {
+            true => self.reused.add(1),
+            false => self.fresh.add(1),
+        }
+    }
+
+    /// So many are under way with it.
+    pub fn set_open(&self, count: usize) {
+        self.open.set(count as u64);
+    }
+
+    /// It has so many idle connections.
+    pub fn set_idle(&self, count: usize) {
+        self.idle.set(count as u64);
+    }
+
+    /// Whether it is left alone.
+    pub fn set_ejected(&self, is_ejected: bool) {
+        self.ejected.set(u64::from(is_ejected));
+    }
+
+    pub(super) fn sources(&self) -> [(&'static str, u64); 2] {
+        [("reused", self.reused.value()), ("new", self.fresh.value())]
+    }
+
+    pub(super) fn open_now(&self) -> u64 {
+        self.open.value()
+    }
+
+    pub(super) fn idle_now(&self) -> u64 {
+        self.idle.value()
+    }
+
+    pub(super) fn ejected_now(&self) -> u64 {
+        self.ejected.value()
     }
 }
 

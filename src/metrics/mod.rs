@@ -4,9 +4,10 @@ mod counters;
 mod text;
 
 pub use counters::{
-    Counters, Direction, ListenerCounters, Mirrored, Peer, Process, Tunnel, UpstreamCounters,
+    Counters, Direction, EndpointCounters, ListenerCounters, Mirrored, Peer, Process, Tunnel,
+    UpstreamCounters,
 };
-pub use text::{Certificate, EndpointFact, Facts, NameFact, text};
+pub use text::{Certificate, CountedEndpoint, EndpointFact, Facts, NameFact, text};
 
 #[cfg(test)]
 mod tests;

@@ -30,6 +30,11 @@ fn facts() -> Facts {
         }],
         upstreams: vec![("app".into(), 2)],
         files: vec![("app".into(), true)],
+        counted: vec![CountedEndpoint {
+            upstream: "app".into(),
+            endpoint: "10.0.0.1:80".into(),
+            counters: [EndpointCounters::default(), EndpointCounters::default()].into(),
+        }],
     }
 }
 

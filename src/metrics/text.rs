@@ -11,8 +11,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::counters::{
-    ACCEPT_ERRORS, CONNECT_BOUNDS_US, Counter, Counters, Direction, Mirrored, PROTOCOLS, Peer, Process,
-    STATUS_CLASSES, TLS_VERSIONS, UpstreamCounters, carriers, ends,
+    ACCEPT_ERRORS, CONNECT_BOUNDS_US, Counter, Counters, Direction, EndpointCounters, Mirrored, PROTOCOLS,
+    Peer, Process, STATUS_CLASSES, TLS_VERSIONS, UpstreamCounters, carriers, ends,
 };
 use crate::offload::Offload;
 use crate::outcome::Cause;
@@ -42,6 +42,8 @@ pub struct Facts {
     pub upstreams: Vec<(Arc<str>, usize)>,
     /// The upstreams that have a file of endpoints, and whether it is wrong.
     pub files: Vec<(Arc<str>, bool)>,
+    /// The endpoints there are now, with what workers count of each.
+    pub counted: Vec<CountedEndpoint>,
 }
 
 #[cfg(test)]
@@ -60,6 +62,7 @@ impl Facts {
             names: Vec::new(),
             upstreams: Vec::new(),
             files: Vec::new(),
+            counted: Vec::new(),
         }
     }
 }
@@ -88,6 +91,17 @@ pub struct EndpointFact {
     pub is_up: bool,
 }
 
+/// An endpoint, and what workers count of it.
+#[derive(Clone, Debug)]
+pub struct CountedEndpoint {
+    /// The upstream's name.
+    pub upstream: Arc<str>,
+    /// The endpoint, as records have it.
+    pub endpoint: Arc<str>,
+    /// Those of each worker.
+    pub counters: Arc<[EndpointCounters]>,
+}
+
 /// What look-ups have found of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameFact {
@@ -111,6 +125,8 @@ pub fn text(workers: &[Arc<Counters>], process: &Process, facts: &Facts, now: Sy
     certificates(&mut families, &facts.certificates, now);
     checks(&mut families, &facts.endpoints);
     discovery(&mut families, process, facts);
+    endpoints(&mut families, &facts.counted);
+    reuse(&mut families, workers);
     let mut registry = Registry::default();
     registry.register_collector(Box::new(families));
     let mut text = String::new();
@@ -520,6 +536,75 @@ fn checks(families: &mut Families, endpoints: &[EndpointFact]) {
     }
 }
 
+fn endpoints(families: &mut Families, all: &[CountedEndpoint]) {
+    for one in all.iter().take(ENDPOINTS_TOLD_MAX) {
+        let labels = || {
+            let endpoint = one.endpoint.to_string();
+            vec![("upstream", one.upstream.to_string()), ("endpoint", endpoint)]
+        };
+        for counters in &*one.counters {
+            for (source, count) in counters.sources() {
+                let mut labels = labels();
+                labels.push(("source", source.to_owned()));
+                families.counter(
+                    "atlas_endpoint_requests",
+                    "Requests to an endpoint, by whether their connection was reused or new; of the first 1000 endpoints",
+                    labels,
+                    count,
+                );
+            }
+            for (name, help, count) in [
+                (
+                    "atlas_endpoint_requests_open",
+                    "Requests under way with an endpoint; of the first 1000",
+                    counters.open_now(),
+                ),
+                (
+                    "atlas_endpoint_connections_idle",
+                    "Idle connections to an endpoint; of the first 1000",
+                    counters.idle_now(),
+                ),
+                (
+                    "atlas_endpoint_ejected",
+                    "Workers that leave an endpoint alone now; of the first 1000",
+                    counters.ejected_now(),
+                ),
+            ] {
+                families.gauge(name, help, labels(), count);
+            }
+        }
+    }
+}
+
+fn reuse(families: &mut Families, workers: &[Arc<Counters>]) {
+    for (worker, counters) in workers.iter().enumerate() {
+        let of = |count: fn(&UpstreamCounters) -> u64| -> u64 {
+            counters.upstreams().map(|(_, upstream)| count(upstream)).sum()
+        };
+        let (reused, fresh) = (of(UpstreamCounters::reused), of(UpstreamCounters::fresh));
+        for (source, count) in [("reused", reused), ("new", fresh)] {
+            families.counter(
+                "atlas_worker_upstream_connections",
+                "Connections to endpoints put to use by a worker: reused from its pools, or new",
+                vec![("worker", worker.to_string()), ("source", source.to_owned())],
+                count,
+            );
+        }
+        families.add(
+            "atlas_worker_upstream_reuse_ratio",
+            "The part of these that was reused, from 0 to 1, since the start",
+            MetricType::Gauge,
+            vec![("worker", worker.to_string())],
+            Value::Ratio(ratio(reused, reused + fresh)),
+        );
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a ratio of counts, for people")]
+fn ratio(part: u64, whole: u64) -> f64 {
+    part as f64 / whole.max(1) as f64
+}
+
 fn discovery(families: &mut Families, process: &Process, facts: &Facts) {
     for (upstream, count) in &facts.upstreams {
         families.gauge(
@@ -581,6 +666,7 @@ struct Family {
 enum Value {
     Counter(u64),
     Gauge(i64),
+    Ratio(f64),
     Histogram(Histogram),
 }
 
@@ -646,6 +732,7 @@ impl Value {
         match self {
             Self::Counter(value) => sample.encode_counter::<NoLabelSet, _, u64>(value, None),
             Self::Gauge(value) => sample.encode_gauge(value),
+            Self::Ratio(value) => sample.encode_gauge(value),
             Self::Histogram(value) => sample.encode_histogram::<NoLabelSet>(
                 micros_as_seconds(value.sum_us),
                 value.counts.iter().sum(),

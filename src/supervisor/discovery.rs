@@ -9,11 +9,11 @@ use async_channel::{Receiver, Sender};
 use super::Event;
 use super::files::{self, FileNews, Wanted};
 use crate::generation::Generation;
-use crate::metrics::{NameFact, Process};
+use crate::metrics::{CountedEndpoint, EndpointCounters, NameFact, Process};
 use crate::runtime::before;
 use crate::time::Deadline;
 use crate::upstream::discovery::{Answers, News, Resolver, Source, Watcher, expand};
-use crate::upstream::{FromFile, Settings};
+use crate::upstream::{Counted, FromFile, Settings};
 
 /// How long names may be looked up before traffic is accepted without them.
 const FIRST_LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,12 +34,14 @@ pub(super) struct Discovery {
     file_news: Receiver<FileNews>,
     /// Whether the file of an upstream is wrong.
     are_wrong: BTreeMap<Arc<str>, bool>,
+    /// How many count each endpoint.
+    workers: usize,
     /// Of the generation in force, with the endpoints they have now.
     upstreams: Vec<Settings>,
 }
 
 impl Discovery {
-    pub(super) fn new(tell: &Sender<Event>, process: Arc<Process>) -> Self {
+    pub(super) fn new(tell: &Sender<Event>, process: Arc<Process>, workers: usize) -> Self {
         let (to_news, news) = async_channel::unbounded();
         let (to_file_news, file_news) = async_channel::unbounded();
         let (files, to_events) = (Wanted::default(), tell.clone());
@@ -52,6 +54,7 @@ impl Discovery {
             files,
             file_news,
             are_wrong: BTreeMap::new(),
+            workers,
             watcher: None,
             process,
             to_news,
@@ -73,7 +76,10 @@ impl Discovery {
         }
         self.note_all();
         for upstream in &mut generation.upstreams {
+            let before = self.upstreams.iter().find(|before| before.name == upstream.name);
+            let before = before.map(|before| before.counted.clone()).unwrap_or_default();
             *upstream = expand(upstream, &self.answers);
+            upstream.counted = counted(upstream, &before, self.workers);
         }
         self.upstreams.clone_from(&generation.upstreams);
         // Each was right when the configuration was read.
@@ -139,7 +145,8 @@ impl Discovery {
         for upstream in &mut self.upstreams {
             let may_change = upstream.is_looked_up() || upstream.from_file.is_some();
             let now = may_change.then(|| expand(upstream, &self.answers));
-            if let Some(now) = now.filter(|now| now.endpoints != upstream.endpoints) {
+            if let Some(mut now) = now.filter(|now| now.endpoints != upstream.endpoints) {
+                now.counted = counted(&now, &upstream.counted, self.workers);
                 *upstream = now;
                 changed.push(upstream.clone().into());
             }
@@ -193,6 +200,22 @@ impl Discovery {
         }
     }
 
+    /// All endpoints and where they are counted, for the metrics.
+    pub(super) fn counted(&self) -> Vec<CountedEndpoint> {
+        let all = self.upstreams.iter().flat_map(|upstream| {
+            let endpoints = upstream.endpoints.iter();
+            let names = endpoints.map(|one| Arc::<str>::from(one.address.to_string()));
+            names.filter_map(|endpoint| {
+                Some(CountedEndpoint {
+                    upstream: upstream.name.clone(),
+                    counters: upstream.counted.get(&endpoint)?.clone(),
+                    endpoint,
+                })
+            })
+        });
+        all.collect()
+    }
+
     /// Which upstreams have a file, and whether it is wrong, for the metrics.
     pub(super) fn files(&self) -> Vec<(Arc<str>, bool)> {
         let all = self.are_wrong.iter();
@@ -214,4 +237,18 @@ impl Discovery {
         })
         .collect()
     }
+}
+
+/// Where the endpoints of an upstream are counted: those that stay go on where they were.
+fn counted(upstream: &Settings, before: &Counted, workers: usize) -> Counted {
+    let one = |name: Arc<str>| {
+        let known = before.get(&name).cloned();
+        let counters = known.unwrap_or_else(|| (0..workers).map(|_| EndpointCounters::default()).collect());
+        (name, counters)
+    };
+    let names = upstream
+        .endpoints
+        .iter()
+        .map(|one| one.address.to_string().into());
+    Arc::new(names.map(one).collect())
 }

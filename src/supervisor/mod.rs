@@ -142,12 +142,14 @@ impl<S: Source> Supervisor<S> {
         sockets.keep(&generation);
         let writer = Writer::start(Target::of(&generation.access_log), BATCHES_MAX, process.clone())
             .map_err(|error| cannot_log(&generation.access_log, &error))?;
-        let counters: Vec<_> = (0..count).map(|_| Arc::new(Counters::new())).collect();
+        let counters: Vec<_> = (0..count)
+            .map(|number| Arc::new(Counters::of_worker(number)))
+            .collect();
         let admin = Rc::new(Admin::new(counters.clone(), process.clone(), facts(&generation)));
         if let Some(address) = generation.admin {
             serve_admin(address, admin.clone()).await?;
         }
-        let mut discovery = Discovery::new(&tell, process);
+        let mut discovery = Discovery::new(&tell, process, count);
         discovery.watch(&mut generation).await?;
         let generation = Arc::new(generation);
         let mut checks = Checks::new(&tell);
@@ -271,12 +273,13 @@ impl<S: Source> Supervisor<S> {
         let upstreams = self.discovery.upstreams().iter();
         let upstreams = upstreams.map(|upstream| (upstream.name.clone(), upstream.endpoints.len()));
         let upstreams = upstreams.collect();
-        let files = self.discovery.files();
+        let (files, counted) = (self.discovery.files(), self.discovery.counted());
         self.admin.change_facts(|facts| {
             facts.endpoints = endpoints;
             facts.names = names;
             facts.upstreams = upstreams;
             facts.files = files;
+            facts.counted = counted;
         });
     }
 
@@ -483,6 +486,7 @@ fn facts(generation: &Generation) -> metrics::Facts {
         names: Vec::new(),
         upstreams: Vec::new(),
         files: Vec::new(),
+        counted: Vec::new(),
     }
 }
 

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use super::health::{self, Health};
 use super::pool::Pool;
 use super::shared::Shared;
-use super::{EndpointAddress, EndpointSettings};
+use super::{Counted, EndpointAddress, EndpointSettings};
+use crate::metrics::EndpointCounters;
 use crate::runtime::Address;
 use crate::time::now;
 
@@ -35,6 +36,9 @@ pub struct Endpoint {
     open: Rc<Cell<usize>>,
     /// How many there may be on this worker.
     open_max: usize,
+    /// Of all workers, of which this one is one.
+    counters: Arc<[EndpointCounters]>,
+    worker: usize,
 }
 
 impl Endpoint {
@@ -67,7 +71,29 @@ impl Endpoint {
             open_max: settings
                 .connections_max
                 .map_or(usize::MAX, |most| most.div_ceil(workers)),
+            counters: [EndpointCounters::default()].into(),
+            worker: 0,
         }
+    }
+
+    /// The same, counted there.
+    pub(super) fn counted(mut self, counted: &Counted, worker: usize) -> Self {
+        if let Some(counters) = counted.get(&self.name).filter(|all| worker < all.len()) {
+            self.counters = counters.clone();
+            self.worker = worker;
+        }
+        self
+    }
+
+    pub(super) fn counters(&self) -> &EndpointCounters {
+        &self.counters[self.worker]
+    }
+
+    /// Tells what is so now.
+    pub(super) fn tell(&self) {
+        let counters = self.counters();
+        counters.set_idle(self.idle());
+        counters.set_ejected(self.health.is_ejected());
     }
 
     /// The endpoint as the file writes it.
@@ -104,10 +130,12 @@ impl Endpoint {
 
     pub(super) fn began(&self) {
         self.open.set(self.open.get() + 1);
+        self.counters().set_open(self.open.get());
     }
 
     pub(super) fn ended(&self) {
         self.open.set(self.open.get() - 1);
+        self.counters().set_open(self.open.get());
     }
 
     /// Whether it has as many as it may.

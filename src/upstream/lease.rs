@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::introduction::Addresses;
 use super::pool::Idle;
@@ -144,6 +145,8 @@ pub struct Lease<'u> {
     binds: Option<usize>,
     held: Held,
     address: Option<Address>,
+    /// When the connection was made.
+    opened: Instant,
     is_reused: bool,
 }
 
@@ -172,8 +175,10 @@ impl<'u> Lease<'u> {
         endpoint: &'u Endpoint,
         held: Held,
         address: Option<Address>,
+        opened: Instant,
         is_reused: bool,
     ) -> Self {
+        endpoint.counters().leased(is_reused);
         Self {
             upstream,
             endpoint,
@@ -181,6 +186,7 @@ impl<'u> Lease<'u> {
             binds: None,
             held,
             address,
+            opened,
             is_reused,
         }
     }
@@ -287,8 +293,10 @@ impl<'u> Lease<'u> {
                         connection,
                         address: self.address,
                         since: now(),
+                        opened: self.opened,
                     },
                     settings.pool_idle_max,
+                    settings.pool_times(),
                 );
             }
             // A stream frees its place when it is dropped.

@@ -33,7 +33,7 @@ pub use self::introduction::{Addresses, ProxyProtocol};
 use self::lease::Held;
 pub use self::lease::{Attempts, Lease, Moved};
 use self::queue::{Queue, Wants};
-pub use self::settings::{EndpointAddress, EndpointSettings, Found, FromFile, Settings};
+pub use self::settings::{Counted, EndpointAddress, EndpointSettings, Found, FromFile, Settings};
 pub use self::slot::Slot;
 use crate::http;
 use crate::http::h1::client::Connection;
@@ -124,7 +124,10 @@ impl Upstream {
         previous: Option<&Self>,
     ) -> Self {
         let endpoints = settings.endpoints.iter();
-        let mut endpoints: Vec<_> = endpoints.map(|one| Endpoint::new(one, workers)).collect();
+        let (counted, worker) = (&settings.counted, counters.worker());
+        let mut endpoints: Vec<_> = endpoints
+            .map(|one| Endpoint::new(one, workers).counted(counted, worker))
+            .collect();
         if let Some(previous) = previous {
             let keeps_connections = previous.settings.connects_like(&settings)
                 && previous.limits.head_bytes_max == limits.head_bytes_max
@@ -222,8 +225,9 @@ impl Upstream {
         }
         self.swept.set(now);
         for endpoint in &self.endpoints {
-            endpoint.pool.sweep(now, self.settings.pool_idle_timeout);
+            endpoint.pool.sweep(now, self.settings.pool_times());
             self.sweep_shared(endpoint, now);
+            endpoint.tell();
         }
         self.look_at_loads();
         self.look_at_health(now);
@@ -302,17 +306,16 @@ impl Upstream {
             }
             if !attempts.fresh
                 && self.settings.proxy_protocol.is_none()
-                && let Some(idle) =
-                    endpoint
-                        .pool
-                        .take(now(), self.settings.pool_idle_timeout, attempts.repeatable)
+                && let Some(idle) = endpoint
+                    .pool
+                    .take(now(), self.settings.pool_times(), attempts.repeatable)
             {
                 attempts.count += 1;
                 self.counters.connection_reused();
                 // Should it fail, the same endpoint is connected to.
                 attempts.fresh = true;
                 let held = Held::Http1(idle.connection);
-                let lease = Lease::new(self, endpoint, held, idle.address, true);
+                let lease = Lease::new(self, endpoint, held, idle.address, idle.opened, true);
                 return Ok(lease.in_slot(slot, attempts));
             }
             attempts.fresh = false;
@@ -343,7 +346,10 @@ impl Upstream {
                 .connect_to(slot.endpoint(), self.tls.as_ref(), attempts, deadline)
                 .await
             {
-                Ok(connected) => return Ok((connected.transport, slot)),
+                Ok(connected) => {
+                    slot.endpoint().counters().leased(false);
+                    return Ok((connected.transport, slot));
+                }
                 Err(end) => last = end,
             }
         }
@@ -500,7 +506,7 @@ impl Upstream {
             .note_http1(self.settings.http2 && !attempts.needs_http1);
         let connection = Box::new(Connection::new(connected.transport, self.limits.clone()));
         let held = Held::Http1(connection);
-        Ok(Lease::new(self, endpoint, held, connected.address, false))
+        Ok(Lease::new(self, endpoint, held, connected.address, now(), false))
     }
 
     async fn connect_to(

@@ -13,6 +13,17 @@ pub(super) struct Idle {
     /// Where it leads, if the endpoint is a name and its addresses may change.
     pub(super) address: Option<Address>,
     pub(super) since: Instant,
+    /// When it was made.
+    pub(super) opened: Instant,
+}
+
+/// How long connections are kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// Since they were used last.
+    pub(super) idle: Duration,
+    /// Since they were made.
+    pub(super) lifetime: Duration,
 }
 
 impl Idle {
@@ -33,24 +44,25 @@ pub(super) struct Pool {
 impl Pool {
     /// The connection used last, if it is young enough and its peer has neither closed it nor
     /// said anything since. The others stay until they are old: a server closes the oldest first.
-    pub(super) fn take(&self, now: Instant, timeout: Duration, repeatable: bool) -> Option<Idle> {
+    pub(super) fn take(&self, now: Instant, times: Times, repeatable: bool) -> Option<Idle> {
         loop {
             let idle = self.idle.borrow_mut().pop_back()?;
-            if is_old(&idle, now, timeout) {
-                self.idle.borrow_mut().clear(); // the ones below are older still
+            if has_passed(idle.since, now, times.idle) {
+                self.idle.borrow_mut().clear(); // the ones below have waited longer still
                 return None;
             }
-            if idle.is_quiet(repeatable) {
+            if !has_passed(idle.opened, now, times.lifetime) && idle.is_quiet(repeatable) {
                 return Some(idle);
             }
         }
     }
 
     /// Keeps a connection; when there are too many, the oldest goes.
-    pub(super) fn give_back(&self, idle: Idle, idle_max: usize) {
+    pub(super) fn give_back(&self, idle: Idle, idle_max: usize, times: Times) {
         let mut all = self.idle.borrow_mut();
         // Asked now, the driver watches it from here on.
-        if idle_max == 0 || idle.connection.is_stale() {
+        let is_old = has_passed(idle.opened, idle.since, times.lifetime);
+        if idle_max == 0 || is_old || idle.connection.is_stale() {
             return;
         }
         while all.len() >= idle_max {
@@ -60,8 +72,12 @@ impl Pool {
     }
 
     /// Drops the connections that are too old, and those their peer has closed.
-    pub(super) fn sweep(&self, now: Instant, timeout: Duration) {
-        self.retain(|idle| !is_old(idle, now, timeout) && idle.is_quiet(true));
+    pub(super) fn sweep(&self, now: Instant, times: Times) {
+        self.retain(|idle| {
+            let is_old =
+                has_passed(idle.since, now, times.idle) || has_passed(idle.opened, now, times.lifetime);
+            !is_old && idle.is_quiet(true)
+        });
     }
 
     pub(super) fn retain(&self, keep: impl Fn(&Idle) -> bool) {
@@ -73,6 +89,7 @@ impl Pool {
     }
 }
 
-fn is_old(idle: &Idle, now: Instant, timeout: Duration) -> bool {
-    now.saturating_duration_since(idle.since) >= timeout
+/// Whether so much time has passed since a moment.
+pub(super) fn has_passed(since: Instant, now: Instant, time: Duration) -> bool {
+    now.saturating_duration_since(since) >= time
 }

@@ -1,5 +1,6 @@
 //! An upstream and its endpoints as configured.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -11,6 +12,8 @@ use super::balance::Method;
 use super::discovery::Source;
 use super::health::{self, Check};
 use super::introduction::ProxyProtocol;
+use super::pool::Times;
+use crate::metrics::EndpointCounters;
 use crate::runtime::Address;
 use crate::tls::ClientSettings;
 
@@ -25,6 +28,8 @@ pub struct Settings {
     pub from_file: Option<FromFile>,
     /// Who is asked: as written, with what was found in the place of names and services. Not empty.
     pub endpoints: Vec<EndpointSettings>,
+    /// Where each of them is counted, by its name.
+    pub counted: Counted,
     /// How they are chosen; `None`: as fits the number of workers.
     pub balance: Option<Method>,
     /// By what they are chosen, for [`Method::Hash`].
@@ -50,6 +55,8 @@ pub struct Settings {
     pub pool_idle_max: usize,
     /// How long an idle connection is kept.
     pub pool_idle_timeout: Duration,
+    /// How long a connection is used at all.
+    pub pool_lifetime: Duration,
     /// How many of the requests under way, in percent, may be retries that repeat work.
     pub retry_budget: u8,
     /// How the health of its endpoints is judged.
@@ -91,6 +98,14 @@ impl Settings {
         })
     }
 
+    /// How long connections are kept.
+    pub(super) fn pool_times(&self) -> Times {
+        Times {
+            idle: self.pool_idle_timeout,
+            lifetime: self.pool_lifetime,
+        }
+    }
+
     /// Whether connections made under the one serve the other as well.
     pub(super) fn connects_like(&self, other: &Self) -> bool {
         let tls = match (&self.tls, &other.tls) {
@@ -128,10 +143,14 @@ impl Settings {
             && self.response_timeout == other.response_timeout
             && self.pool_idle_max == other.pool_idle_max
             && self.pool_idle_timeout == other.pool_idle_timeout
+            && self.pool_lifetime == other.pool_lifetime
             && self.health == other.health
             && self.retry_budget == other.retry_budget
     }
 }
+
+/// Where endpoints are counted, each by all workers; one that is missing is counted for nobody.
+pub type Counted = Arc<HashMap<Arc<str>, Arc<[EndpointCounters]>>>;
 
 /// Endpoints of a file of their own.
 #[derive(Clone, Debug, PartialEq, Eq)]

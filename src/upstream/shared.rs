@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::connect::{Connected, Failed};
 use super::lease::Held;
+use super::pool::has_passed;
 use super::{Attempts, Endpoint, Lease, Upstream};
 use crate::http::h2::client::{Bell, Connection, Stream};
 use crate::outcome::{Cause, End, Phase, Side};
@@ -34,12 +35,14 @@ pub(super) struct Shared {
 struct Known {
     connection: Connection,
     address: Option<Address>,
+    opened: Instant,
 }
 
 impl Shared {
     /// A stream of a connection that has a place.
-    fn find(&self, repeatable: bool) -> Option<(Stream, Option<Address>, bool)> {
-        self.keep_usable(|_| true);
+    fn find(&self, repeatable: bool, lifetime: Duration) -> Option<(Stream, Option<Address>, bool)> {
+        let now = now();
+        self.keep_usable(|known| !has_passed(known.opened, now, lifetime));
         let all = self.connections.borrow();
         let mut with_room = all.iter().filter(|known| known.connection.room() > 0);
         let known = with_room.find(|known| repeatable || !known.connection.is_closed_by_now())?;
@@ -48,12 +51,12 @@ impl Shared {
     }
 
     /// Lets go of connections on which no more streams can be opened, and of others.
-    fn keep_usable(&self, keep: impl Fn(&Connection) -> bool) {
+    fn keep_usable(&self, keep: impl Fn(&Known) -> bool) {
         self.connections.borrow_mut().retain_mut(|known| {
             if let Some(end) = known.connection.end().filter(|end| is_bad(*end)) {
                 self.broken.set(Some(end));
             }
-            keep(&known.connection) && known.connection.is_usable()
+            keep(known) && known.connection.is_usable()
         });
     }
 
@@ -70,7 +73,11 @@ impl Shared {
         // One of those who wait opens the next, if these are not enough.
         let room = connection.room();
         self.speaks_http1.set(false);
-        self.connections.borrow_mut().push(Known { connection, address });
+        self.connections.borrow_mut().push(Known {
+            connection,
+            address,
+            opened: now(),
+        });
         self.bell.ring(room + 1);
     }
 
@@ -131,7 +138,7 @@ impl Upstream {
         let deadline = Deadline::within(self.settings.connect_timeout);
         let (failures, _) = shared.failures.get();
         loop {
-            let found = shared.find(attempts.repeatable);
+            let found = shared.find(attempts.repeatable, self.settings.pool_lifetime);
             self.tell_broken(endpoint);
             if let Some((stream, address, is_reused)) = found {
                 attempts.count += 1;
@@ -194,7 +201,8 @@ impl Upstream {
     ) -> Lease<'u> {
         // Should an old connection fail, the same endpoint is asked over another.
         attempts.fresh = is_reused && !attempts.fresh;
-        Lease::new(self, endpoint, Held::Http2(Box::new(stream)), address, is_reused)
+        let held = Held::Http2(Box::new(stream));
+        Lease::new(self, endpoint, held, address, now(), is_reused)
     }
 
     /// Closes the connections that have had no stream for too long.
@@ -203,9 +211,12 @@ impl Upstream {
             0 => Duration::ZERO,
             _ => self.settings.pool_idle_timeout,
         };
-        endpoint.shared.keep_usable(|connection| {
-            let idle = connection.idle_since();
-            idle.is_none_or(|since| at.saturating_duration_since(since) < timeout)
+        endpoint.shared.keep_usable(|known| {
+            let is_idle = known
+                .connection
+                .idle_since()
+                .is_some_and(|since| has_passed(since, at, timeout));
+            !is_idle && !has_passed(known.opened, at, self.settings.pool_lifetime)
         });
         self.tell_broken(endpoint);
     }

@@ -23,6 +23,8 @@ pub(super) fn settings(endpoints: Vec<EndpointSettings>) -> Settings {
         idle_timeout: Duration::from_secs(2),
         pool_idle_max: 2,
         pool_idle_timeout: Duration::from_secs(60),
+        pool_lifetime: Duration::from_secs(3600),
+        counted: Default::default(),
         health: health::Settings::default(),
         http2: false,
         check: None,

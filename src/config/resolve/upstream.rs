@@ -84,6 +84,8 @@ impl<'a> Resolver<'a> {
             idle_timeout: seconds(table.idle_timeout.as_ref(), 60),
             pool_idle_max: pool_idle_max.map_or(64, |most| to_usize(most.value.0)),
             pool_idle_timeout: seconds(table.pool_idle_timeout.as_ref(), 60),
+            pool_lifetime: seconds(table.pool_lifetime.as_ref(), 3600),
+            counted: Default::default(),
             proxy_protocol: table.proxy_protocol.as_ref().map(|version| version.value.0),
             retry_budget: health::percent(table.retry_budget.as_ref(), 20),
             health: health?,

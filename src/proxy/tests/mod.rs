@@ -87,6 +87,8 @@ fn generation(given: &Given) -> Generation {
             idle_timeout: Duration::from_secs(5),
             pool_idle_max: 8,
             pool_idle_timeout: Duration::from_secs(60),
+            pool_lifetime: Duration::from_secs(3600),
+            counted: Default::default(),
             health: Default::default(),
             http2: false,
             check: None,
