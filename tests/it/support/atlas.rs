@@ -444,10 +444,11 @@ impl Atlas {
         )
     }
 
-    /// The lines of the access log so far.
+    /// The lines of the access log so far; not one that is being written.
     pub fn access_log(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.folder().join("access.log")).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        text[..whole].lines().map(str::to_owned).collect()
     }
 
     /// The records of the access log so far.
