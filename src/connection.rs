@@ -133,6 +133,7 @@ async fn run(
             Box::pin(pass).await
         }
     };
+    transport.count_records();
     record.bytes_in = transport.bytes_in();
     record.bytes_out = transport.bytes_out();
     if listener.mode == Mode::Http {

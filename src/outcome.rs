@@ -367,6 +367,11 @@ pub struct Carriage {
     pub key_updates_received: Cell<u32>,
     /// Key updates that were sent to the peer.
     pub key_updates_sent: Cell<u32>,
+    /// TLS records from the peer, handshake excluded, when they were last counted; 0 where the kernel does not
+    /// open them.
+    pub records_received: Cell<u64>,
+    /// The same of those to the peer.
+    pub records_sent: Cell<u64>,
 }
 
 /// What a [`Carriage`] had come to at a moment.
@@ -393,6 +398,8 @@ impl Carriage {
             sendfile: Cell::new(0),
             key_updates_received: Cell::new(0),
             key_updates_sent: Cell::new(0),
+            records_received: Cell::new(0),
+            records_sent: Cell::new(0),
         }
     }
 

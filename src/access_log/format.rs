@@ -208,6 +208,8 @@ impl<'b> Object<'b> {
         let tally = facts.carriage.tally();
         self.number_if("key_updates_received", tally.key_updates_received.into());
         self.number_if("key_updates_sent", tally.key_updates_sent.into());
+        self.number_if("records_received", facts.carriage.records_received.get());
+        self.number_if("records_sent", facts.carriage.records_sent.get());
     }
 
     fn request(&mut self, request: &RequestFacts<'_>) {

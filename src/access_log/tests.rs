@@ -433,6 +433,7 @@ fn key_updates_are_told_where_there_were_any() {
     let facts = facts();
     facts.carriage.carrier.set(Carrier::Kernel);
     facts.carriage.key_updates_received.set(2);
+    facts.carriage.records_sent.set(30);
     let mut record = ConnectionRecord::start(now());
     record.moved = Moved {
         spliced: 7,
@@ -445,6 +446,8 @@ fn key_updates_are_told_where_there_were_any() {
     assert_eq!(record["refusal"], Value::Null);
     assert_eq!(record["key_updates_received"], 2);
     assert_eq!(record["key_updates_sent"], Value::Null);
+    assert_eq!(record["records_received"], Value::Null);
+    assert_eq!(record["records_sent"], 30);
     for (key, count) in [("bytes_spliced", 7), ("bytes_sendfile", 8), ("bytes_copied", 9)] {
         assert_eq!(record[key], count, "{key}");
     }

@@ -17,7 +17,8 @@ use rustls::{CipherSuite, ConnectionTrafficSecrets, ExtractedSecrets, ProtocolVe
 use self::breaker::Breaker;
 use self::probe::Findings;
 use crate::outcome::{Cause, Refusal};
-use crate::sys::ktls::{self, Cipher, Direction, Version};
+pub use crate::sys::ktls::Direction;
+use crate::sys::ktls::{self, Cipher, Version};
 use crate::time::{self, Deadline};
 
 /// What this kernel's TLS can do, for all workers; found out once.
@@ -229,15 +230,15 @@ pub fn renew_rx(socket: &impl AsFd, secrets: ConnectionTrafficSecrets) -> io::Re
     )
 }
 
-/// How many records the kernel has sent under its present key, rustls's before it included if it is
-/// the first.
+/// How many records the kernel has sent or received under its present key, rustls's before it included if
+/// it is the first.
 ///
 /// # Errors
 ///
 /// `Unsupported` for a cipher the kernel knows nothing of; else the socket's error.
-pub fn records_sent(socket: &impl AsFd, suite: CipherSuite) -> io::Result<u64> {
+pub fn records(socket: &impl AsFd, suite: CipherSuite, direction: Direction) -> io::Result<u64> {
     let cipher = cipher_of(suite).ok_or(io::ErrorKind::Unsupported)?;
-    ktls::sequence(socket.as_fd(), Direction::Send, cipher)
+    ktls::sequence(socket.as_fd(), direction, cipher)
 }
 
 const ALERT: u8 = 21;

@@ -358,6 +358,13 @@ impl Transport {
         self.socket.shutdown_write()
     }
 
+    /// Has [`Self::carriage`] tell how many TLS records there were up to now, where the kernel makes them.
+    pub fn count_records(&self) {
+        if let Layer::Ktls(tls) = &*self.layer.borrow() {
+            tls.count_records(&self.socket);
+        }
+    }
+
     /// Makes sure that the peer cannot take what it got for all there was: the connection will end
     /// with a reset and without close_notify, whoever closes it.
     pub fn abort(&self) {

@@ -99,10 +99,17 @@ impl Voice {
 
     /// Who made the TLS records, and how the bytes went.
     pub(super) fn moved(&self, transport: &Transport) {
+        transport.count_records();
         let carriage = transport.carriage();
         match carriage.carrier.get() {
             Carrier::None => {}
-            Carrier::Kernel => self.say('*', "TLS was made by the kernel"),
+            Carrier::Kernel => {
+                let (sent, received) = (carriage.records_sent.get(), carriage.records_received.get());
+                self.say(
+                    '*',
+                    format_args!("TLS was made by the kernel: {sent} records sent, {received} received"),
+                );
+            }
             Carrier::Process(refusal) => self.say(
                 '*',
                 format_args!(

@@ -132,6 +132,10 @@ fn many_key_updates_with_data_between_are_followed() {
         }
         assert_eq!(ours.read(&mut [0; 10]).await.unwrap(), 0);
         assert_eq!(ours.carriage().key_updates_received.get(), ROUNDS);
+        // Those of every key: updates, data in full records, close_notify.
+        ours.count_records();
+        let records = u64::from(ROUNDS) * (1 + PIECE as u64 / 16_384) + 1;
+        assert_eq!(ours.carriage().records_received.get(), records);
         ours.close(Deadline::within(SECOND)).await;
     });
 }

@@ -8,7 +8,7 @@ use rustls::server::ServerConnectionData;
 use rustls::{ConnectionTrafficSecrets, ProtocolVersion, SupportedCipherSuite};
 
 use super::control::Fault;
-use crate::offload;
+use crate::offload::{self, Direction};
 use crate::runtime::Socket;
 
 /// The keys of either side.
@@ -47,9 +47,9 @@ impl Keys {
         }
     }
 
-    /// How many were sent under this one.
-    pub(super) fn records_sent(&self, socket: &Socket) -> io::Result<u64> {
-        offload::records_sent(socket, self.suite().suite())
+    /// How many went one way under this one.
+    pub(super) fn records(&self, socket: &Socket, direction: Direction) -> io::Result<u64> {
+        offload::records(socket, self.suite().suite(), direction)
     }
 
     pub(super) fn next_tx(&mut self) -> Result<ConnectionTrafficSecrets, Fault> {

@@ -17,7 +17,7 @@ use self::control::{ALERT, Alert, Fault, HANDSHAKE, Inbox, Message, NO_RENEGOTIA
 pub use self::keys::Keys;
 use self::limits::{Pause, Storm, Wear, Worn};
 use crate::buffer::Buffer;
-use crate::offload::{self, Offload};
+use crate::offload::{self, Direction, Offload};
 use crate::outcome::{Carriage, Cause};
 use crate::runtime::{self, Socket};
 use crate::sys::ktls;
@@ -47,6 +47,9 @@ pub(super) struct Ktls {
     lost: Option<Errno>,
     owed: Owed,
     goodbye: Goodbye,
+    /// Records under keys that were renewed since.
+    earlier_sent: u64,
+    earlier_received: u64,
     storm: Storm,
     wear: Wear,
     pause: Pause,
@@ -95,6 +98,8 @@ impl Ktls {
             lost: None,
             owed: Owed::default(),
             goodbye: Goodbye::Unsaid,
+            earlier_sent: 0,
+            earlier_received: 0,
             storm: Storm::default(),
         }
     }
@@ -256,7 +261,9 @@ impl Ktls {
         if !self.offload.can_rekey() {
             return Err(Fault::KEY_UPDATE.into());
         }
+        self.count(socket, Direction::Receive);
         let secrets = self.keys.next_rx()?;
+        self.earlier_received = self.carriage.records_received.get();
         offload::renew_rx(socket, secrets).map_err(|_| self.refused_keys())?;
         // RFC 8446 §4.6.3: "the receiver MUST send a KeyUpdate of its own with request_update set
         // to "update_not_requested" prior to sending its next Application Data record". If it does
@@ -321,7 +328,7 @@ impl Ktls {
         if self.goodbye != Goodbye::Unsaid {
             return Err(Stop::Socket(io::ErrorKind::BrokenPipe.into()));
         }
-        match self.wear.look(|| self.keys.records_sent(socket)) {
+        match self.wear.look(|| self.keys.records(socket, Direction::Send)) {
             Worn::Not => {}
             Worn::Soon if self.keys.is_tls13() && self.offload.can_rekey() => self.owed.key_update = true,
             Worn::Soon => {}
@@ -338,6 +345,23 @@ impl Ktls {
     pub(super) fn try_flush(&mut self, socket: &Socket) -> io::Result<()> {
         let said = self.say(socket).and_then(|()| self.say_goodbye(socket));
         self.settle(socket, said)
+    }
+
+    /// Has the carriage tell how many records there were up to now.
+    pub(super) fn count_records(&self, socket: &Socket) {
+        self.count(socket, Direction::Send);
+        self.count(socket, Direction::Receive);
+    }
+
+    /// The kernel numbers the records of each key from 0. Where it cannot be asked, what was counted stays.
+    fn count(&self, socket: &Socket, direction: Direction) {
+        let (earlier, counted) = match direction {
+            Direction::Send => (self.earlier_sent, &self.carriage.records_sent),
+            Direction::Receive => (self.earlier_received, &self.carriage.records_received),
+        };
+        if let Ok(records) = self.keys.records(socket, direction) {
+            counted.set(earlier + records);
+        }
     }
 
     pub(super) fn renew_keys(&mut self) -> bool {
@@ -384,7 +408,9 @@ impl Ktls {
             self.owed.key_update = false;
             let sent = &self.carriage.key_updates_sent;
             sent.set(sent.get() + 1);
+            self.count(socket, Direction::Send);
             let secrets = self.keys.next_tx()?;
+            self.earlier_sent = self.carriage.records_sent.get();
             offload::renew_tx(socket, secrets).map_err(|_| self.refused_keys())?;
             self.wear.renewed();
         }

@@ -243,6 +243,10 @@ fn the_kernel_makes_the_records_where_it_can_and_is_let() {
         assert_eq!(body(&up), Digest::of(&data).as_bytes());
         let carried = said(&down).contains("* TLS was made by the kernel");
         assert_eq!(carried, in_kernel, "{}", said(&down));
+        if carried {
+            let records = told(&down, "* TLS was made", "received");
+            assert!(records >= data.len() / 16_384, "{records}");
+        }
         assert_eq!(told(&down, "* received", "spliced") > data.len() / 2, in_kernel);
         assert_eq!(told(&up, "* sent", "by sendfile") == data.len(), in_kernel);
     }
