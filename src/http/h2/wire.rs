@@ -260,8 +260,8 @@ impl<T: Borrow<Transport>> Wire<T> {
         }
         loop {
             ready!(self.poll_turn(cx));
-            // By way of a buffer of the worker's: the crate offers a hundred kilobytes that nobody has ever
-            // written to, and to zero them for each read costs more than to copy what came.
+            // By way of a buffer of the worker's: the crate offers space that nobody has written to yet, and
+            // to zero kilobytes for each read costs more than to copy what came (1 % of a small request).
             let mut buffer = Buffer::small();
             let space = into.remaining().min(SMALL);
             match self.transport().try_read(&mut buffer.space()[..space]) {
