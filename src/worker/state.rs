@@ -75,8 +75,15 @@ struct Accepting {
     address: Address,
     slots: Slots,
     closing: Drain,
-    /// Its place in the generation in force.
-    index: Cell<usize>,
+    /// The newest generation that has it, and its place in that one: what still waits to be accepted when it
+    /// goes has come to this listener, and the generation in force may have another in its place, or none.
+    place: RefCell<(Rc<Serving>, usize)>,
+}
+
+impl Accepting {
+    fn place(&self) -> (Rc<Serving>, usize) {
+        self.place.borrow().clone()
+    }
 }
 
 impl State {
@@ -168,7 +175,8 @@ impl State {
 
     /// Brings the listeners in line with the generation in force.
     fn listen(self: &Rc<Self>, mut sockets: Vec<(Address, OwnedFd)>) {
-        let generation = self.serving.borrow().generation.clone();
+        let serving = self.serving.borrow().clone();
+        let generation = &serving.generation;
         for accepting in self.accepting.borrow().iter() {
             let index = generation
                 .listeners
@@ -176,7 +184,7 @@ impl State {
                 .position(|new| new.settings.address == accepting.address);
             match index {
                 Some(index) => {
-                    accepting.index.set(index);
+                    accepting.place.replace((serving.clone(), index));
                     accepting
                         .slots
                         .resize(self.share(&generation.listeners[index].settings));
@@ -194,7 +202,7 @@ impl State {
                 address,
                 slots: Slots::new(self.share(&listener.settings)),
                 closing: Drain::new(),
-                index: Cell::new(index),
+                place: RefCell::new((serving.clone(), index)),
             });
             self.accepting.borrow_mut().push(accepting.clone());
             self.spawn_accept(accepting, socket);
@@ -256,14 +264,14 @@ impl State {
     }
 
     fn admit(self: &Rc<Self>, accepting: &Accepting, socket: Socket, peer: Option<SocketAddr>) {
+        let (serving, listener) = accepting.place();
         let accepted = Accepted {
             socket,
             peer,
-            listener: accepting.index.get(),
+            listener,
             at: now(),
             slot: accepting.slots.take(),
         };
-        let serving = self.serving.borrow().clone();
         self.open.set(self.open.get() + 1);
         let open = Open(self.clone());
         let future = async move {
@@ -308,14 +316,9 @@ impl Doorman for Door<'_> {
     }
 
     fn failed(&self, error: &io::Error) {
-        let serving = self.state.serving.borrow().clone();
-        if let Some(listener) = serving.generation.listeners.get(self.accepting.index.get()) {
-            self.state
-                .ground
-                .counters
-                .listener(&listener.settings.name)
-                .accept_failed(error);
-        }
+        let (serving, index) = self.accepting.place();
+        let name = &serving.generation.listeners[index].settings.name;
+        self.state.ground.counters.listener(name).accept_failed(error);
         let help = match error.raw_os_error() {
             Some(libc::EMFILE) => "no file descriptors left for this process: raise LimitNOFILE=",
             Some(libc::ENFILE) => "no file descriptors left on this machine: raise fs.file-max",

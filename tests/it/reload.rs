@@ -105,6 +105,52 @@ fn listeners_come_and_go() {
 }
 
 #[test]
+fn who_waits_for_a_listener_that_goes_is_served_as_it_would_have_served() {
+    // They wait in the kernel's queue, as the listener is full. In the next generation its place is another's,
+    // or nobody's.
+    for names in [["public", "internal"], ["internal", "public"]] {
+        on_both_drivers(|driver| {
+            let place = names.iter().position(|name| *name == "public").unwrap();
+            let mut built = atlas().top("workers = 1").driver(driver);
+            for name in names {
+                let route =
+                    format!("[[route]]\nlisten = {name:?}\nrespond = {{ status = 200, body = {name:?} }}");
+                built = built
+                    .listener(false, &format!("name = {name:?}\nconnections_max = 1"))
+                    .text(&route);
+            }
+            let atlas = built.start();
+            let mut served = atlas.connect_to(place);
+            assert_eq!(served.get("/").text(), "public");
+            let mut waiting: Vec<_> = (0..3).map(|_| atlas.connect_to(place)).collect();
+            for client in &mut waiting {
+                client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+            }
+            atlas.rewrite(|text| without(&text, "\"public\""));
+            atlas.reload();
+            drop(served);
+            for mut client in waiting {
+                let answer = client.answer();
+                assert_eq!(
+                    (answer.text().as_str(), answer.field("connection")),
+                    ("public", Some("close"))
+                );
+            }
+            wait_until("nobody listens", || {
+                atlas.try_connect_to(place).is_err().then_some(())
+            });
+            assert_eq!(atlas.connect_to(1 - place).get("/").text(), "internal");
+        });
+    }
+}
+
+/// The text without the tables that hold this.
+fn without(text: &str, part: &str) -> String {
+    let tables = text.split("\n[").filter(|table| !table.contains(part));
+    tables.collect::<Vec<_>>().join("\n[")
+}
+
+#[test]
 fn a_listener_that_cannot_be_had_changes_nothing() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let atlas = atlas()
