@@ -10,7 +10,8 @@ use rustix::io::Errno;
 
 use crate::drain::Drain;
 use crate::listener::Slots;
-use crate::runtime::{self, Listener, Socket};
+use crate::runtime::{self, Listener, Socket, before};
+use crate::time::Deadline;
 
 /// Connections accepted before the connections that are open have a turn.
 const ACCEPTS_PER_TURN: usize = 32;
@@ -18,6 +19,10 @@ const ACCEPTS_PER_TURN: usize = 32;
 /// First and longest pause after an error that will not go away by itself.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How long a listener that goes is kept for those who wait in its queue: longer than it takes a drain to end
+/// idle connections, which makes room for them, and not so long that a lack of descriptors holds one up.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What becomes of accepted connections and of errors.
 pub(super) trait Doorman {
@@ -33,7 +38,7 @@ pub(super) async fn accept(listener: &Listener, slots: &Slots, closing: &Drain, 
     let mut pause = PAUSE_MIN;
     while wait(listener, slots, closing).await {
         match burst(listener, slots, doorman) {
-            Ok(()) => {
+            Ok(_) => {
                 pause = PAUSE_MIN;
                 runtime::turn().await;
             }
@@ -44,8 +49,26 @@ pub(super) async fn accept(listener: &Listener, slots: &Slots, closing: &Drain, 
             }
         }
     }
-    while let Ok((socket, peer)) = listener.try_accept() {
-        doorman.admit(socket, peer);
+    // Who still waits after that is reset: more connections than the limit nobody gets.
+    let _ = before(
+        Deadline::within(QUEUE_TIMEOUT),
+        empty_queue(listener, slots, doorman),
+    )
+    .await;
+}
+
+/// Accepts, as far as the limit allows, until nobody waits.
+async fn empty_queue(listener: &Listener, slots: &Slots, doorman: &impl Doorman) {
+    loop {
+        slots.free().await;
+        match burst(listener, slots, doorman) {
+            Ok(Queue::Empty) => return,
+            Ok(Queue::Unknown) => runtime::turn().await,
+            Err(error) => {
+                doorman.failed(&error);
+                runtime::sleep(PAUSE_MAX / 4).await;
+            }
+        }
     }
 }
 
@@ -60,25 +83,31 @@ async fn wait(listener: &Listener, slots: &Slots, closing: &Drain) -> bool {
     matches!(select(closes, acceptable).await, Either::Right(_))
 }
 
+/// What a burst has left behind.
+enum Queue {
+    Empty,
+    Unknown,
+}
+
 /// Accepts what is there, up to a bound.
 ///
 /// # Errors
 ///
 /// Those that need a pause: no descriptors, no memory, and what nobody expects.
-fn burst(listener: &Listener, slots: &Slots, doorman: &impl Doorman) -> io::Result<()> {
+fn burst(listener: &Listener, slots: &Slots, doorman: &impl Doorman) -> io::Result<Queue> {
     for _ in 0..ACCEPTS_PER_TURN {
         if slots.is_full() {
             break;
         }
         match listener.try_accept() {
             Ok((socket, peer)) => doorman.admit(socket, peer),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Queue::Empty),
             // The connection is gone, the listener is not: accept(2) passes on what happened to it.
             Err(error) if concerns_one_connection(&error) => doorman.failed(&error),
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(Queue::Unknown)
 }
 
 fn concerns_one_connection(error: &io::Error) -> bool {

@@ -151,6 +151,25 @@ fn without(text: &str, part: &str) -> String {
 }
 
 #[test]
+fn a_listener_that_goes_takes_no_more_from_its_queue_than_it_may() {
+    let atlas = atlas()
+        .top("workers = 1")
+        .listener(false, "name = \"kept\"")
+        .listener(false, "name = \"gone\"\nconnections_max = 1")
+        .text("[[route]]\nrespond = { status = 200, body = \"hello\" }")
+        .start();
+    let mut served = atlas.connect_to(1);
+    assert_eq!(served.get("/").text(), "hello");
+    let mut waiting = atlas.connect_to(1);
+    waiting.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    atlas.rewrite(|text| without(&text, "\"gone\""));
+    atlas.reload();
+    assert!(waiting.is_silent_for(Duration::from_millis(300)));
+    drop(served);
+    assert_eq!(waiting.answer().text(), "hello");
+}
+
+#[test]
 fn a_listener_that_cannot_be_had_changes_nothing() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let atlas = atlas()
