@@ -90,8 +90,21 @@ impl Certificate {
 ///
 /// When the file cannot be read, or none of its certificates can be used.
 pub fn read_roots(path: &Path) -> Result<RootCertStore, CertificateError> {
+    roots(path, read_file(path))
+}
+
+/// As [`read_roots`], and from a pipe too: for a person's command, which reads it once and may be broken off.
+///
+/// # Errors
+///
+/// As [`read_roots`].
+pub fn read_roots_once(path: &Path) -> Result<RootCertStore, CertificateError> {
+    roots(path, read_anything(path))
+}
+
+fn roots(path: &Path, pem: Result<Vec<u8>, Problem>) -> Result<RootCertStore, CertificateError> {
     let fault = |problem| CertificateError::chain(path, problem);
-    let chain = read_file(path).and_then(|pem| parse_chain(&pem)).map_err(fault)?;
+    let chain = pem.and_then(|pem| parse_chain(&pem)).map_err(fault)?;
     let mut roots = RootCertStore::empty();
     for certificate in chain {
         roots
@@ -160,6 +173,8 @@ impl CertificateError {
 pub enum Problem {
     /// It cannot be read.
     Unreadable(io::Error),
+    /// It is a pipe, a socket or a device: reading it may never end, and cannot be done again at a reload.
+    NotAFile,
     /// Its PEM armour is broken.
     MalformedPem(String),
     /// There is no certificate in it.
@@ -186,6 +201,7 @@ impl Problem {
                 "this is a folder: write the path of the file in it"
             }
             Self::Unreadable(_) => "let the user that runs Atlas read this file",
+            Self::NotAFile => "write what it gives to a file, and name that one",
             Self::MalformedPem(_) => {
                 "copy the file again, from `-----BEGIN` to the end of the `-----END` line"
             }
@@ -212,6 +228,7 @@ impl fmt::Display for CertificateError {
         let path = self.path.display();
         match &self.problem {
             Problem::Unreadable(error) => write!(f, "cannot read {path}: {error}"),
+            Problem::NotAFile => write!(f, "{path} is a pipe, a socket or a device, and not a file"),
             Problem::MalformedPem(what) => write!(f, "{path} is not good PEM: {what}"),
             Problem::NoCertificate => write!(f, "there is no certificate in {path}"),
             Problem::MalformedCertificate => write!(f, "a certificate in {path} is not well formed"),
@@ -228,11 +245,20 @@ impl std::error::Error for CertificateError {}
 /// Larger files are not certificates; one of all public authorities has some 250 KiB.
 const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
+fn read_file(path: &Path) -> Result<Vec<u8>, Problem> {
+    // Asked before it is opened: opening a FIFO waits for somebody who writes, and some devices do something.
+    let kind = std::fs::metadata(path).map_err(Problem::Unreadable)?.file_type();
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(Problem::NotAFile);
+    }
+    read_anything(path)
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "configurations are read beside the workers"
 )]
-fn read_file(path: &Path) -> Result<Vec<u8>, Problem> {
+fn read_anything(path: &Path) -> Result<Vec<u8>, Problem> {
     use io::Read;
     let mut text = Vec::new();
     std::fs::File::open(path)

@@ -266,3 +266,20 @@ fn a_reload_and_a_drain_at_once_are_a_drain() {
         .map(|pid| rustix::process::kill_process(pid, Signal::HUP));
     assert_eq!(atlas.exit_code(), 0);
 }
+
+#[test]
+fn a_certificate_that_is_a_pipe_is_refused_and_a_drain_is_not_kept_waiting() {
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .text("[[route]]\nrespond = 204")
+        .expects_log("")
+        .start();
+    let path = atlas.folder().join("leaf0.crt");
+    std::fs::remove_file(&path).unwrap();
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    atlas.signal(Signal::HUP);
+    atlas.log_line(&["leaf0.crt is a pipe"]);
+    assert_eq!(atlas.get("/").status, 204);
+    assert_eq!(atlas.stop(), 0);
+}

@@ -240,6 +240,7 @@ fn diagnostic(error: &CertificateError, place: &At<PathBuf>) -> Diagnostic {
     let code = match &error.problem {
         Problem::Unreadable(reason) if reason.kind() == io::ErrorKind::NotFound => "missing-file",
         Problem::Unreadable(reason) if reason.kind() == io::ErrorKind::IsADirectory => "not-a-file",
+        Problem::NotAFile => "not-a-file",
         Problem::Unreadable(_) => "unreadable-file",
         Problem::MalformedPem(_) => "bad-pem",
         Problem::NoCertificate => "no-certificate",

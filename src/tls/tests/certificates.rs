@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rcgen::{CertificateParams, DnType, KeyPair};
 
-use super::super::certificates::{Certificate, read_roots};
+use super::super::certificates::{Certificate, read_roots, read_roots_once};
 use super::{Authority, read};
 
 #[test]
@@ -95,6 +95,26 @@ fn files_that_cannot_be_read_say_why() {
             .ends_with("No such file or directory (os error 2)")
     );
     assert!(read_roots(folder.path()).is_err());
+}
+
+#[test]
+fn a_pipe_is_refused_where_it_would_have_to_be_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    for wrong in [
+        Certificate::read(&pipe, &pipe).unwrap_err(),
+        read_roots(&pipe).unwrap_err(),
+        read_roots(std::path::Path::new("/dev/null")).unwrap_err(),
+    ] {
+        assert!(wrong.to_string().contains("not a file"), "{wrong}");
+    }
+    let (pem, _) = Authority::new().leaf(&["a.test"], &rcgen::PKCS_ECDSA_P256_SHA256);
+    std::thread::scope(|scope| {
+        scope.spawn(|| std::fs::write(&pipe, pem).unwrap());
+        assert_eq!(read_roots_once(&pipe).unwrap().len(), 1);
+    });
 }
 
 #[test]
