@@ -11,7 +11,7 @@ pub use log::{BATCH_BYTES, Log};
 pub use record::{
     ConnectionFacts, ConnectionRecord, ExchangeRecord, Moved, Request, RequestFacts, current, on_behalf_of,
 };
-pub use writer::{Batch, Sender, Target, Writer};
+pub use writer::{Batch, Opened, Sender, Target, Writer};
 
 /// What the access log needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -363,8 +363,8 @@ fn another_path_and_format_are_taken_while_it_runs() {
     let bench = bench(Format::Combined);
     let _folder = bench.folder.clone();
     let other = bench.path.with_extension("json");
-    assert!(bench.writer.set(Target::File("/does/not/exist".into())).is_err());
-    bench.writer.set(Target::File(other.clone())).unwrap();
+    assert!(Target::File("/does/not/exist".into()).open().is_err());
+    bench.writer.set(Target::File(other.clone()).open().unwrap());
     bench.log.set(&Settings {
         enabled: true,
         format: Format::Json,

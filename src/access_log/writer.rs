@@ -47,7 +47,17 @@ impl Target {
         settings.path.clone().map_or(Self::Stdout, Self::File)
     }
 
-    fn open(&self) -> io::Result<OwnedFd> {
+    /// Opens it, for [`Writer::set`].
+    ///
+    /// # Errors
+    ///
+    /// When that cannot be done; a FIFO that nobody reads is one.
+    pub fn open(self) -> io::Result<Opened> {
+        let file = self.file()?;
+        Ok(Opened(self, file))
+    }
+
+    fn file(&self) -> io::Result<OwnedFd> {
         use std::os::fd::AsFd;
         match self {
             Self::Stdout => io::stdout().as_fd().try_clone_to_owned(),
@@ -65,6 +75,10 @@ impl Target {
         }
     }
 }
+
+/// A target that can be written to.
+#[derive(Debug)]
+pub struct Opened(Target, OwnedFd);
 
 /// What gives batches to the writer, from any thread, without ever waiting.
 #[derive(Clone, Debug)]
@@ -84,7 +98,7 @@ impl Sender {
 }
 
 enum Control {
-    Set(Target, OwnedFd),
+    Set(Opened),
     Reopen,
     Finish(Deadline),
 }
@@ -107,7 +121,7 @@ impl Writer {
         let (sender, batches) = sync_channel(batches_max);
         let (control, told) = channel();
         let (done, finished) = sync_channel(1);
-        let file = Some(target.open()?);
+        let file = Some(target.file()?);
         let name = if target == Target::Stderr {
             "error-log"
         } else {
@@ -145,14 +159,8 @@ impl Writer {
     }
 
     /// Writes to something else from now on.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be opened; then nothing changes.
-    pub fn set(&self, target: Target) -> io::Result<()> {
-        let file = target.open()?;
-        let _ = self.control.send(Control::Set(target, file));
-        Ok(())
+    pub fn set(&self, opened: Opened) {
+        let _ = self.control.send(Control::Set(opened));
     }
 
     /// Writes what was handed over and ends the thread. How many records could not be written by
@@ -215,12 +223,12 @@ impl Writing {
         while let Ok(told) = self.told.try_recv() {
             match told {
                 Control::Finish(deadline) => self.ends = Some(deadline),
-                Control::Set(target, file) => {
+                Control::Set(Opened(target, file)) => {
                     self.target = target;
                     self.take(file);
                     changed = true;
                 }
-                Control::Reopen if matches!(self.target, Target::File(_)) => match self.target.open() {
+                Control::Reopen if matches!(self.target, Target::File(_)) => match self.target.file() {
                     Ok(file) => {
                         self.take(file);
                         changed = true;
@@ -267,7 +275,7 @@ impl Writing {
             }
             let file = match &self.file {
                 Some(file) => file,
-                None => self.file.insert(self.target.open()?),
+                None => self.file.insert(self.target.file()?),
             };
             if !may_write(file)? {
                 if self.out_of_time() {

@@ -26,9 +26,16 @@ impl Checks {
         }
     }
 
+    /// Makes sure that there is a thread to check these with.
+    pub(super) fn start(&mut self, upstreams: &[Settings]) -> Result<(), String> {
+        self.checker
+            .start(upstreams)
+            .map_err(|error| format!("cannot start a thread to check endpoints: {error}"))
+    }
+
     /// Checks those of these upstreams that want it. What was found of endpoints that stay is kept; new
     /// ones are up until proved down.
-    pub(super) fn watch(&mut self, upstreams: &[Settings]) -> Result<(), String> {
+    pub(super) fn watch(&mut self, upstreams: &[Settings]) {
         let checked = upstreams.iter().filter(|upstream| upstream.check.is_some());
         let wanted = checked.flat_map(|upstream| {
             let endpoints = upstream.endpoints.iter();
@@ -39,9 +46,7 @@ impl Checks {
             (key, is_up)
         };
         self.found = wanted.map(known).collect();
-        self.checker
-            .watch(upstreams)
-            .map_err(|error| format!("cannot start a thread to check endpoints: {error}"))
+        self.checker.watch(upstreams);
     }
 
     /// An endpoint went down or up; whether it is one that is still checked.

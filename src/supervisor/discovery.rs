@@ -66,11 +66,26 @@ impl Discovery {
         }
     }
 
-    /// Looks up what a generation wants looked up, and gives its upstreams the endpoints that are found, as
+    /// Makes sure that there is a thread to look up what these have to look up.
+    pub(super) fn start(&mut self, upstreams: &[Settings]) -> Result<(), String> {
+        if self.watcher.is_some() || Source::all_of(upstreams).next().is_none() {
+            return Ok(());
+        }
+        let (tell, news) = (self.tell.clone(), self.to_news.clone());
+        let started = Watcher::start(self.process.clone(), move |one| {
+            drop(news.try_send(one));
+            drop(tell.try_send(Event::Found));
+        });
+        let watcher = started.map_err(|error| format!("cannot start a thread to look up names: {error}"))?;
+        self.watcher = Some(watcher);
+        Ok(())
+    }
+
+    /// Looks up what a generation wants looked up, once this was [started](Self::start) for it, and gives its upstreams the endpoints that are found, as
     /// far as that is quick: so that the first request finds them.
-    pub(super) async fn watch(&mut self, generation: &mut Generation) -> Result<(), String> {
+    pub(super) async fn watch(&mut self, generation: &mut Generation) {
         self.resolver = generation.resolver.clone();
-        if let Some(settled) = self.look_up(&generation.upstreams)? {
+        if let Some(settled) = self.look_up(&generation.upstreams) {
             // Looking goes on after that, and what cannot be found is said.
             let _ = before(Deadline::within(FIRST_LOOKUP_TIMEOUT), settled.recv()).await;
         }
@@ -92,30 +107,17 @@ impl Discovery {
             .map(|upstream| (upstream.name.clone(), false))
             .collect();
         self.files.replace(with_files().cloned().map(Arc::new).collect());
-        Ok(())
     }
 
     /// Looks up what these have to look up, and nothing else; the channel closes when all has been once.
-    fn look_up(&mut self, upstreams: &[Settings]) -> Result<Option<Receiver<()>>, String> {
+    fn look_up(&mut self, upstreams: &[Settings]) -> Option<Receiver<()>> {
         let sources: BTreeSet<_> = Source::all_of(upstreams).collect();
         self.answers.retain(|source, _| sources.contains(source));
         let before = std::mem::take(&mut self.is_failing);
         let known = |source: &Source| (source.clone(), before.get(source).copied().unwrap_or(false));
         self.is_failing = sources.iter().map(known).collect();
-        if self.watcher.is_none() && !sources.is_empty() {
-            self.watcher = Some(self.start()?);
-        }
         let watcher = self.watcher.as_ref();
-        Ok(watcher.map(|watcher| watcher.watch(sources, &self.resolver)))
-    }
-
-    fn start(&self) -> Result<Watcher, String> {
-        let (tell, news) = (self.tell.clone(), self.to_news.clone());
-        Watcher::start(self.process.clone(), move |one| {
-            drop(news.try_send(one));
-            drop(tell.try_send(Event::Found));
-        })
-        .map_err(|error| format!("cannot start a thread to look up names: {error}"))
+        watcher.map(|watcher| watcher.watch(sources, &self.resolver))
     }
 
     fn note_all(&mut self) -> bool {
@@ -163,9 +165,10 @@ impl Discovery {
         if is_any {
             // There may be names among them.
             let upstreams = std::mem::take(&mut self.upstreams);
-            if let Err(why) = self.look_up(&upstreams) {
+            if let Err(why) = self.start(&upstreams) {
                 tracing::error!("{why}");
             }
+            self.look_up(&upstreams);
             self.upstreams = upstreams;
         }
         is_any

@@ -7,9 +7,11 @@ mod drain;
 mod files;
 mod limits;
 mod notify;
+mod reload;
 mod signals;
 mod sockets;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use async_channel::{Receiver, Sender};
 
 use self::checks::Checks;
 use self::discovery::Discovery;
+use self::reload::{Read, Reading};
 use self::signals::{Signal, Signals};
 use self::sockets::Sockets;
 use crate::access_log::{self, Target, Writer};
@@ -75,6 +78,8 @@ enum Event {
     Worker(worker::Event),
     Found,
     Checked(Checked),
+    /// A reload has read its files; or what is wrong with them.
+    Read(Box<Result<Read, String>>),
 }
 
 /// Runs Atlas until it is drained, on the calling thread, which should be the main one. `started`
@@ -121,6 +126,11 @@ struct Supervisor<S> {
     discovery: Discovery,
     checks: Checks,
     admin: Rc<Admin>,
+    /// For what is done beside the loop.
+    tell: Sender<Event>,
+    /// What came while a generation was handed over, and comes first.
+    later: VecDeque<Event>,
+    reading: Reading,
     /// Workers that have not yet taken the newest generation.
     adopting: usize,
 }
@@ -150,10 +160,12 @@ impl<S: Source> Supervisor<S> {
             serve_admin(address, admin.clone()).await?;
         }
         let mut discovery = Discovery::new(&tell, process, count);
-        discovery.watch(&mut generation).await?;
+        discovery.start(&generation.upstreams)?;
+        discovery.watch(&mut generation).await;
         let generation = Arc::new(generation);
         let mut checks = Checks::new(&tell);
-        checks.watch(&generation.upstreams)?;
+        checks.start(&generation.upstreams)?;
+        checks.watch(&generation.upstreams);
         let mut workers = Vec::with_capacity(count);
         for (number, sockets) in shares.into_iter().enumerate() {
             let start = worker::Start {
@@ -183,6 +195,9 @@ impl<S: Source> Supervisor<S> {
             discovery,
             checks,
             admin,
+            tell,
+            later: VecDeque::new(),
+            reading: Reading::No,
             adopting: 0,
         })
     }
@@ -252,10 +267,8 @@ impl<S: Source> Supervisor<S> {
         for upstream in &changed {
             self.tell_all(|| Command::Found(upstream.clone()));
         }
-        if !changed.is_empty()
-            && let Err(why) = self.checks.watch(self.discovery.upstreams())
-        {
-            tracing::error!("{why}");
+        if !changed.is_empty() {
+            self.checks.watch(self.discovery.upstreams());
         }
         self.tell_of_endpoints();
     }
@@ -290,8 +303,13 @@ impl<S: Source> Supervisor<S> {
     /// The loop: until a signal says stop, and what ran has ended.
     async fn supervise(mut self, events: &Receiver<Event>) -> Result<(), Failure> {
         loop {
-            match events.recv().await {
-                Ok(Event::Signal(Signal::Reload)) => self.reload().await,
+            let event = match self.later.pop_front() {
+                Some(event) => Ok(event),
+                None => events.recv().await,
+            };
+            match event {
+                Ok(Event::Signal(Signal::Reload)) => self.begin_reload(),
+                Ok(Event::Read(read)) => self.end_reload(*read, events).await,
                 Ok(Event::Signal(Signal::Reopen)) => self.writer.reopen(),
                 Ok(Event::Signal(Signal::Stop)) => return self.drain(events).await,
                 Ok(Event::Found) => self.found(),
@@ -304,104 +322,6 @@ impl<S: Source> Supervisor<S> {
                 Ok(Event::Worker(_)) => {}
                 Err(_) => return Err("nobody is left to hear from".to_owned().into()),
             }
-        }
-    }
-
-    /// Builds the next generation and hands it over; a wrong file changes nothing.
-    async fn reload(&mut self) {
-        notify::reloading();
-        let handed_over = match self.next_generation().await {
-            Ok(generation) => self.hand_over(generation).await,
-            Err(why) => Err(why),
-        };
-        if let Err(why) = handed_over {
-            tracing::error!("the configuration was not reloaded, the old one stays in force:\n{why}");
-            self.admin.change_facts(|facts| facts.reloads_failed += 1);
-            notify::ready(&format!("Serving {}", listening(&self.generation)));
-        }
-    }
-
-    async fn next_generation(&self) -> Result<Generation, String> {
-        let (source, generation) = (self.source.clone(), self.generation.clone());
-        // Reads files, checks keys, tries the kernel: not on the thread that answers health checks.
-        let read = move || {
-            let loaded = source(Some(&generation))?;
-            let offload = find_out(&loaded.generation);
-            Ok((loaded, offload))
-        };
-        let loaded: Result<_, Report> = runtime::blocking(read).await?;
-        let (loaded, offload) = loaded.map_err(|errors| errors.to_string().trim_end().to_owned())?;
-        warn(&loaded.warnings);
-        if offload.refusal() != self.generation.offload.refusal() {
-            tell_verdict(&offload);
-        }
-        let generation = Generation {
-            number: self.generation.number + 1,
-            offload: offload.into(),
-            ..loaded.generation
-        };
-        self.warn_of_restarts(&generation);
-        Ok(generation)
-    }
-
-    /// What a reload cannot change is said, not silently left.
-    fn warn_of_restarts(&self, next: &Generation) {
-        if next.workers.is_some_and(|count| count != self.workers.len()) {
-            tracing::warn!(
-                workers = self.workers.len(),
-                "`workers` changes with the next restart, not with a reload"
-            );
-        }
-        if next.admin != self.generation.admin {
-            tracing::warn!("`[admin] address` changes with the next restart, not with a reload");
-        }
-    }
-
-    async fn hand_over(&mut self, mut next: Generation) -> Result<(), String> {
-        let shares = self.sockets.bind_missing(&next, self.workers.len()).await?;
-        if Target::of(&next.access_log) != Target::of(&self.generation.access_log) {
-            let target = Target::of(&next.access_log);
-            self.writer
-                .set(target)
-                .map_err(|error| cannot_log(&next.access_log, &error))?;
-        }
-        self.discovery.watch(&mut next).await?;
-        let next = Arc::new(next);
-        self.checks.watch(&next.upstreams)?;
-        self.tell_of_endpoints();
-        let down = self.checks.down();
-        for (worker, sockets) in self.workers.iter().zip(shares) {
-            let (generation, down) = (next.clone(), down.clone());
-            worker.tell(Command::Adopt(Adopt {
-                generation,
-                sockets,
-                down,
-            }));
-        }
-        self.sockets.keep(&next);
-        self.generation = next;
-        self.adopting = self.workers.len();
-        Ok(())
-    }
-
-    /// A worker serves new connections by a generation. The reload is done when all do.
-    fn adopted(&mut self, number: u64) {
-        if number != self.generation.number || self.adopting == 0 {
-            return; // a generation that was replaced before all had taken it
-        }
-        self.adopting -= 1;
-        if self.adopting == 0 {
-            let certificates = certificates(&self.generation);
-            let offload = self.generation.offload.clone();
-            self.admin.change_facts(|facts| {
-                facts.offload = offload;
-                facts.reloads_finished += 1;
-                facts.generation = number;
-                facts.certificates = certificates;
-            });
-            let listening = listening(&self.generation);
-            tracing::info!(generation = number, "reloaded; Atlas serves {listening}");
-            notify::ready(&format!("Serving {listening}"));
         }
     }
 }

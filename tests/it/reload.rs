@@ -1,11 +1,12 @@
 //! HUP: the next generation, or nothing.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{Connection, atlas, cert, on_both_drivers, origin, wait_until};
+use crate::discovery::server::{Mood, names};
+use crate::support::{Atlas, Connection, atlas, cert, on_both_drivers, origin, wait_until};
 
 #[test]
 fn new_connections_get_the_new_configuration() {
@@ -282,4 +283,58 @@ fn a_certificate_that_is_a_pipe_is_refused_and_a_drain_is_not_kept_waiting() {
     atlas.log_line(&["leaf0.crt is a pipe"]);
     assert_eq!(atlas.get("/").status, 204);
     assert_eq!(atlas.stop(), 0);
+}
+
+#[test]
+fn signals_are_heard_while_a_reload_reads_its_files() {
+    // A file so long that its reading takes seconds is the next best thing to a mount that hangs.
+    let atlas = atlas()
+        .listens_plain()
+        .text("[[route]]\nrespond = 204")
+        .expects_log("")
+        .start();
+    atlas.get("/before");
+    let route = |number| format!("[[route]]\npath = \"/{number}/\"\nrespond = 204\n");
+    let routes: String = (0..100_000).map(route).collect();
+    atlas.rewrite(|text| text + &routes);
+    atlas.signal(Signal::HUP);
+    let started = Instant::now();
+    reopens(&atlas);
+    assert_eq!(atlas.stop(), 0);
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+}
+
+#[test]
+fn signals_are_heard_while_a_reload_looks_names_up() {
+    let names = names(0);
+    let atlas = atlas()
+        .top(&format!("resolver = {{ servers = [{:?}] }}", names.address()))
+        .listens_plain()
+        .text("[[route]]\nrespond = 204")
+        .start();
+    atlas.get("/before");
+    names.set_mood(Mood::Silent);
+    atlas.rewrite(|text| {
+        text.replace("respond = 204", "upstream = \"app\"")
+            + "\n[upstream.app]\nendpoints = [\"app.test.:80\"]\n"
+    });
+    atlas.signal(Signal::HUP);
+    wait_until("it asks", || (names.asked("app.test", "udp") > 0).then_some(()));
+    let started = Instant::now();
+    reopens(&atlas);
+    assert_eq!(atlas.get("/").status, 204, "the old generation serves");
+    assert_eq!(atlas.stop(), 0);
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+}
+
+/// Less than names are waited for, and than the long file takes.
+const SOON: Duration = Duration::from_secs(4);
+
+/// USR1 has it write to a new access log.
+fn reopens(atlas: &Atlas) {
+    let path = atlas.folder().join("access.log");
+    wait_until("it is written", || path.exists().then_some(()));
+    std::fs::rename(&path, atlas.folder().join("old.log")).unwrap();
+    atlas.signal(Signal::USR1);
+    wait_until("it is opened anew", || path.exists().then_some(()));
 }

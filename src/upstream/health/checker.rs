@@ -66,25 +66,27 @@ impl Checker {
         }
     }
 
-    /// Checks the endpoints of these upstreams, as far as they ask for it. What is known of those
-    /// that were checked before is kept, and those that did not change keep their time.
+    /// Starts the thread, if one of these upstreams wants checks and there is none yet.
     ///
     /// # Errors
     ///
     /// When no thread can be started.
-    pub fn watch(&mut self, upstreams: &[Settings]) -> io::Result<()> {
-        let plan: Vec<_> = upstreams.iter().flat_map(planned).collect();
-        if plan.is_empty() && self.orders.is_none() {
-            return Ok(());
+    pub fn start(&mut self, upstreams: &[Settings]) -> io::Result<()> {
+        let is_wanted = upstreams.iter().any(|upstream| upstream.check.is_some());
+        if is_wanted && self.orders.is_none() {
+            self.orders = Some(start(self.on_change.clone())?);
         }
-        let orders = match self.orders.take() {
-            Some(orders) => orders,
-            None => start(self.on_change.clone())?,
-        };
-        // A thread that died has said so.
-        let _ = orders.try_send(plan);
-        self.orders = Some(orders);
         Ok(())
+    }
+
+    /// Checks the endpoints of these upstreams, for which it was [started](Self::start), as far as they ask
+    /// for it. What is known of those that were checked before is kept, and those that did not change keep
+    /// their time.
+    pub fn watch(&self, upstreams: &[Settings]) {
+        if let Some(orders) = &self.orders {
+            // A thread that died has said so.
+            let _ = orders.try_send(upstreams.iter().flat_map(planned).collect());
+        }
     }
 }
 

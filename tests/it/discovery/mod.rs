@@ -2,5 +2,5 @@
 
 mod files;
 mod names;
-mod server;
+pub mod server;
 mod services;
