@@ -289,6 +289,25 @@ impl Socket {
         matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1))
     }
 
+    /// Whether the peer has said that it sends no more, whatever it sent before that nobody has read. Asks the
+    /// kernel.
+    ///
+    /// # Errors
+    ///
+    /// What the connection was lost by.
+    pub fn end_of_peer(&self) -> io::Result<bool> {
+        let mut fds = [PollFd::new(self, PollFlags::RDHUP)];
+        poll(&mut fds, Some(&Timespec::default()))?;
+        let told = fds[0].revents();
+        if told.contains(PollFlags::ERR) {
+            self.call(|fd| sockopt::socket_error(fd)?.map(|()| 0))?;
+        }
+        match self.error.get() {
+            Some(error) => Err(error.into()),
+            None => Ok(told.intersects(PollFlags::RDHUP | PollFlags::HUP)),
+        }
+    }
+
     /// Whether a read may find something: false after one that emptied the queue.
     pub fn maybe_readable(&self) -> bool {
         self.maybe_readable.get()

@@ -220,3 +220,35 @@ fn the_record_of_a_refused_request_has_the_bytes_of_its_answer() {
     let record = atlas.record("the refusal", |record| record["kind"] == "exchange");
     assert_eq!(record["bytes_out"], answer.body.len());
 }
+
+#[test]
+fn a_client_that_sends_far_ahead_and_goes_frees_the_endpoint() {
+    // Its end was behind bytes that nobody read, and held an endpoint's connection until the response's
+    // deadline. Clients that go away had sent one request in all tests.
+    for (is_tls, cause) in [
+        (false, "reset"),
+        (true, "reset"),
+        (false, "closed"),
+        (true, "closed"),
+    ] {
+        let origin = crate::drain::slow();
+        let atlas = atlas().listens(is_tls).forwards_to(&origin).start();
+        let mut client = atlas.connect();
+        client.send("GET /never HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        client.send("GET /ahead HTTP/1.1\r\nHost: a.test\r\n\r\n".repeat(1000));
+        origin.request();
+        match cause {
+            "reset" => client.reset(),
+            _ => client.finish(),
+        }
+        wait_until("the endpoint's connection is freed", || {
+            (origin.open() == 0).then_some(())
+        });
+        let record = atlas.exchange("/never");
+        assert_eq!(
+            (&record["side"], &record["cause"]),
+            (&"downstream".into(), &cause.into()),
+            "{record}"
+        );
+    }
+}

@@ -1,7 +1,6 @@
 //! One downstream HTTP/1 connection: reads requests, frames bodies, writes responses.
 
 use std::cell::{Cell, RefCell};
-use std::future::pending;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::pin::pin;
@@ -38,6 +37,9 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a client that has closed its direction, and that nothing is sent to, is taken for one
 /// that still listens.
 const HALF_CLOSED_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 5000 });
+
+/// How often it is asked whether a client has gone whose bytes are not read.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 const HEAD_TIMED_OUT: Refused = Refused {
     fault: &Fault::REQUEST_TIMED_OUT,
@@ -446,7 +448,7 @@ impl<'c> RequestBody<'c> {
     }
 
     /// Waits until the client has gone away: closed, half-closed or reset. What it sends meanwhile
-    /// is kept for later, up to a buffer full; behind more than that its end is not seen.
+    /// is kept for later, up to a buffer full; behind more than that its end is seen within a second.
     pub async fn client_gone(&self) -> End {
         loop {
             self.transport.socket().turn().await;
@@ -467,7 +469,23 @@ impl<'c> RequestBody<'c> {
                 }
             }
             if self.input.borrow().len() >= SMALL {
-                pending::<()>().await;
+                return self.client_gone_unread().await;
+            }
+        }
+    }
+
+    /// As [`Self::client_gone`], of a client that sends requests ahead, more than are kept: its end is
+    /// behind bytes that nobody reads, and the driver tells of nothing else than those.
+    async fn client_gone_unread(&self) -> End {
+        loop {
+            runtime::sleep(LOOK_INTERVAL).await;
+            match self.transport.socket().end_of_peer() {
+                Ok(false) => {}
+                Ok(true) => {
+                    self.nothing_is_sent_for(HALF_CLOSED_TIMEOUT).await;
+                    return client_end(Phase::Response, Cause::Closed);
+                }
+                Err(error) => return client_end(Phase::Response, Cause::of(&error)),
             }
         }
     }
