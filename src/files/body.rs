@@ -138,6 +138,11 @@ impl Body {
 }
 
 impl Body {
+    /// Whether nothing is sent: the answer to HEAD, whatever its length, or no bytes.
+    pub(super) fn is_empty(&self) -> bool {
+        self.part.is_empty() && self.pieces.as_slice().is_empty()
+    }
+
     /// Whether there is a part so long that it may go straight from its file to the client.
     pub(super) fn is_long(&self) -> bool {
         let is_long = |part: &Range<u64>| part.end - part.start >= STRAIGHT_MIN;

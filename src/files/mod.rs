@@ -160,22 +160,22 @@ impl Root {
             query: request.query(),
             fields: &request.fields,
         };
-        let goes_straight = |bytes| {
+        let promote = |bytes| {
             response.promote(bytes);
             response.is_kernel_stream()
         };
-        let reply = self.begin(&asked, goes_straight).await?;
+        let reply = self.begin(&asked, promote).await?;
         let sent = self.send(reply, path, response).await;
         Ok(sent.unwrap_or_else(|end| end))
     }
 
     /// Makes the answer, with its first bytes read: what fails up to here can still be said.
-    /// `goes_straight`: whether a body so long, of which a part is worth it, may go by sendfile.
-    async fn begin(&self, asked: &Asked<'_>, goes_straight: impl Fn(u64) -> bool) -> Result<Reply, Failed> {
+    /// `promote`: is told how long the body is, and whether the kernel takes files on then.
+    async fn begin(&self, asked: &Asked<'_>, promote: impl Fn(u64) -> bool) -> Result<Reply, Failed> {
         let mut may_be_kept = !asked.fields.has("range");
         for _ in 0..LOOKS_MAX {
             let mut reply = self.reply(asked, may_be_kept).await?;
-            if reply.long().is_some_and(&goes_straight) {
+            if reply.length().is_some_and(&promote) && reply.body().is_long() {
                 reply.body().go_straight();
             }
             match reply.advance().await {

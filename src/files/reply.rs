@@ -180,10 +180,10 @@ impl Reply {
         self
     }
 
-    /// Bytes of the body, if there is a part long enough to go straight from its file to the client.
-    pub(super) fn long(&self) -> Option<u64> {
+    /// Bytes of the body, if there is one.
+    pub(super) fn length(&self) -> Option<u64> {
         match self.head.body {
-            BodyLength::Exact(length) if self.body.is_long() => Some(length),
+            BodyLength::Exact(length) if !self.body.is_empty() => Some(length),
             _ => None,
         }
     }

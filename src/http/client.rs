@@ -39,10 +39,10 @@ impl RequestWriter<'_> {
         }
     }
 
-    /// Whether content goes out as it is, without framing.
-    pub fn is_bare(&self) -> bool {
+    /// Whether [`Self::promote`] is of use: there is content, and the connection is one that may move.
+    pub fn may_move(&self) -> bool {
         match self {
-            Self::H1(writer) => writer.is_bare(),
+            Self::H1(writer) => writer.has_content(),
             Self::H2(_) => false,
         }
     }

@@ -230,10 +230,11 @@ impl<'c> Responder<'c> {
         }
     }
 
-    /// Whether content goes out as it is, without framing, once the response has been started.
-    pub fn is_bare(&self) -> bool {
+    /// Whether [`Self::promote`] is of use, once the response has been started: there is content, and the
+    /// connection is one that may move.
+    pub fn may_move(&self) -> bool {
         match self {
-            Self::H1(responder) => responder.is_bare(),
+            Self::H1(responder) => responder.has_content(),
             Self::H2(_) => false,
         }
     }

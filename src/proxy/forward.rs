@@ -539,10 +539,10 @@ impl<'d> Passage<'_, '_, 'd> {
     async fn pass_body(&mut self) -> Result<(), End> {
         let mut passed = 0;
         loop {
-            if self.response.is_bare() {
-                let worth = worth(self.reader.to_come(), passed);
-                self.reader.promote(worth);
-                self.response.promote(worth);
+            if self.response.may_move() {
+                let moved = moved(self.reader.to_come(), passed);
+                self.reader.promote(moved);
+                self.response.promote(moved);
             }
             let is_bulk = self.response.takes_pipes() && worth(self.reader.ahead(), passed) >= BULK_MIN;
             let piece = {
@@ -579,6 +579,12 @@ fn worth(to_come: u64, passed: u64) -> u64 {
         u64::MAX => passed,
         known => known,
     }
+}
+
+/// How long a body is taken for when its connections may move into the kernel. Of one in chunks only the chunk
+/// at hand is known: what has passed makes it long, once.
+fn moved(to_come: u64, passed: u64) -> u64 {
+    worth(to_come, passed).max(passed)
 }
 
 /// A piece of a body on its way.
@@ -641,10 +647,12 @@ async fn upload(
 ) -> Result<(), End> {
     writer.start(head).await?;
     writer.write(&taken.kept.bytes).await?;
+    let mut passed = 0;
     loop {
-        if writer.is_bare() {
-            body.promote(body.to_come());
-            writer.promote(body.to_come());
+        if writer.may_move() {
+            let moved = moved(body.to_come(), passed);
+            body.promote(moved);
+            writer.promote(moved);
         }
         let is_bulk = writer.takes_pipes() && taken.copied.is_none() && body.ahead() >= BULK_MIN;
         let piece = {
@@ -657,6 +665,7 @@ async fn upload(
                 }
             }?
         };
+        passed += piece.len();
         match piece {
             Piece::Copied(piece) => {
                 taken.note(piece);

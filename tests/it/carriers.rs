@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use crate::guest::{self, Guest};
-use crate::support::{Builder, alone, atlas, ca, carrier, cert, has, origin};
+use crate::support::{Builder, Then, alone, atlas, ca, carrier, cert, has, origin};
 
 /// Larger than the threshold that is there by itself.
 const LARGE: usize = 2 << 20;
@@ -30,6 +30,66 @@ fn a_record_says_who_carried_its_connection_and_why_not_the_kernel() {
             assert_eq!(said, expected, "[tls] {lines}, {path}: {record}");
         }
     }
+}
+
+#[test]
+fn a_body_is_worth_it_by_its_length_alone() {
+    // Not by whether sendfile is worth it, nor by how it is framed.
+    let chunk = format!("2000\r\n{}\r\n", "c".repeat(0x2000));
+    let chunked = move |count| {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        [head, &chunk.repeat(count), "0\r\n\r\n"].concat()
+    };
+    let origin = origin()
+        .sends("/chunked", chunked(64), Then::Keep)
+        .sends("/few-chunks", chunked(2), Then::Keep)
+        .start();
+    for (path, is_large) in [
+        ("/files/large", true),
+        ("/files/small", false),
+        ("/chunked", true),
+        ("/few-chunks", false),
+    ] {
+        let atlas = atlas()
+            .listens_tls("a.test")
+            .tls_lines("ktls_threshold = \"64KiB\"")
+            .file("site/large", vec![b'l'; 512 << 10])
+            .file("site/small", vec![b's'; 32 << 10])
+            .text("[[route]]\npath = \"/files/\"\nstrip_prefix = true\nfiles = \"site\"")
+            .forwards_to(&origin)
+            .start();
+        assert_eq!(atlas.get(path).status, 200);
+        let record = atlas.exchange(path);
+        let said = (record["carrier"].as_str().unwrap(), record["refusal"].as_str());
+        let expected = match guest::refusal_of_this_kernel() {
+            Some(refusal) => ("process", Some(refusal)),
+            None if is_large => ("kernel", None),
+            None => ("process", Some("below_threshold")),
+        };
+        assert_eq!(said, expected, "{path}: {record}");
+    }
+}
+
+#[test]
+fn an_upload_in_chunks_is_worth_it_by_what_has_passed() {
+    let origin = origin().tls(cert(&["inner.test"])).start();
+    let tls = "tls = { ca = \"ca.pem\", server_name = \"inner.test\", ktls_threshold = \"64KiB\" }";
+    let atlas = atlas()
+        .file("ca.pem", ca().pem())
+        .listens_plain()
+        .forwards_to_with(&origin, tls)
+        .start();
+    let chunk = format!("2000\r\n{}\r\n", "c".repeat(0x2000));
+    let head = "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let answer = atlas.send([head, &chunk.repeat(64), "0\r\n\r\n"].concat());
+    assert_eq!(answer.status, 200);
+    let finished = ["peer=\"upstream\"", "result=\"finished\""];
+    let promoted = atlas.metric("atlas_kernel_tls_promotions_total", &finished);
+    assert_eq!(
+        promoted == 1.0,
+        guest::refusal_of_this_kernel().is_none(),
+        "{promoted}"
+    );
 }
 
 /// Both sides by themselves: what an origin sends goes to a plain client without being copied only

@@ -396,8 +396,13 @@ impl<'c> Sender<'c> {
     }
 
     /// Whether nothing is added to the content.
-    pub(super) fn is_bare(&self) -> bool {
+    fn is_bare(&self) -> bool {
         matches!(self.framing, Framing::Exact(_) | Framing::UntilClose)
+    }
+
+    /// Whether there is content to write.
+    pub(super) fn has_content(&self) -> bool {
+        self.is_bare() || self.framing == Framing::Chunked
     }
 
     /// Whether what is in a pipe may be written: nothing is added to the content, and the kernel

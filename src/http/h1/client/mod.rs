@@ -161,9 +161,9 @@ impl RequestWriter<'_> {
         self.sender.write(piece).await
     }
 
-    /// Whether content goes out as it is, without framing.
-    pub fn is_bare(&self) -> bool {
-        self.sender.is_bare()
+    /// Whether there is content to write, once the request has been started.
+    pub fn has_content(&self) -> bool {
+        self.sender.has_content()
     }
 
     /// So much content is about to be moved: [`Transport::promote`].

@@ -597,9 +597,9 @@ impl<'c> Responder<'c> {
         }
     }
 
-    /// Whether content goes out as it is, without framing, once the response has been started.
-    pub fn is_bare(&self) -> bool {
-        self.sender.is_bare()
+    /// Whether there is content to write, once the response has been started.
+    pub fn has_content(&self) -> bool {
+        self.sender.has_content()
     }
 
     /// So much content is about to be moved: [`Transport::promote`].
