@@ -320,6 +320,8 @@ words! {
         NoUlp = "no_ulp",
         /// The kernel's module `tls` is not loaded, and this process may not load it.
         NoPermission = "no_permission",
+        /// It goes over a Unix socket; the kernel has TLS for TCP only.
+        UnixSocket = "unix_socket",
         /// The kernel does not take this version of TLS.
         Version = "version",
         /// The kernel does not take this cipher.
@@ -422,6 +424,7 @@ impl Refusal {
             Self::NotPreferred => "it was not asked for",
             Self::NoUlp => "this kernel has no TLS",
             Self::NoPermission => "the kernel's module `tls` is not loaded, and Atlas may not load it",
+            Self::UnixSocket => "it goes over a Unix socket, and the kernel has TLS for TCP only",
             Self::Version => "the kernel does not take this version of TLS",
             Self::Cipher => "the kernel does not take this cipher",
             Self::ProbePartialRecord => "half a record would wake the reader for ever on this kernel",

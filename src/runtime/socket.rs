@@ -308,6 +308,14 @@ impl Socket {
         }
     }
 
+    /// Whether it is TCP, and no Unix socket. Asks the kernel.
+    pub fn is_tcp(&self) -> bool {
+        matches!(
+            sockopt::socket_domain(self),
+            Ok(AddressFamily::INET | AddressFamily::INET6)
+        )
+    }
+
     /// Whether a read may find something: false after one that emptied the queue.
     pub fn maybe_readable(&self) -> bool {
         self.maybe_readable.get()

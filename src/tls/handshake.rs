@@ -52,7 +52,7 @@ pub async fn accept_hello(
         unread,
         offered,
     } = hello;
-    let done = match refusal(settings.prefer_ktls, offload) {
+    let done = match refusal(&socket, settings.prefer_ktls, offload) {
         Some(refusal) => accept_rustls(socket, accepted, unread, settings, refusal, deadline).await,
         None => {
             // The same bytes once more, for one who hides none; only they were parsed twice.
@@ -69,12 +69,15 @@ pub async fn accept_hello(
     }
 }
 
-/// Why no connection of these settings can go to the kernel.
-fn refusal(prefer_ktls: bool, offload: &Offload) -> Option<Refusal> {
-    match prefer_ktls {
-        true => offload.refusal(),
-        false => Some(Refusal::NotPreferred),
+/// Why this connection cannot go to the kernel, whatever is agreed on with its peer.
+fn refusal(socket: &Socket, prefer_ktls: bool, offload: &Offload) -> Option<Refusal> {
+    if !prefer_ktls {
+        return Some(Refusal::NotPreferred);
     }
+    // TCP_ULP is an option of TCP; its failure would be found out, and told, for every connection.
+    offload
+        .refusal()
+        .or_else(|| (!socket.is_tcp()).then_some(Refusal::UnixSocket))
 }
 
 async fn accept_rustls(
@@ -146,7 +149,7 @@ pub async fn connect(
             Some(name) => name.clone(),
             None => ClientSettings::parse_name(host).map_err(|_| Stop::Cause(Cause::Unresolved))?,
         };
-        match refusal(settings.prefer_ktls, offload) {
+        match refusal(&socket, settings.prefer_ktls, offload) {
             Some(refusal) => connect_rustls(socket, settings, name, refusal, deadline).await,
             None => connect_sealed(socket, settings, name, offload, deadline).await,
         }

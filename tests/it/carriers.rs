@@ -1,6 +1,8 @@
 //! Every carrier this machine has, and those of guests: all tests over kernel TLS, and what Atlas says
 //! where the kernel has none or refuses.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -90,6 +92,40 @@ fn an_upload_in_chunks_is_worth_it_by_what_has_passed() {
         guest::refusal_of_this_kernel().is_none(),
         "{promoted}"
     );
+}
+
+#[test]
+fn tls_over_unix_sockets_stays_in_this_process_and_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let body = vec![b'l'; LARGE];
+    let origin = origin()
+        .on_unix(folder.path().join("origin.sock"))
+        .tls(cert(&["inner.test"]))
+        .answers("/", body.clone())
+        .start();
+    let tls = "tls = { ca = \"ca.pem\", server_name = \"inner.test\" }";
+    let atlas = atlas()
+        .file("ca.pem", ca().pem())
+        .listens_tls("a.test")
+        .listener(true, "address = \"unix:{folder}/atlas.sock\"")
+        .tls_lines("ktls_threshold = \"0B\"")
+        .forwards_to_with(&origin, tls)
+        .start();
+    let socket = UnixStream::connect(atlas.folder().join("atlas.sock")).unwrap();
+    let mut client = rustls::StreamOwned::new(atlas.tls().client(), socket);
+    let request = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+    client.write_all(request).unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    assert!(answer.ends_with(&body));
+    let refusal = guest::refusal_of_this_kernel().unwrap_or("unix_socket");
+    let record = atlas.exchange("/");
+    assert_eq!(
+        (&record["carrier"], &record["refusal"]),
+        (&"process".into(), &refusal.into())
+    );
+    // That of the endpoint says it by having nothing to warn of.
+    assert_eq!(record["bytes_copied"], LARGE);
 }
 
 /// Both sides by themselves: what an origin sends goes to a plain client without being copied only
