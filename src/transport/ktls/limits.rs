@@ -77,12 +77,16 @@ impl Wear {
 pub(super) struct Storm {
     records: u32,
     bytes: usize,
+    /// When the first of these records came.
+    since: Option<Instant>,
 }
 
 impl Storm {
-    /// So many may come before so many bytes were moved.
+    /// So many may come before so many bytes were moved, or so much time has passed: a peer whose connection
+    /// is quiet for hours may well renew its keys every few minutes, and one every two seconds costs nothing.
     const RECORDS_MAX: u32 = 32;
     const BYTES: usize = 1024 * 1024;
+    const TIME: Duration = Duration::from_secs(60);
 
     /// Bytes of data went in or out.
     pub(super) fn moved(&mut self, count: usize) {
@@ -97,7 +101,14 @@ impl Storm {
     /// # Errors
     ///
     /// `cause`, if there were too many.
-    pub(super) fn control(&mut self, cause: Cause) -> Result<(), Fault> {
+    pub(super) fn control(&mut self, now: Instant, cause: Cause) -> Result<(), Fault> {
+        let since = *self.since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= Self::TIME {
+            *self = Self {
+                since: Some(now),
+                ..Self::default()
+            };
+        }
         self.records += 1;
         if self.records > Self::RECORDS_MAX {
             return Err(Fault::storm(cause));
@@ -201,16 +212,29 @@ mod tests {
 
     #[test]
     fn records_that_are_no_data_are_allowed_as_long_as_data_moves() {
-        let mut storm = Storm::default();
+        let (mut storm, start) = (Storm::default(), now());
         for _ in 0..100 {
             storm.moved(Storm::BYTES);
             for _ in 0..Storm::RECORDS_MAX {
-                storm.control(Cause::KeyUpdateStorm).unwrap();
+                storm.control(start, Cause::KeyUpdateStorm).unwrap();
             }
         }
         storm.moved(Storm::BYTES - 1);
-        let fault = storm.control(Cause::KeyUpdateStorm).unwrap_err();
+        let fault = storm.control(start, Cause::KeyUpdateStorm).unwrap_err();
         assert_eq!(Cause::of(&fault.into_error()), Cause::KeyUpdateStorm);
+    }
+
+    #[test]
+    fn records_that_are_no_data_are_allowed_as_long_as_they_take_their_time() {
+        let (mut storm, start) = (Storm::default(), now());
+        let every = |pause: Duration| (0..1000).map(move |number| start + pause * number);
+        for moment in every(Duration::from_secs(2)) {
+            storm.control(moment, Cause::KeyUpdateStorm).unwrap();
+        }
+        let mut storm = Storm::default();
+        let storms = |moment| storm.control(moment, Cause::KeyUpdateStorm).is_err();
+        let first = every(Duration::from_secs(1)).position(storms);
+        assert_eq!(first, Some(Storm::RECORDS_MAX as usize));
     }
 
     #[test]

@@ -199,7 +199,7 @@ impl Ktls {
                 self.ended = Some(PeerEnd::Truncated);
                 Ok(())
             }
-            Ok(_) => Ok(self.storm.control(Cause::LimitReached)?),
+            Ok(_) => Ok(self.storm.control(now(), Cause::LimitReached)?),
             Err(error) => self.step_over(socket, error),
         }
     }
@@ -228,7 +228,7 @@ impl Ktls {
     fn alert(&mut self, alert: &[u8]) -> Result<(), Stop> {
         match Alert::read(alert, self.keys.is_tls13())? {
             Alert::CloseNotify => self.ended = Some(PeerEnd::InOrder),
-            Alert::Warning => self.storm.control(Cause::LimitReached)?,
+            Alert::Warning => self.storm.control(now(), Cause::LimitReached)?,
         }
         Ok(())
     }
@@ -240,11 +240,11 @@ impl Ktls {
             match message {
                 Message::KeyUpdate { is_requested } => self.follow_key_update(socket, is_requested)?,
                 Message::Ticket(ticket) => {
-                    self.storm.control(Cause::LimitReached)?;
+                    self.storm.control(now(), Cause::LimitReached)?;
                     self.keys.keep_ticket(ticket)?;
                 }
                 Message::Renegotiation => {
-                    self.storm.control(Cause::LimitReached)?;
+                    self.storm.control(now(), Cause::LimitReached)?;
                     self.owed.alert = Some([WARNING, NO_RENEGOTIATION]);
                     self.say_if_it_fits(socket)?;
                 }
@@ -257,7 +257,7 @@ impl Ktls {
     fn follow_key_update(&mut self, socket: &Socket, is_requested: bool) -> Result<(), Stop> {
         let received = &self.carriage.key_updates_received;
         received.set(received.get() + 1);
-        self.storm.control(Cause::KeyUpdateStorm)?;
+        self.storm.control(now(), Cause::KeyUpdateStorm)?;
         if !self.offload.can_rekey() {
             return Err(Fault::KEY_UPDATE.into());
         }
