@@ -326,8 +326,6 @@ words! {
         Version = "version",
         /// The kernel does not take this cipher.
         Cipher = "cipher",
-        /// Probe: half a record wakes the reader, for ever.
-        ProbePartialRecord = "probe_partial_record",
         /// Probe: a record that is not data cannot be told from data, or is lost.
         ProbeControlRecord = "probe_control_record",
         /// Probe: what was sent in clear before the keys were set does not come out whole.
@@ -427,7 +425,6 @@ impl Refusal {
             Self::UnixSocket => "it goes over a Unix socket, and the kernel has TLS for TCP only",
             Self::Version => "the kernel does not take this version of TLS",
             Self::Cipher => "the kernel does not take this cipher",
-            Self::ProbePartialRecord => "half a record would wake the reader for ever on this kernel",
             Self::ProbeControlRecord => "this kernel loses or hides records that are not data",
             Self::ProbeEarlyData => "this kernel loses what was sent before it had the keys",
             Self::ProbeDelivery => "this kernel loses or changes bytes",
