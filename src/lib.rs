@@ -52,6 +52,11 @@ mod tests {
     const SEE_THE_KERNEL: [&str; 5] = ["offload::", "relay::", "sys::", "tls::", "transport::"];
 
     #[test]
+    fn the_tests_pass_on_linux_6_1() {
+        Guest::linux_6_1().arguments(SEE_THE_KERNEL).run();
+    }
+
+    #[test]
     fn the_tests_pass_on_linux_6_12() {
         Guest::linux_6_12().run();
     }

@@ -46,6 +46,11 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// Linux 6.1, as in Debian 12: kernel TLS without key updates, and half a record wakes the reader.
+    pub fn linux_6_1() -> Self {
+        Self::new("Linux 6.1", "uml-6.1")
+    }
+
     /// Linux 6.12: kernel TLS without key updates.
     pub fn linux_6_12() -> Self {
         Self::new("Linux 6.12", "uml-6.12")
