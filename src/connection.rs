@@ -81,6 +81,7 @@ pub async fn serve(accepted: Accepted, serving: &Serving) {
         facts.carriage.tally(),
         Some(end),
     );
+    serving.counters.records_moved(Peer::Downstream, &facts.carriage);
     record.finish(end, &facts, &serving.log);
 }
 

@@ -239,6 +239,15 @@ impl<'c> Responder<'c> {
         }
     }
 
+    /// Has the connection's carriage count its TLS records; how many bytes were written on it so far. `None`
+    /// where others use it, too.
+    pub fn count_up(&self) -> Option<u64> {
+        match self {
+            Self::H1(responder) => Some(responder.count_up()),
+            Self::H2(_) => None,
+        }
+    }
+
     /// So much content is about to be moved: lets the connection move into the kernel, if it is
     /// worth that.
     pub fn promote(&self, bytes: u64) {

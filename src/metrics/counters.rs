@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::outcome::{Carrier, Cause, End, Phase, Refusal, Side, Tally};
+use crate::outcome::{Carriage, Carrier, Cause, End, Phase, Refusal, Side, Tally};
 
 /// A number that only one thread changes and any thread reads.
 #[derive(Debug, Default)]
@@ -109,6 +109,8 @@ pub(super) struct Carried {
     pub(super) key_updates_sent: Counter,
     pub(super) promotions_done: Counter,
     pub(super) promotions_failed: Counter,
+    pub(super) records_received: Counter,
+    pub(super) records_sent: Counter,
 }
 
 /// The TLS versions handshakes are told apart by; the last is for those that agreed on none.
@@ -266,6 +268,13 @@ impl Counters {
                 false => carried.promotions_done.add(1),
             }
         }
+    }
+
+    /// A connection has ended whose TLS records were counted by the kernel, if it was there.
+    pub fn records_moved(&self, peer: Peer, carriage: &Carriage) {
+        let carried = &self.moved[peer as usize];
+        carried.records_received.add(carriage.records_received.get());
+        carried.records_sent.add(carriage.records_sent.get());
     }
 
     /// A connection was lost because the kernel refused its keys.

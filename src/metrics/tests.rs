@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
 use crate::offload::Offload;
-use crate::outcome::{Carrier, Cause, End, Phase, Refusal, Side, Tally};
+use crate::outcome::{Carriage, Carrier, Cause, End, Phase, Refusal, Side, Tally};
 
 fn facts() -> Facts {
     Facts {
@@ -114,6 +114,10 @@ fn count_carried(worker: &Counters) {
     );
     worker.carried_since(Peer::Downstream, Tally::default(), tally(0, 0, 0, 0), Some(lost));
     worker.carried_since(Peer::Upstream, Tally::default(), tally(0, 0, 0, 0), Some(lost));
+    let carriage = Carriage::new(Carrier::Kernel);
+    carriage.records_received.set(5);
+    carriage.records_sent.set(7);
+    worker.records_moved(Peer::Downstream, &carriage);
 }
 
 /// What is told of two workers that have counted so.
@@ -137,6 +141,8 @@ const TOLD: &[(&str, f64)] = &[
     (r#"atlas_bytes_sent_total{peer="downstream",way="sendfile"}"#, 40.0),
     (r#"atlas_tls_key_updates_total{peer="downstream",direction="received"}"#, 4.0),
     (r#"atlas_tls_key_updates_total{peer="downstream",direction="sent"}"#, 2.0),
+    (r#"atlas_kernel_tls_records_total{peer="downstream",direction="received"}"#, 10.0),
+    (r#"atlas_kernel_tls_records_total{peer="downstream",direction="sent"}"#, 14.0),
     (r#"atlas_kernel_tls_promotions_total{peer="downstream",result="finished"}"#, 2.0),
     (r#"atlas_kernel_tls_promotions_total{peer="downstream",result="failed"}"#, 2.0),
     (r#"atlas_kernel_tls_promotions_total{peer="upstream",result="finished"}"#, 2.0),

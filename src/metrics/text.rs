@@ -289,6 +289,20 @@ fn carriage(families: &mut Families, workers: &[Arc<Counters>]) {
                 count.value(),
             );
         }
+        for (direction, count) in [
+            ("received", &carried.records_received),
+            ("sent", &carried.records_sent),
+        ] {
+            families.counter(
+                "atlas_kernel_tls_records",
+                "TLS records of connections that the kernel carried, added when they end",
+                vec![
+                    ("peer", peer.as_str().to_owned()),
+                    ("direction", direction.to_owned()),
+                ],
+                count.value(),
+            );
+        }
         for (result, count) in [
             ("finished", &carried.promotions_done),
             ("failed", &carried.promotions_failed),

@@ -16,8 +16,15 @@ th { font-weight: 600; white-space: nowrap; }\ntd { overflow-wrap: anywhere; fon
 </style>\n</head>\n<body>\n<h1>Atlas</h1>\n<p>This is what Atlas does for the connection this page came over. \
 See also <a href=\"/echo\">what an origin behind it receives</a>, and <a href=\"/files/\">files</a>.</p>\n";
 
-/// The page for a request. Everything that comes from outside is escaped.
-pub(super) fn page(facts: &ConnectionFacts, request: &RequestHead, id: &RequestId, scheme: &str) -> String {
+/// The page for a request, on a connection that `sent` so much before, if that is known. Everything that comes
+/// from outside is escaped.
+pub(super) fn page(
+    facts: &ConnectionFacts,
+    request: &RequestHead,
+    id: &RequestId,
+    scheme: &str,
+    sent: Option<u64>,
+) -> String {
     let mut page = String::from(OPENING);
     page.push_str("<h2>Connection</h2>\n<table>\n");
     let address = |address: Option<std::net::SocketAddr>| address.map(|address| address.to_string());
@@ -28,6 +35,12 @@ pub(super) fn page(facts: &ConnectionFacts, request: &RequestHead, id: &RequestI
         .map(|refusal| format!("{}: {}", refusal.as_str(), refusal.meaning()));
     let tally = facts.carriage.tally();
     let uncopied = format!("{} spliced, {} by sendfile", tally.spliced, tally.sendfile);
+    let copied = sent.map(|sent| sent.saturating_sub(tally.spliced + tally.sendfile).to_string());
+    let records = format!(
+        "{} received, {} sent",
+        facts.carriage.records_received.get(),
+        facts.carriage.records_sent.get()
+    );
     let key_updates = format!(
         "{} received, {} sent",
         tally.key_updates_received, tally.key_updates_sent
@@ -52,6 +65,11 @@ pub(super) fn page(facts: &ConnectionFacts, request: &RequestHead, id: &RequestI
         ("Who makes the TLS records", Some(carrier.as_str())),
         ("Why not the kernel", refusal.as_deref()),
         ("Bytes sent inside the kernel so far", Some(&uncopied)),
+        ("Bytes sent through this process so far", copied.as_deref()),
+        (
+            "TLS records in the kernel so far",
+            tally.in_kernel.then_some(&records),
+        ),
         ("Key updates so far", is_secure.then_some(&key_updates)),
         ("Worker", Some(&worker)),
         ("Driver", Some(&facts.driver)),

@@ -124,7 +124,8 @@ impl<F: Fn(&str) -> bool> Visit<'_, F> {
                 content_type,
             } => Ok(respond(*status, body, content_type, response).await?),
             Action::About => {
-                let page = about::page(&self.facts, request, &account.id, self.client.scheme());
+                let sent = response.count_up();
+                let page = about::page(&self.facts, request, &account.id, self.client.scheme(), sent);
                 Ok(show(&page, response).await?)
             }
         }

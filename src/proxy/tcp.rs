@@ -77,6 +77,8 @@ impl Proxy {
         let carried = transport.carriage().tally();
         self.counters
             .carried_since(Peer::Upstream, Tally::default(), carried, Some(end));
+        transport.count_records();
+        self.counters.records_moved(Peer::Upstream, transport.carriage());
         let spliced = |transport: &Transport| transport.carriage().spliced.get();
         record.moved.spliced = spliced(downstream) + spliced(&transport);
         record.moved.copied = (from + to).saturating_sub(record.moved.spliced);

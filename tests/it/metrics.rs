@@ -133,6 +133,9 @@ fn who_makes_the_records_is_recorded_and_counted() {
         wait_until("the connection is counted", || {
             (atlas.metric("atlas_kernel_tls_promotions_total", &promoted) == 1.0).then_some(())
         });
+        let sent = ["peer=\"downstream\"", "direction=\"sent\""];
+        let records = atlas.metric("atlas_kernel_tls_records_total", &sent);
+        assert!(records >= (body.len() >> 14) as f64, "{records}");
         assert_eq!(atlas.metric("atlas_kernel_tls_info", &["usable=\"yes\""]), 1.0);
         assert_eq!(atlas.metric("atlas_downstream_carriers_total", &["kernel"]), 1.0);
     } else {

@@ -602,6 +602,12 @@ impl<'c> Responder<'c> {
         self.sender.has_content()
     }
 
+    /// Has the connection's carriage count its TLS records; how many bytes were written on it so far.
+    pub fn count_up(&self) -> u64 {
+        self.transport.count_records();
+        self.transport.bytes_out()
+    }
+
     /// So much content is about to be moved: [`Transport::promote`].
     pub fn promote(&self, bytes: u64) {
         promote(self.transport, bytes);
