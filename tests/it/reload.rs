@@ -294,14 +294,34 @@ fn signals_are_heard_while_a_reload_reads_its_files() {
         .expects_log("")
         .start();
     atlas.get("/before");
-    let route = |number| format!("[[route]]\npath = \"/{number}/\"\nrespond = 204\n");
-    let routes: String = (0..100_000).map(route).collect();
-    atlas.rewrite(|text| text + &routes);
+    atlas.rewrite(|text| text + &routes(100_000));
     atlas.signal(Signal::HUP);
     let started = Instant::now();
     reopens(&atlas);
     assert_eq!(atlas.stop(), 0);
     assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+}
+
+#[test]
+fn what_changes_while_a_reload_reads_its_files_is_read_by_the_next() {
+    let atlas = atlas()
+        .listens_plain()
+        .text("[[route]]\nrespond = { status = 200, body = \"before\" }")
+        .start();
+    let good = std::fs::read_to_string(atlas.folder().join("atlas.toml")).unwrap();
+    atlas.rewrite(|_| good.replace("before", "between") + &routes(5_000));
+    atlas.signal(Signal::HUP);
+    std::thread::sleep(Duration::from_millis(20)); // so that it has begun, if this machine is fast
+    atlas.rewrite(|_| good.replace("before", "after"));
+    atlas.signal(Signal::HUP);
+    wait_until("the last one serves", || {
+        (atlas.get("/").text() == "after").then_some(())
+    });
+}
+
+fn routes(count: usize) -> String {
+    let route = |number| format!("[[route]]\npath = \"/{number}/\"\nrespond = 204\n");
+    (0..count).map(route).collect()
 }
 
 #[test]
