@@ -381,7 +381,7 @@ table! {
         /// How long a body, or a connection in tcp mode, may stand still.
         idle_timeout: Time = "\"60s\"",
         /// How many idle connections each worker keeps for an endpoint.
-        pool_idle_max: IdleConnections = "64",
+        pool_idle_max: IdleConnections = "1024",
         /// How long an idle connection is kept.
         pool_idle_timeout: Time = "\"60s\"",
         /// How long a connection is used; an older one takes no new request. What is under way on it is finished.

@@ -82,7 +82,7 @@ impl<'a> Resolver<'a> {
             connect_timeout: seconds(table.connect_timeout.as_ref(), 5),
             response_timeout: seconds(table.response_timeout.as_ref(), 60),
             idle_timeout: seconds(table.idle_timeout.as_ref(), 60),
-            pool_idle_max: pool_idle_max.map_or(64, |most| to_usize(most.value.0)),
+            pool_idle_max: pool_idle_max.map_or(1024, |most| to_usize(most.value.0)),
             pool_idle_timeout: seconds(table.pool_idle_timeout.as_ref(), 60),
             pool_lifetime: seconds(table.pool_lifetime.as_ref(), 3600),
             counted: Default::default(),

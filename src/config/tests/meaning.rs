@@ -104,7 +104,7 @@ fn the_smallest_configuration_listens_with_tls_and_forwards() {
     );
     assert_eq!(
         (upstream.pool_idle_max, upstream.pool_idle_timeout),
-        (64, seconds(60))
+        (1024, seconds(60))
     );
     assert!(upstream.tls.is_none() && upstream.host.is_none());
 }
