@@ -68,7 +68,7 @@ enum Speaks {
     Http2,
 }
 
-const CASES: [Case; 12] = [
+const CASES: [Case; 20] = [
     long("static-10m", "static 10 MiB, per MiB", "/10m"),
     long("proxied-10m", "proxied 10 MiB, per MiB", "/origin/10m"),
     short("static-1k", "1 KiB keep-alive, per request", "/1k"),
@@ -130,6 +130,46 @@ const CASES: [Case; 12] = [
             "/origin/1k",
         )
     },
+    // From which length on is a body worth the way into the kernel? With `--threshold 0` each of these
+    // connections pays for it.
+    once(
+        "static-64k",
+        "static 64 KiB on a new connection",
+        "/64k",
+        64 * KIB,
+    ),
+    once(
+        "static-256k",
+        "static 256 KiB on a new connection",
+        "/256k",
+        256 * KIB,
+    ),
+    once("static-1m", "static 1 MiB on a new connection", "/1m", MIB),
+    once("static-4m", "static 4 MiB on a new connection", "/4m", 4 * MIB),
+    once(
+        "proxied-64k",
+        "proxied 64 KiB on a new connection",
+        "/origin/64k",
+        64 * KIB,
+    ),
+    once(
+        "proxied-256k",
+        "proxied 256 KiB on a new connection",
+        "/origin/256k",
+        256 * KIB,
+    ),
+    once(
+        "proxied-1m",
+        "proxied 1 MiB on a new connection",
+        "/origin/1m",
+        MIB,
+    ),
+    once(
+        "proxied-4m",
+        "proxied 4 MiB on a new connection",
+        "/origin/4m",
+        4 * MIB,
+    ),
 ];
 
 const fn long(name: &'static str, title: &'static str, path: &'static str) -> Case {
@@ -153,6 +193,18 @@ const fn short(name: &'static str, title: &'static str, path: &'static str) -> C
         requests: Requests::Again(400),
         speaks: Speaks::Https,
         units: 400.0,
+    }
+}
+
+const fn once(name: &'static str, title: &'static str, path: &'static str, bytes: usize) -> Case {
+    Case {
+        name,
+        title,
+        path,
+        bytes,
+        requests: Requests::Anew(8),
+        speaks: Speaks::Https,
+        units: 8.0,
     }
 }
 
@@ -294,7 +346,15 @@ fn prepare() {
         .unwrap();
     fs::write(Path::new(DIRECTORY).join("cert.pem"), certificate.pem()).unwrap();
     fs::write(Path::new(DIRECTORY).join("key.pem"), key.serialize_pem()).unwrap();
-    for (name, size) in [("1k", KIB), ("10m", 10 * MIB)] {
+    let sizes = [
+        ("1k", KIB),
+        ("64k", 64 * KIB),
+        ("256k", 256 * KIB),
+        ("1m", MIB),
+        ("4m", 4 * MIB),
+        ("10m", 10 * MIB),
+    ];
+    for (name, size) in sizes {
         let bytes: Vec<u8> = (0..size).map(|at| u8::try_from(at * 31 % 251).unwrap()).collect();
         fs::write(www.join(name), bytes).unwrap();
     }
@@ -303,6 +363,8 @@ fn prepare() {
 fn atlas(name: &'static str, port: u16, kernel: bool) -> Server {
     let file = format!("{DIRECTORY}/atlas-{port}.toml");
     let plain = port + 1;
+    let threshold =
+        setting("THRESHOLD").map_or_else(String::new, |bytes| format!("ktls_threshold = {bytes}\n"));
     fs::write(
         &file,
         format!(
@@ -310,7 +372,7 @@ fn atlas(name: &'static str, port: u16, kernel: bool) -> Server {
              [access_log]\nenabled = false\n\
              [[listen]]\naddress = \"127.0.0.1\"\nport = {port}\n\
              [[listen]]\naddress = \"127.0.0.1\"\nport = {plain}\ntls = false\n\
-             [tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\nprefer_ktls = {kernel}\n\
+             [tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\nprefer_ktls = {kernel}\n{threshold}\
              [[route]]\nfiles = \"{DIRECTORY}/www\"\n\
              [[route]]\npath = \"/origin\"\nstrip_prefix = true\nupstream = \"origin\"\n\
              [upstream.origin]\nendpoints = [\"127.0.0.1:{ORIGIN_PORT}\"]\n"

@@ -29,7 +29,7 @@ pub(crate) fn run(arguments: &[String]) {
         .args(["-a", &format!("{nginx}:/bin/nginx")])
         .args(["-a", &format!("{}:/bin/instructions", me.display())])
         .env("KTLS_VM_CPU", cpu());
-    for name in ["ROUNDS", "CASES", "PERF"] {
+    for name in ["ROUNDS", "CASES", "PERF", "THRESHOLD"] {
         if let Some(value) = option(arguments, &format!("--{}", name.to_lowercase())) {
             vm.args(["-e", &format!("{name}={value}")]);
         }

@@ -9,7 +9,8 @@
 //! one: this compares servers and builds, it is no measure of seconds. Medians of interleaved
 //! rounds; small requests repeat within 1.5 %, large bodies within 6 % (the median of 4: 2.5 %).
 //!
-//! `--atlas FILE`, `--kernel cloud-newest`, `--rounds 8`, `--cases static-10m,static-1k`.
+//! `--atlas FILE`, `--kernel cloud-newest`, `--rounds 8`, `--cases static-10m,static-1k`, `--threshold 0`
+//! (Atlas's `ktls_threshold`).
 //! `--perf FOLDER` leaves there what perf saw of each case and server (the figures are spoilt by it):
 //! `perf report --kallsyms FOLDER/kallsyms -i FOLDER/static-1k.Atlas--without.data`.
 //! Needs what `tests/vm` needs for QEMU, and nginx.
