@@ -13,7 +13,7 @@ use super::account::Account;
 use super::headers::{self, RequestId};
 use super::hedge::{Hedge, Raced};
 use super::http::path_below;
-use super::retry::{Course, Leash, Taken, is_gone};
+use super::retry::{Course, Leash, Taken, is_gone, is_late};
 use super::{Proxy, Visit, affinity, upgrade};
 use crate::buffer;
 use crate::http::client::{RequestWriter, ResponseReader};
@@ -64,13 +64,11 @@ impl<F> Visit<'_, F> {
                 body: account.request.body(),
                 asks_upgrade,
             };
-            let leash = course.leash(upstream, head.method, &live);
             let (lease, resend, exchanged) = if let Some(after) = course.hedge_after(upstream, &head) {
                 let hedge = Hedge {
                     upstream,
                     retry: &route.retry,
                     live: &live,
-                    leash,
                     after,
                     head: &head,
                 };
@@ -87,6 +85,7 @@ impl<F> Visit<'_, F> {
             } else {
                 let mut lease = lease;
                 let resend = course.begin(&lease, head.method);
+                let leash = Leash::new(&route.retry, head.method, &live, (upstream, &course.attempts));
                 let mut taken = Taken {
                     bytes: &account.bytes_in,
                     spliced: &account.spliced_in,
@@ -452,8 +451,7 @@ impl<'d> Passage<'_, '_, 'd> {
     /// Waits for the answer to a request that is sent, and passes it on, unless the client goes away;
     /// but gives a 101 back.
     pub(super) async fn receive(&mut self, body: &RequestBody<'_>) -> Result<Option<ResponseHead>, End> {
-        let timeout = self.leash.timeout(self.upstream.settings().response_timeout);
-        let answered = pin!(self.receive_within(timeout));
+        let answered = pin!(self.receive_in_time());
         if !body.is_finished() {
             return answered.await;
         }
@@ -463,27 +461,38 @@ impl<'d> Passage<'_, '_, 'd> {
         }
     }
 
-    async fn receive_within(&mut self, timeout: Duration) -> Result<Option<ResponseHead>, End> {
-        let deadline = Deadline::within(timeout);
+    async fn receive_in_time(&mut self) -> Result<Option<ResponseHead>, End> {
+        let timeout = self.upstream.settings().response_timeout;
+        let last = Deadline::within(timeout);
+        let mut deadline = Deadline::within(self.leash.timeout(timeout));
         loop {
             let head = match self.came.take() {
                 Some(head) => head,
-                None => self.reader.head(deadline).await?,
+                None => self.head(&mut deadline, last).await?,
             };
             if !head.status.is_informational() {
                 if self.leash.refuses(head.status) {
                     self.refused = Some(head.status);
                     return Err(End::new(Side::Upstream, Phase::Response, Cause::BadStatus));
                 }
-                self.is_slow |= self
-                    .upstream
-                    .is_slow(|| timeout.saturating_sub(deadline.left(now())));
+                self.is_slow |= self.upstream.is_slow(|| timeout.saturating_sub(last.left(now())));
                 return self.answer(head).await.map(|()| None);
             }
             if head.status == StatusCode::SWITCHING_PROTOCOLS {
                 return Ok(Some(head));
             }
             self.inform(head).await?;
+        }
+    }
+
+    /// The next head by a deadline; where nobody else can be asked then, by the last.
+    async fn head(&mut self, deadline: &mut Deadline, last: Deadline) -> Result<ResponseHead, End> {
+        match self.reader.head(*deadline).await {
+            Err(end) if is_late(end) && *deadline < last && !self.leash.gives_up() => {
+                *deadline = last;
+                self.reader.head(last).await
+            }
+            came => came,
         }
     }
 

@@ -9,7 +9,7 @@ use http::StatusCode;
 
 use super::Visit;
 use super::forward::{Broken, Exchanged, MALFORMED, Passage};
-use super::retry::{Leash, is_gone};
+use super::retry::{Leash, is_gone, is_late};
 use crate::http::client::{RequestWriter, ResponseReader};
 use crate::http::h1::client::Outgoing;
 use crate::http::{RequestBody, Responder, ResponseHead};
@@ -25,7 +25,6 @@ pub(super) struct Hedge<'h> {
     pub(super) upstream: &'h Upstream,
     pub(super) retry: &'h Retry,
     pub(super) live: &'h Live<'h>,
-    pub(super) leash: Leash<'h>,
     /// So long the first one has for itself.
     pub(super) after: Duration,
     pub(super) head: &'h Outgoing<'h>,
@@ -67,13 +66,16 @@ struct Runner<'l> {
     refused: Option<End>,
     /// When it was sent.
     since: Instant,
+    /// For its answer to begin, as long as somebody else may be asked.
     deadline: Deadline,
+    /// The same if nobody can.
+    last: Deadline,
     set_cookie: Option<String>,
     moved_before: Moved,
 }
 
 impl<'l> Runner<'l> {
-    async fn start(lease: &'l mut Lease<'_>, hedge: &Hedge<'_>, is_https: bool) -> Self {
+    async fn start(lease: &'l mut Lease<'_>, hedge: &Hedge<'_>, leash: Leash<'_>, is_https: bool) -> Self {
         let (set_cookie, moved_before) = (lease.binding(is_https), lease.moved());
         let (mut writer, reader) = lease.exchange();
         let sent = match writer.start(hedge.head).await {
@@ -86,7 +88,8 @@ impl<'l> Runner<'l> {
             _writer: writer,
             refused: sent.err(),
             since: now(),
-            deadline: Deadline::within(hedge.leash.timeout(timeout)),
+            deadline: Deadline::within(leash.timeout(timeout)),
+            last: Deadline::within(timeout),
             set_cookie,
             moved_before,
         }
@@ -103,6 +106,11 @@ impl<'l> Runner<'l> {
             }
             came => came,
         }
+    }
+
+    /// Whether it was told to be late although it has time left, should nobody else be asked.
+    fn is_early(&self, came: &Came) -> bool {
+        self.deadline < self.last && came.as_ref().is_err_and(|end| is_late(*end))
     }
 
     /// What is needed to count it, once it is over.
@@ -156,15 +164,18 @@ async fn unless_gone<T>(body: &RequestBody<'_>, wait: impl Future<Output = T>) -
 
 /// A second endpoint, if there is one and need for it.
 enum Second<'u> {
-    /// The first has something to say, or the client has gone.
+    /// The first has something to say that is heard, or the client has gone; or no other can be asked.
     Needless(Came),
-    /// The first was lost, and no other can be asked.
-    Nobody(Lost),
     /// The first is still at it, unless it was lost.
     Found(Lease<'u>, Option<Lost>),
 }
 
 impl Hedge<'_> {
+    /// What an endpoint is held to, after these attempts.
+    fn leash<'l>(&'l self, attempts: &'l Attempts) -> Leash<'l> {
+        Leash::new(self.retry, self.head.method, self.live, (self.upstream, attempts))
+    }
+
     /// Looks for a second endpoint once the first has had its time.
     async fn second<'u>(
         &self,
@@ -179,7 +190,7 @@ impl Hedge<'_> {
             Ok(Ok(came)) => return Second::Needless(came),
             Err(gone) => return Second::Needless(Err(gone)),
         }
-        if !self.live.retry() {
+        if !upstream.has_another(attempts) || !self.live.retry() {
             return Second::Needless(unless_gone(body, first.head()).await.unwrap_or_else(Err));
         }
         attempts.beside();
@@ -188,22 +199,21 @@ impl Hedge<'_> {
             let found = async {
                 match select(pin!(first.head()), take).await {
                     Either::Left((came, take)) => match lost_by(&came, self.retry) {
-                        Some(lost) => (None, Some(take.await), Some(lost)),
-                        None => (Some(came), None, None),
+                        Some(lost) => match take.await {
+                            Ok(lease) => Some(Second::Found(lease, Some(lost))),
+                            Err(_) => Some(Second::Needless(came)),
+                        },
+                        None => Some(Second::Needless(came)),
                     },
-                    Either::Right((taken, _)) => (None, Some(taken), None),
+                    Either::Right((taken, _)) => taken.ok().map(|lease| Second::Found(lease, None)),
                 }
             };
             unless_gone(body, found).await
         };
         match found {
             Err(gone) => Second::Needless(Err(gone)),
-            Ok((Some(came), _, _)) => Second::Needless(came),
-            Ok((None, Some(Ok(lease)), lost)) => Second::Found(lease, lost),
-            Ok((None, _, Some(lost))) => Second::Nobody(lost),
-            Ok((None, _, None)) => {
-                Second::Needless(unless_gone(body, first.head()).await.unwrap_or_else(Err))
-            }
+            Ok(Some(found)) => found,
+            Ok(None) => Second::Needless(unless_gone(body, first.head()).await.unwrap_or_else(Err)),
         }
     }
 }
@@ -221,25 +231,18 @@ impl<F> Visit<'_, F> {
         response: &mut Responder<'d>,
     ) -> Raced<'u> {
         let is_https = self.client.scheme() == "https";
-        let mut first = Runner::start(&mut first_lease, hedge, is_https).await;
+        let mut first = Runner::start(&mut first_lease, hedge, hedge.leash(attempts), is_https).await;
         let (mut second_lease, lost) = match hedge.second(upstream, &mut first, attempts, body).await {
             Second::Found(lease, lost) => (lease, lost),
             Second::Needless(came) => {
-                let heard = self.hear(hedge, hedge.leash, first, came, body, response).await;
-                return self.raced(first_lease, heard, None);
-            }
-            Second::Nobody(lost) => {
-                let broken = Broken {
-                    end: lost.end,
-                    has_begun: false,
-                    refused: lost.status,
-                };
-                let heard = (Err(broken), first.stop().0);
+                let leash = hedge.leash(attempts);
+                let heard = self.hear(hedge, leash, first, came, body, response).await;
                 return self.raced(first_lease, heard, None);
             }
         };
         upstream.retried(Cause::Hedged);
-        let mut second = Runner::start(&mut second_lease, hedge, is_https).await;
+        let leash = hedge.leash(attempts);
+        let mut second = Runner::start(&mut second_lease, hedge, leash, is_https).await;
         let heard = match lost {
             Some(lost) => {
                 let came = unless_gone(body, second.head()).await;
@@ -251,10 +254,6 @@ impl<F> Visit<'_, F> {
             let lost = Lost { end, status: None };
             (Heard::First(Err(end)), lost)
         });
-        let leash = match upstream.has_another(attempts) {
-            true => hedge.leash,
-            false => Leash::LOOSE,
-        };
         // Who is not heard is let go first: its connection is closed, or its stream reset.
         match heard {
             Heard::First(came) => {
@@ -275,11 +274,15 @@ impl<F> Visit<'_, F> {
         &self,
         hedge: &Hedge<'_>,
         leash: Leash<'_>,
-        runner: Runner<'_>,
-        came: Came,
+        mut runner: Runner<'_>,
+        mut came: Came,
         body: &RequestBody<'d>,
         response: &mut Responder<'d>,
     ) -> (Result<Exchanged, Broken>, Moved) {
+        if runner.is_early(&came) && !leash.gives_up() {
+            runner.deadline = runner.last;
+            came = unless_gone(body, runner.head()).await.unwrap_or_else(Err);
+        }
         let moved_before = runner.moved_before;
         let exchanged = match came {
             Ok(head) => {

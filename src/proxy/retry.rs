@@ -42,17 +42,6 @@ impl<'r> Course<'r> {
         Resend::of(self.retry, lease, method, self.died.is_some())
     }
 
-    /// What its endpoint is held to.
-    pub(super) fn leash<'l>(&self, upstream: &Upstream, method: &Method, live: &'l Live<'l>) -> Leash<'l>
-    where
-        'r: 'l,
-    {
-        match self.retry.may_repeat(method) && upstream.has_another(&self.attempts) {
-            true => Leash::new(self.retry, live),
-            false => Leash::LOOSE,
-        }
-    }
-
     /// How long the next endpoint has for itself before another is asked beside it; `None`: for ever.
     pub(super) fn hedge_after(&self, upstream: &Upstream, head: &Outgoing<'_>) -> Option<Duration> {
         let may_be_twice = head.method.is_idempotent() && head.body == BodyLength::None && !head.asks_upgrade;
@@ -152,9 +141,7 @@ impl<'r> Resend<'r> {
                     false => Next::None,
                 }
             }
-            Cause::TimedOut if is_late(end) && retry.on_timeout && self.may_repeat && live.retry() => {
-                Next::Other
-            }
+            _ if is_late(end) && retry.on_timeout && self.may_repeat && live.retry() => Next::Other,
             _ => Next::None,
         }
     }
@@ -166,39 +153,75 @@ impl<'r> Resend<'r> {
 }
 
 /// The endpoint has not begun to answer in time.
-fn is_late(end: End) -> bool {
-    end.side == Side::Upstream && end.phase == Phase::Response
+pub(super) fn is_late(end: End) -> bool {
+    end.side == Side::Upstream && end.phase == Phase::Response && end.cause == Cause::TimedOut
 }
 
-/// What an endpoint is held to while another may be asked in its place.
+/// What an endpoint is held to while another may be asked in its place. Whether one may is looked at when it
+/// matters: until then endpoints go down, fill up, and come back.
 #[derive(Clone, Copy)]
 pub(super) struct Leash<'r> {
     /// `None`: nobody else would be asked.
-    held: Option<(&'r Retry, &'r Live<'r>)>,
+    held: Option<Others<'r>>,
+}
+
+/// Who else there is.
+#[derive(Clone, Copy)]
+struct Others<'r> {
+    retry: &'r Retry,
+    live: &'r Live<'r>,
+    upstream: &'r Upstream,
+    attempts: &'r Attempts,
+}
+
+impl Others<'_> {
+    /// Whether one can be asked, and within the budget; if so this is a retry from here on.
+    fn can_be_asked(&self) -> bool {
+        self.upstream.has_another(self.attempts) && self.live.retry()
+    }
 }
 
 impl<'r> Leash<'r> {
     /// Nobody else would be asked: whatever this endpoint says is the answer.
     pub(super) const LOOSE: Self = Self { held: None };
 
-    pub(super) fn new(retry: &'r Retry, live: &'r Live<'r>) -> Self {
+    /// For a request with this method, of which these attempts were made.
+    pub(super) fn new(
+        retry: &'r Retry,
+        method: &Method,
+        live: &'r Live<'r>,
+        (upstream, attempts): (&'r Upstream, &'r Attempts),
+    ) -> Self {
+        let others = Others {
+            retry,
+            live,
+            upstream,
+            attempts,
+        };
         Self {
-            held: Some((retry, live)),
+            held: retry.may_repeat(method).then_some(others),
         }
     }
 
-    /// How long it may take to begin its response.
+    /// How long it may take to begin its response before somebody else is looked for.
     pub(super) fn timeout(&self, timeout: Duration) -> Duration {
         match self.held {
-            Some((retry, _)) if retry.on_timeout => retry.timeout.map_or(timeout, |one| one.min(timeout)),
+            Some(others) if others.retry.on_timeout => {
+                others.retry.timeout.map_or(timeout, |one| one.min(timeout))
+            }
             _ => timeout,
         }
+    }
+
+    /// Whether another is asked rather than to wait for this one until the upstream's time is over.
+    pub(super) fn gives_up(&self) -> bool {
+        self.held.is_some_and(|others| others.can_be_asked())
     }
 
     /// Whether another is asked rather than to pass on an answer with this status.
     pub(super) fn refuses(&self, status: StatusCode) -> bool {
         self.held
-            .is_some_and(|(retry, live)| retry.is_unwanted(status) && live.retry())
+            .is_some_and(|others| others.retry.is_unwanted(status) && others.can_be_asked())
     }
 }
 

@@ -257,9 +257,19 @@ impl Upstream {
         End::new(Side::Atlas, Phase::Connect, cause)
     }
 
-    /// Whether an endpoint is left that was not asked.
+    /// Whether another endpoint would be asked at this moment that is well and has a place: one that is worth
+    /// an answer that is there, or the wait for one. One that is ejected is asked where there is nothing to lose.
     pub fn has_another(&self, attempts: &Attempts) -> bool {
-        attempts.tried.len() + 1 < self.endpoints.len().min(attempts.endpoints_max)
+        let mut tried = attempts.tried.clone();
+        tried.extend(attempts.asked);
+        let known = self.known(&tried, self.wanted(now()));
+        let may_be_asked = |backup| {
+            self.endpoints.iter().enumerate().any(|(index, endpoint)| {
+                endpoint.is_backup() == backup && endpoint.has_weight() && known.readiness(index) > 0.0
+            })
+        };
+        tried.len() < attempts.endpoints_max
+            && (may_be_asked(false) || (!self.has_full(&tried, false) && may_be_asked(true)))
     }
 
     /// Counts a request that was mirrored here, or was to be.
@@ -425,28 +435,35 @@ impl Upstream {
     /// One that was not tried yet and has a place: a backup if no other can be asked, and one that live
     /// exchanges found failing if nobody else is left.
     fn choose(&self, tried: &[usize], key: Option<u64>) -> Option<usize> {
-        let known = |wanted| Known {
-            upstream: self,
-            tried,
-            wanted,
-        };
         if self.is_calm() {
-            return self.choose_from(&known(Wanted::Any), key);
+            return self.choose_from(&self.known(tried, Wanted::Any), key);
         }
         let now = now();
-        let wanted = match self.panics.get() {
-            true => Wanted::Any,
-            false => Wanted::Well(now),
-        };
-        if let Some(index) = self.choose_from(&known(wanted), key) {
+        if let Some(index) = self.choose_from(&self.known(tried, self.wanted(now)), key) {
             self.endpoints[index].health.begin(&self.settings.health, now);
             return Some(index);
         }
         if self.has_full(tried, false) || self.has_full(tried, true) {
             return None; // better to wait for one that is well
         }
-        let last_resort = self.choose_from(&known(Wanted::NotDown), key);
+        let last_resort = self.choose_from(&self.known(tried, Wanted::NotDown), key);
         last_resort.inspect(|index| self.endpoints[*index].health.resort())
+    }
+
+    fn known<'k>(&'k self, tried: &'k [usize], wanted: Wanted) -> Known<'k> {
+        Known {
+            upstream: self,
+            tried,
+            wanted,
+        }
+    }
+
+    /// How well an endpoint has to be, as long as there are such.
+    fn wanted(&self, now: Instant) -> Wanted {
+        match self.is_calm() || self.panics.get() {
+            true => Wanted::Any,
+            false => Wanted::Well(now),
+        }
     }
 
     fn choose_from(&self, known: &Known<'_>, key: Option<u64>) -> Option<usize> {
@@ -475,15 +492,13 @@ impl Upstream {
             false => &self.first,
             true => &self.backups,
         };
-        let known = Known {
-            upstream: self,
-            tried: &[],
-            wanted: match self.is_calm() || self.panics.get() {
-                true => Wanted::Any,
-                false => Wanted::Well(now()),
-            },
+        let wanted = match self.is_calm() {
+            true => Wanted::Any, // looked at for each exchange: without the clock
+            false => self.wanted(now()),
         };
-        balancer.borrow_mut().load_changed(index, &known);
+        balancer
+            .borrow_mut()
+            .load_changed(index, &self.known(&[], wanted));
     }
 
     /// Connects, for an exchange in the version of HTTP that is to be spoken.

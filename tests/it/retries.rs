@@ -13,16 +13,21 @@ fn in_front_of(origins: &[&Origin], retry: &str, upstream: &str) -> Atlas {
 }
 
 fn in_front_of_endpoints(endpoints: &[&str], retry: &str, upstream: &str) -> Atlas {
+    start(&format!("{endpoints:?}"), retry, upstream)
+}
+
+/// The same, where more is said of the endpoints than where they are.
+fn start(endpoints: &str, retry: &str, upstream: &str) -> Atlas {
     atlas()
         .top("workers = 1")
         .listens_plain()
         .text(&format!("[[route]]\nupstream = \"app\"\nretry = {retry}"))
-        .upstream(
-            "app",
-            endpoints,
-            &format!("balance = \"round_robin\"\noutliers = false\n{upstream}"),
-        )
+        .text(&format!("[upstream.app]\nendpoints = {endpoints}"))
+        .text(&format!(
+            "balance = \"round_robin\"\noutliers = false\n{upstream}"
+        ))
         .expects_log("cannot connect")
+        .expects_log("the endpoint is down")
         .start()
 }
 
@@ -194,4 +199,101 @@ fn retries_of_an_overload_are_a_share_of_it() {
     let (bad, good) = (says(503, "bad"), says(200, "good"));
     let none = in_front_of(&[&bad, &good], "{ on = [503] }", "retry_budget = 0");
     assert_eq!(none.get("/").text(), "bad");
+}
+
+/// Takes its time, and says then that it is busy.
+fn busy(after: Duration) -> Origin {
+    origin()
+        .handles_all(move |exchange| {
+            exchange.read_body()?;
+            std::thread::sleep(after);
+            exchange.answer(503, &[], b"busy")
+        })
+        .start()
+}
+
+/// What an Atlas answers whose first endpoint takes longer than it may while others can be asked, and is busy.
+fn answers_busy_in_all_its_time(atlas: &Atlas, what: &str) {
+    let started = Instant::now();
+    let answer = atlas.get("/busy");
+    assert_eq!((answer.status, &answer.text()[..]), (503, "busy"), "{what}");
+    assert!(started.elapsed() < Duration::from_secs(3), "{what}");
+}
+
+const LATE_OR_BUSY: &str = "{ on = [\"timeout\", 503], timeout = \"200ms\" }";
+const LATE: Duration = Duration::from_millis(500);
+
+#[test]
+fn no_answer_is_given_up_for_an_endpoint_that_takes_nothing_new() {
+    for shut in ["drain = true", "weight = 0"] {
+        let (busy, other) = (busy(LATE), says(200, "other"));
+        let endpoints = format!(
+            "[{:?}, {{ address = {:?}, {shut} }}]",
+            busy.address(),
+            other.address()
+        );
+        for retry in [LATE_OR_BUSY, "{ on = [503], hedge_after = \"50ms\" }"] {
+            let atlas = start(&endpoints, retry, "");
+            answers_busy_in_all_its_time(&atlas, shut);
+            assert!(other.requests().is_empty());
+        }
+    }
+}
+
+#[test]
+fn no_answer_is_given_up_for_an_endpoint_that_checks_found_down() {
+    let busy = origin()
+        .answers("/health", "well")
+        .handles_all(|exchange| {
+            std::thread::sleep(LATE);
+            exchange.answer(503, &[], b"busy")
+        })
+        .start();
+    let down = says(500, "down");
+    let check = "[upstream.app.health]\npath = \"/health\"\ninterval = \"100ms\"\ntimeout = \"100ms\"";
+    let atlas = in_front_of(&[&busy, &down], LATE_OR_BUSY, check);
+    wait_until("one is down", || {
+        (atlas.metric("atlas_upstream_endpoints_down", &["app"]) == 1.0).then_some(())
+    });
+    let asked = || {
+        down.requests()
+            .iter()
+            .filter(|seen| seen.head.word(1) != "/health")
+            .count()
+    };
+    // The worker hears of it a little after the metrics.
+    wait_until("the worker does not ask it", || {
+        let before = asked();
+        (0..2).for_each(|_| assert!(atlas.get("/").status >= 500));
+        (asked() == before).then_some(())
+    });
+    answers_busy_in_all_its_time(&atlas, "down");
+}
+
+#[test]
+fn no_answer_is_given_up_to_wait_for_an_endpoint_that_is_full() {
+    for retry in [LATE_OR_BUSY, "{ on = [503], hedge_after = \"50ms\" }"] {
+        let (busy, full) = (busy(LATE), silent());
+        let endpoints = format!(
+            "[{{ address = {:?}, connections_max = 1 }}, {:?}]",
+            full.address(),
+            busy.address()
+        );
+        let atlas = start(&endpoints, retry, "queue_timeout = \"5s\"");
+        let mut holds = atlas.connect();
+        holds.send("POST /holds HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n");
+        wait_until("it has what it may", || {
+            (full.requests().len() == 1).then_some(())
+        });
+        answers_busy_in_all_its_time(&atlas, retry);
+        assert_eq!(full.requests().len(), 1);
+    }
+}
+
+#[test]
+fn without_room_in_the_budget_an_endpoint_has_all_its_time() {
+    let (busy, other) = (busy(LATE), says(200, "other"));
+    let atlas = in_front_of(&[&busy, &other], LATE_OR_BUSY, "retry_budget = 0");
+    answers_busy_in_all_its_time(&atlas, "no budget");
+    assert!(other.requests().is_empty());
 }
