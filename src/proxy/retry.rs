@@ -128,7 +128,7 @@ impl<'r> Resend<'r> {
         match end.cause {
             Cause::Unprocessed => Next::Same, // nobody has looked at it
             Cause::BadStatus => Next::Other,  // asked for, and within the budget
-            _ if is_gone(end) && self.is_reused => match self.may_repeat || self.is_untaken(lease) {
+            _ if is_gone(end) && self.is_reused => match self.may_repeat || self.is_untaken(end, lease) {
                 true => Next::Same,
                 false => Next::None,
             },
@@ -146,9 +146,15 @@ impl<'r> Resend<'r> {
         }
     }
 
-    /// Whether the endpoint's kernel has taken no byte of it.
-    fn is_untaken(&self, lease: &Lease<'_>) -> bool {
-        self.acknowledged.is_some() && lease.acknowledged() == self.acknowledged
+    /// Whether the endpoint had closed before it took a byte of it: what comes in order, its FIN,
+    /// acknowledges all that was taken before it was sent.
+    ///
+    /// A reset proves nothing. Linux looks at RST before the acknowledgement of the same segment
+    /// (`tcp_validate_incoming`), and delays those of small requests by 40 ms: an endpoint may have read one,
+    /// done what it says, and reset the connection (`SO_LINGER` 0, or bytes it had not read), and nothing of
+    /// that is in `tcpi_bytes_acked`.
+    fn is_untaken(&self, end: End, lease: &Lease<'_>) -> bool {
+        end.cause != Cause::Reset && self.acknowledged.is_some() && lease.acknowledged() == self.acknowledged
     }
 }
 

@@ -8,8 +8,9 @@ const BYTES_ACKED_AT: usize = 120;
 /// How many bytes the peer has acknowledged since the connection began; `None` if this is no TCP
 /// socket.
 ///
-/// Bytes that were not acknowledged were not processed: a peer that has closed answers them with
-/// a reset, which acknowledges nothing.
+/// Bytes that were not acknowledged may have been read all the same where the connection was reset: Linux looks at
+/// a reset before the acknowledgement that comes with it. Where the peer's FIN has come, what it had taken before
+/// that is acknowledged.
 pub fn tcp_bytes_acked(socket: BorrowedFd<'_>) -> Option<u64> {
     let mut info = [0u8; BYTES_ACKED_AT + 8];
     let mut length = libc::socklen_t::try_from(info.len()).ok()?;
@@ -31,9 +32,10 @@ pub fn tcp_bytes_acked(socket: BorrowedFd<'_>) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::{ErrorKind, Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsFd;
+    use std::time::Duration;
 
     use super::*;
 
@@ -54,6 +56,23 @@ mod tests {
         // Over loopback its reset is there before `write` returns; then no more can be written.
         assert!(ours.write_all(b"x").is_err(), "the peer resets");
         assert_eq!(tcp_bytes_acked(ours.as_fd()), Some(before));
+        assert_eq!(ours.read(&mut [0; 1]).unwrap(), 0, "its FIN is told all the same");
+    }
+
+    #[test]
+    fn what_a_peer_had_read_before_it_reset_is_not_acknowledged_either() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut theirs, _) = listener.accept().unwrap();
+        rustix::net::sockopt::set_tcp_quickack(&theirs, false).unwrap(); // as after an exchange or two
+        let before = tcp_bytes_acked(ours.as_fd());
+        ours.write_all(b"taken").unwrap();
+        theirs.read_exact(&mut [0; 5]).unwrap();
+        rustix::net::sockopt::set_socket_linger(&theirs, Some(Duration::ZERO)).unwrap();
+        drop(theirs);
+        let told = ours.read(&mut [0; 1]).unwrap_err();
+        assert_eq!(told.kind(), ErrorKind::ConnectionReset);
+        assert_eq!(tcp_bytes_acked(ours.as_fd()), before);
     }
 
     #[test]

@@ -297,3 +297,30 @@ fn without_room_in_the_budget_an_endpoint_has_all_its_time() {
     answers_busy_in_all_its_time(&atlas, "no budget");
     assert!(other.requests().is_empty());
 }
+
+/// Answers what it is sent first on each connection, and then does this with what comes.
+fn second_time(then: Then) -> Origin {
+    let ends = AtomicUsize::new(0);
+    origin()
+        .handles("/first", |exchange| exchange.answer(200, &[], b"first"))
+        .handles_all(move |exchange| {
+            exchange.read_body()?;
+            match ends.fetch_add(1, Ordering::SeqCst) {
+                0 => Ok(then),
+                _ => exchange.answer(200, &[], b"again"),
+            }
+        })
+        .start()
+}
+
+#[test]
+fn what_an_endpoint_may_have_done_before_it_reset_the_connection_is_not_done_twice() {
+    let origin = second_time(Then::Reset);
+    let atlas = in_front_of(&[&origin], "true", "");
+    assert_eq!(atlas.get("/first").text(), "first");
+    let answer = atlas.connect().request("POST", "/pay", &[], b"100");
+    assert_eq!(answer.status, 502);
+    let seen: Vec<_> = origin.requests().iter().map(|seen| seen.summary()).collect();
+    assert_eq!(seen, ["GET /first", "POST /pay 100"]);
+    assert_eq!(origin.accepted(), 1, "it came on the connection that was kept");
+}
