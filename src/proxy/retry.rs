@@ -39,7 +39,7 @@ impl<'r> Course<'r> {
     /// An attempt begins: what may follow it.
     pub(super) fn begin(&mut self, lease: &Lease<'_>, method: &Method) -> Resend<'r> {
         self.kept.keeps = lease.may_be_refused() || self.retry.may_repeat(method);
-        Resend::of(self.retry, lease, method, self.died.is_some())
+        Resend::of(self.retry, lease, method, (&self.attempts, self.died.is_some()))
     }
 
     /// How long the next endpoint has for itself before another is asked beside it; `None`: for ever.
@@ -73,8 +73,8 @@ impl<'r> Course<'r> {
         };
         match next {
             Next::None => return Err(end),
-            Next::Same if end.cause == Cause::Unprocessed => self.attempts.refused(),
-            Next::Same => {}
+            Next::Same if end.cause == Cause::Unprocessed => self.attempts.refused(lease.endpoint(), end),
+            Next::Same => self.attempts.again(lease.endpoint(), end),
             Next::Other => self.attempts.elsewhere(lease.endpoint(), end),
         }
         if next == Next::Other || end.cause == Cause::Unprocessed {
@@ -89,8 +89,10 @@ pub(super) struct Resend<'r> {
     retry: &'r Retry,
     /// It may have been acted on, and sent again all the same.
     may_repeat: bool,
-    /// The connection had served before: it may have been closed just when it was used again.
+    /// The connection had served before, and the same endpoint was not yet asked over two such.
     is_reused: bool,
+    /// It carried nothing else: it may have been closed just when it was used again.
+    was_idle: bool,
     /// What the endpoint's kernel had taken before, where that decides.
     acknowledged: Option<u64>,
     /// An endpoint has died of it, or refused it, before.
@@ -109,12 +111,19 @@ pub(super) enum Next {
 }
 
 impl<'r> Resend<'r> {
-    pub(super) fn of(retry: &'r Retry, lease: &Lease<'_>, method: &Method, has_died: bool) -> Self {
-        let (may_repeat, is_reused) = (retry.may_repeat(method), lease.is_reused());
+    pub(super) fn of(
+        retry: &'r Retry,
+        lease: &Lease<'_>,
+        method: &Method,
+        (attempts, has_died): (&Attempts, bool),
+    ) -> Self {
+        let may_repeat = retry.may_repeat(method);
+        let is_reused = lease.is_reused() && attempts.is_asked_again();
         Self {
             retry,
             may_repeat,
             is_reused,
+            was_idle: lease.was_idle(),
             acknowledged: match is_reused && !may_repeat {
                 true => lease.acknowledged(),
                 false => None,
@@ -128,15 +137,20 @@ impl<'r> Resend<'r> {
         match end.cause {
             Cause::Unprocessed => Next::Same, // nobody has looked at it
             Cause::BadStatus => Next::Other,  // asked for, and within the budget
-            _ if is_gone(end) && self.is_reused => match self.may_repeat || self.is_untaken(end, lease) {
-                true => Next::Same,
-                false => Next::None,
-            },
+            _ if is_gone(end) && self.is_reused => {
+                let may_follow = self.may_repeat || self.is_untaken(end, lease);
+                // What was idle was closed for that, and nobody has worked for nothing. One that breaks
+                // off with all it carries tells of an endpoint in trouble.
+                match may_follow && (self.was_idle || live.retry()) {
+                    true => Next::Same,
+                    false => Next::None,
+                }
+            }
             // A second endpoint is asked, no third unless the route says so: what kills one must not
             // kill all.
             _ if is_gone(end) => {
                 let may_follow = !self.has_died || retry.attempts_max.is_some();
-                match retry.on_reset && self.may_repeat && may_follow {
+                match retry.on_reset && self.may_repeat && may_follow && live.retry() {
                     true => Next::Other,
                     false => Next::None,
                 }

@@ -91,6 +91,16 @@ impl Attempts {
         self.fresh = false;
     }
 
+    /// The endpoint asked last is asked once more, because its connection had been closed.
+    pub fn again(&mut self, endpoint: &Endpoint, end: End) {
+        self.failed.push((endpoint.shared_name(), end));
+    }
+
+    /// Whether the endpoint asked last would be asked once more, over another connection.
+    pub fn is_asked_again(&self) -> bool {
+        self.fresh
+    }
+
     /// Another endpoint is asked beside the one asked last.
     pub fn beside(&mut self) {
         self.fresh = false;
@@ -122,7 +132,8 @@ impl Attempts {
     }
 
     /// The endpoint asked last has not looked at what it was sent: it is asked once more.
-    pub fn refused(&mut self) {
+    pub fn refused(&mut self, endpoint: &Endpoint, end: End) {
+        self.failed.push((endpoint.shared_name(), end));
         if self.refused != self.asked {
             self.refused = self.asked;
             self.fresh = true;
@@ -234,6 +245,15 @@ impl<'u> Lease<'u> {
     /// Whether it has served another exchange before.
     pub fn is_reused(&self) -> bool {
         self.is_reused
+    }
+
+    /// Whether it has, and nothing else was under way on it.
+    pub fn was_idle(&self) -> bool {
+        self.is_reused
+            && match &self.held {
+                Held::Http1(_) => true,
+                Held::Http2(stream) => stream.began_alone(),
+            }
     }
 
     /// Whether the endpoint may turn out not to have looked at what is sent: the connection may be

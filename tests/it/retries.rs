@@ -324,3 +324,57 @@ fn what_an_endpoint_may_have_done_before_it_reset_the_connection_is_not_done_twi
     assert_eq!(seen, ["GET /first", "POST /pay 100"]);
     assert_eq!(origin.accepted(), 1, "it came on the connection that was kept");
 }
+
+#[test]
+fn an_attempt_on_a_connection_that_was_closed_meanwhile_is_in_the_record() {
+    let origin = second_time(Then::Close);
+    let atlas = in_front_of(&[&origin], "true", "");
+    assert_eq!(atlas.get("/first").text(), "first");
+    assert_eq!(atlas.get("/second").text(), "again");
+    let record = atlas.exchange("/second");
+    let failed = &record["failed_attempts"];
+    assert_eq!(record["attempts"], 2, "{record}");
+    assert_eq!(failed.as_array().map(Vec::len), Some(1), "{record}");
+    assert_eq!(
+        (&failed[0]["endpoint"], &failed[0]["cause"]),
+        (&origin.address().into(), &"closed".into()),
+        "{record}"
+    );
+}
+
+#[test]
+fn retries_after_connections_that_broke_off_are_within_the_budget() {
+    const CLIENTS: usize = 60;
+    let all_there = Arc::new(Barrier::new(CLIENTS));
+    let asked = Arc::new(AtomicUsize::new(0));
+    // Each first attempt waits until all have come, and then all are broken off.
+    let breaking = || {
+        let (all_there, asked) = (all_there.clone(), asked.clone());
+        origin()
+            .handles_all(move |_| {
+                if asked.fetch_add(1, Ordering::SeqCst) < CLIENTS {
+                    all_there.wait();
+                }
+                Ok(Then::Reset)
+            })
+            .start()
+    };
+    let origins = [breaking(), breaking(), breaking()];
+    let atlas = in_front_of(&origins.each_ref(), "{ attempts = 3 }", "retry_budget = 20");
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| assert_eq!(atlas.get("/").status, 502));
+        }
+    });
+    let asked = asked.load(Ordering::SeqCst);
+    assert!(asked > CLIENTS, "{asked}: some are tried again");
+    let most = CLIENTS + 2 * (CLIENTS / 5 + 3) + CLIENTS / 3;
+    assert!(asked <= most, "{asked} requests for {CLIENTS}");
+    let (one, good) = (breaks_off(), says(200, "good"));
+    let none = in_front_of(&[&one, &good], "true", "retry_budget = 0");
+    assert_eq!(none.get("/").status, 502);
+    // What could not be connected to has begun nothing: it is moved, whatever the budget.
+    let dead = format!("127.0.0.1:{}", free_port());
+    let none = in_front_of_endpoints(&[&dead, good.address()], "true", "retry_budget = 0");
+    assert_eq!(none.get("/").text(), "good");
+}

@@ -55,7 +55,12 @@ fn what_is_refused_is_sent_again_with_its_body() {
         let answer = atlas.connect().request("POST", "/it", &[], b"not twice");
         assert_eq!(answer.text(), "again: not twice");
         assert_eq!(endpoint.accepted(), 1);
-        assert_eq!(atlas.exchange("/it")["attempts"], 2);
+        let record = atlas.exchange("/it");
+        assert_eq!(
+            (&record["attempts"], &record["failed_attempts"][0]["cause"]),
+            (&2.into(), &"unprocessed".into()),
+            "{record}"
+        );
     });
 }
 

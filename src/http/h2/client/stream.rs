@@ -28,11 +28,12 @@ pub struct Stream {
     pub(super) awaited: RefCell<Option<ResponseFuture>>,
     pub(super) request_finished: Cell<bool>,
     pub(super) response_finished: Cell<bool>,
+    began_alone: bool,
 }
 
 impl Stream {
     pub(super) fn new(state: Rc<State>, send: SendRequest<Bytes>) -> Self {
-        state.open.set(state.open.get() + 1);
+        let others = state.open.replace(state.open.get() + 1);
         Self {
             state,
             send,
@@ -41,7 +42,13 @@ impl Stream {
             awaited: RefCell::default(),
             request_finished: Cell::new(false),
             response_finished: Cell::new(false),
+            began_alone: others == 0,
         }
+    }
+
+    /// Whether there was no other on the connection when it began.
+    pub fn began_alone(&self) -> bool {
+        self.began_alone
     }
 
     /// The two directions of its exchange, to be driven by one task. Once only.
