@@ -1,5 +1,6 @@
 //! One exchange with an upstream: both bodies at once in one task, with bounded memory.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -90,6 +91,7 @@ impl<F> Visit<'_, F> {
                     bytes: &account.bytes_in,
                     spliced: &account.spliced_in,
                     kept: &mut course.kept,
+                    is_lost: &course.is_lost,
                     copied: &mut copied,
                 };
                 let exchanged = self
@@ -357,7 +359,7 @@ impl<'d> Passage<'_, '_, 'd> {
                 Sent::Refused(end) => Err(end),
             }
         };
-        if taken.kept.is_lost {
+        if taken.is_lost.get() {
             self.leash = Leash::LOOSE; // it cannot be sent again
         }
         // An endpoint that takes no more may have said why before.
@@ -382,9 +384,10 @@ impl<'d> Passage<'_, '_, 'd> {
         body: &mut RequestBody<'_>,
         taken: &mut Taken<'_>,
     ) -> Result<Sent, End> {
+        let is_lost = taken.is_lost;
         let sent = {
             let upload = pin!(upload(writer, head, body, taken));
-            self.until_sent(upload).await?
+            self.until_sent(upload, is_lost).await?
         };
         if matches!(sent, Sent::Answered) && !body.is_finished() {
             self.response.close_after(); // what is left of the body is nobody's
@@ -396,6 +399,7 @@ impl<'d> Passage<'_, '_, 'd> {
     async fn until_sent(
         &mut self,
         mut upload: Pin<&mut impl Future<Output = Result<(), End>>>,
+        is_lost: &Cell<bool>,
     ) -> Result<Sent, End> {
         // The time for an answer begins when the request is sent; until then its pieces have theirs.
         let no_deadline = Deadline::within(Duration::MAX);
@@ -407,6 +411,9 @@ impl<'d> Passage<'_, '_, 'd> {
                 Either::Right((head, _)) => head?,
             };
             if !head.status.is_informational() {
+                if !is_lost.get() {
+                    self.refuse(head.status)?;
+                }
                 return self.answer_early(head, upload).await.map(|()| Sent::Answered);
             }
             if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -471,10 +478,7 @@ impl<'d> Passage<'_, '_, 'd> {
                 None => self.head(&mut deadline, last).await?,
             };
             if !head.status.is_informational() {
-                if self.leash.refuses(head.status) {
-                    self.refused = Some(head.status);
-                    return Err(End::new(Side::Upstream, Phase::Response, Cause::BadStatus));
-                }
+                self.refuse(head.status)?;
                 self.is_slow |= self.upstream.is_slow(|| timeout.saturating_sub(last.left(now())));
                 return self.answer(head).await.map(|()| None);
             }
@@ -493,6 +497,17 @@ impl<'d> Passage<'_, '_, 'd> {
                 self.reader.head(last).await
             }
             came => came,
+        }
+    }
+
+    /// Ends the attempt where an answer with this status is not passed on, because another endpoint is asked.
+    fn refuse(&mut self, status: StatusCode) -> Result<(), End> {
+        match self.leash.refuses(status) {
+            true => {
+                self.refused = Some(status);
+                Err(End::new(Side::Upstream, Phase::Response, Cause::BadStatus))
+            }
+            false => Ok(()),
         }
     }
 

@@ -18,6 +18,8 @@ pub(super) struct Course<'r> {
     retry: &'r Retry,
     pub(super) attempts: Attempts,
     pub(super) kept: Kept,
+    /// What was taken of the body is not kept, or not all of it.
+    pub(super) is_lost: Cell<bool>,
     /// How an endpoint ended it that another was asked after.
     pub(super) died: Option<End>,
 }
@@ -32,6 +34,7 @@ impl<'r> Course<'r> {
             retry,
             attempts,
             kept,
+            is_lost: Cell::new(false),
             died: None,
         }
     }
@@ -67,7 +70,7 @@ impl<'r> Course<'r> {
         lease: &Lease<'_>,
         live: &Live<'_>,
     ) -> Result<(), End> {
-        let next = match is_unseen && !self.kept.is_lost {
+        let next = match is_unseen && !self.is_lost.get() {
             true => resend.after(end, lease, live),
             false => Next::None,
         };
@@ -248,13 +251,12 @@ impl<'r> Leash<'r> {
 /// What was taken of the client's body. It can be read once only, but may have to be sent twice.
 #[derive(Default)]
 pub(super) struct Kept {
-    /// All of it so far, unless it `is_lost`.
+    /// All of it so far, unless it is lost.
     pub(super) bytes: Vec<u8>,
     /// It may have to be sent again.
     pub(super) keeps: bool,
     /// So many of them at most.
     pub(super) bytes_max: usize,
-    pub(super) is_lost: bool,
 }
 
 impl Kept {
@@ -272,6 +274,8 @@ pub(super) struct Taken<'a> {
     /// How many of them went by splice.
     pub(super) spliced: &'a Cell<u64>,
     pub(super) kept: &'a mut Kept,
+    /// As [`Course::is_lost`].
+    pub(super) is_lost: &'a Cell<bool>,
     /// Until all of it is there, or too much.
     pub(super) copied: &'a mut Option<Copied>,
 }
@@ -281,7 +285,7 @@ impl Taken<'_> {
     pub(super) fn note_spliced(&mut self, count: u64) {
         self.bytes.set(self.bytes.get() + count);
         self.spliced.set(self.spliced.get() + count);
-        self.kept.is_lost = true;
+        self.is_lost.set(true);
     }
 
     /// The body has come whole.
@@ -303,8 +307,10 @@ impl Taken<'_> {
             *self.copied = None;
         }
         let kept = &mut *self.kept;
-        kept.is_lost |= !kept.keeps || kept.bytes.len() + piece.len() > kept.bytes_max;
-        if kept.is_lost {
+        if !kept.keeps || kept.bytes.len() + piece.len() > kept.bytes_max {
+            self.is_lost.set(true);
+        }
+        if self.is_lost.get() {
             return;
         }
         if kept.bytes.capacity() == 0 {

@@ -378,3 +378,38 @@ fn retries_after_connections_that_broke_off_are_within_the_budget() {
     let none = in_front_of_endpoints(&[&dead, good.address()], "true", "retry_budget = 0");
     assert_eq!(none.get("/").text(), "good");
 }
+
+#[test]
+fn an_answer_that_comes_before_the_whole_request_is_asked_for_elsewhere_too() {
+    let hasty = || {
+        origin()
+            .handles_all(|exchange| {
+                exchange.send("HTTP/1.1 503 Said\r\nContent-Length: 4\r\n\r\nbusy")?;
+                exchange.wait_for_close();
+                Ok(Then::Close)
+            })
+            .start()
+    };
+    let upload = |atlas: &Atlas, asked: &Origin, body: usize| {
+        let mut client = atlas.connect();
+        client.send(format!(
+            "PUT / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {body}\r\n\r\n"
+        ));
+        client.send(vec![b'x'; body / 2]);
+        wait_until("it is asked", || (!asked.requests().is_empty()).then_some(()));
+        (client, vec![b'x'; body - body / 2])
+    };
+    let (bad, good) = (hasty(), says(200, "good"));
+    let atlas = in_front_of(&[&bad, &good], "{ on = [503] }", "");
+    let (mut client, rest) = upload(&atlas, &good, 1000);
+    client.send(rest);
+    assert_eq!(client.answer().text(), "good");
+    assert_eq!(good.request().body, [b'x'; 1000]);
+    // What is not kept cannot be sent again.
+    let (bad, good) = (hasty(), says(200, "good"));
+    let atlas = in_front_of(&[&bad, &good], "{ on = [503], body = \"99B\" }", "");
+    let (mut client, _) = upload(&atlas, &bad, 1000);
+    let answer = client.answer();
+    assert_eq!((answer.status, &answer.text()[..]), (503, "busy"));
+    assert!(good.requests().is_empty());
+}
