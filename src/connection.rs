@@ -121,6 +121,7 @@ async fn run(
             let served = pin!(http(&transport, listener, serving, facts));
             // A panic in it is told with the connection it happened on.
             let served = pin!(access_log::on_behalf_of(facts.clone(), served));
+            // Polled in this order: HTTP/2 says its last words at that step, and ends by itself.
             match select(served, pin!(serving.drain.cut())).await {
                 Either::Left((end, _)) => end,
                 Either::Right(_) => End::new(Side::Atlas, Phase::Close, Cause::Cut),

@@ -44,16 +44,21 @@ fn what_was_asked_is_answered_and_the_client_hears_that_it_shall_go() {
 }
 
 #[test]
-fn the_deadline_cuts_streams_that_do_not_end() {
-    let origin = slow();
-    let atlas = drains(&origin, "500ms").expects_log("cut").start();
-    let mut http2 = atlas.http2();
-    http2.begin(&get("/never", &[]), true);
-    wait_until("the origin has it", || {
-        (origin.requests().len() == 1).then_some(())
+fn the_deadline_cuts_streams_that_do_not_end_and_tells_so() {
+    on_both_drivers(|driver| {
+        let origin = slow();
+        let atlas = drains(&origin, "500ms").driver(driver).expects_log("cut").start();
+        let mut http2 = atlas.http2();
+        let stream = http2.begin(&get("/never", &[]), true);
+        wait_until("the origin has it", || {
+            (origin.requests().len() == 1).then_some(())
+        });
+        assert_eq!(atlas.stop(), 0);
+        assert_eq!(atlas.exchange("/never")["cause"], "cut");
+        let last = http2.end().expect("it says goodbye");
+        assert_eq!((last.code, last.last_stream), (NO_ERROR, stream));
+        assert_eq!(http2.so_far(stream).reset, Some(CANCEL));
     });
-    assert_eq!(atlas.stop(), 0);
-    assert_eq!(atlas.exchange("/never")["cause"], "cut");
 }
 
 #[test]

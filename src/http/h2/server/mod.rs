@@ -6,7 +6,7 @@ mod stream;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -82,7 +82,7 @@ pub async fn serve(
         goodbye: None,
         timer: Timer::default(),
         drain,
-        draining: Some(Box::pin(drain.started())),
+        draining: Box::pin(drain.started()),
         is_draining: false,
         must_end: false,
     };
@@ -147,7 +147,7 @@ struct Driver<'d> {
     timer: Timer,
     drain: &'d Drain,
     /// Waits for the next step of the drain.
-    draining: Option<LocalBoxFuture<'d, ()>>,
+    draining: LocalBoxFuture<'d, ()>,
     /// The client was told to go.
     is_draining: bool,
     /// Without a request it ends at once.
@@ -170,7 +170,9 @@ impl<'d> Driver<'d> {
 
     /// Does all that can be done now.
     fn round<S: Service>(&mut self, service: &'d S, cx: &mut Context<'_>) -> Poll<End> {
-        self.poll_drain(cx);
+        if self.poll_drain(cx).is_ready() {
+            return Poll::Ready(self.cut());
+        }
         loop {
             let (is_called, are_called) = (self.signal.take(), self.streams_signal.take());
             if is_called && let Poll::Ready(end) = self.poll_connection(service) {
@@ -228,24 +230,39 @@ impl<'d> Driver<'d> {
         }
     }
 
-    /// Tells the client to open no more requests; later, ends a connection without any.
-    fn poll_drain(&mut self, cx: &mut Context<'_>) {
-        while let Some(step) = &mut self.draining {
-            if step.as_mut().poll(cx).is_pending() {
-                return;
-            }
-            if self.is_draining {
-                self.draining = None;
-                self.must_end = true;
-            } else {
+    /// Tells the client to open no more requests; later, ends a connection without any; at last is ready, and
+    /// everything ends.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            std::task::ready!(self.draining.as_mut().poll(cx));
+            if !self.is_draining {
                 self.is_draining = true;
-                self.draining = Some(Box::pin(self.drain.idle_ends()));
+                self.draining = Box::pin(self.drain.idle_ends());
                 // GOAWAY, which refuses nothing yet, and a PING: what the client had sent before it
                 // heard is served.
                 self.connection.graceful_shutdown();
                 self.signal.set();
+            } else if !self.must_end {
+                self.must_end = true;
+                self.draining = Box::pin(self.drain.cut());
+            } else {
+                return Poll::Ready(());
             }
         }
+    }
+
+    /// Ends what is under way. The client hears of it, as far as its socket takes that at once: nothing is
+    /// waited for any more.
+    fn cut(&mut self) -> End {
+        let cx = &mut Context::from_waker(Waker::noop());
+        self.shared.wire.close_ears();
+        let end = self.end_streams(End::new(Side::Atlas, Phase::Close, Cause::Cut));
+        // The crate resets streams that were dropped when it is looked at, but not behind its GOAWAY.
+        let _ = pin!(self.connection.accept()).poll(cx);
+        self.connection.abrupt_shutdown(Reason::NO_ERROR);
+        let _ = pin!(self.connection.accept()).poll(cx);
+        let _ = self.shared.wire.poll_send(cx);
+        end
     }
 
     /// Looks at the next moment by which something has to have happened.
