@@ -3,6 +3,7 @@
 //! so many. `ATLAS_PLOTS=docs/plots` draws what is in the documentation.
 
 mod choices;
+mod outages;
 mod plots;
 mod retries;
 
