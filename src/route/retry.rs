@@ -95,6 +95,15 @@ impl fmt::Display for Retry {
             true => f.write_str("never tried again")?,
             false => write!(f, "tried again after {}", on.join(", "))?,
         }
+        if let Some(timeout) = self.timeout.filter(|_| self.on_timeout) {
+            write!(f, "; each but the last has {timeout:?}")?;
+        }
+        if self.non_idempotent {
+            f.write_str("; also what would be done twice")?;
+        }
+        if self.body_bytes_max != Self::default().body_bytes_max {
+            write!(f, "; bodies are kept up to {} bytes", self.body_bytes_max)?;
+        }
         if let Some(after) = self.hedge_after {
             write!(f, "; asked of another endpoint as well after {after:?}")?;
         }
@@ -121,5 +130,16 @@ mod tests {
             "tried again after connect, reset; asked of another endpoint as well after 200ms; 3 endpoints are asked at most"
         );
         assert_eq!(Retry::never().to_string(), "never tried again");
+        let all = Retry {
+            on_timeout: true,
+            timeout: Some(Duration::from_secs(2)),
+            non_idempotent: true,
+            body_bytes_max: 1024,
+            ..Retry::default()
+        };
+        assert_eq!(
+            all.to_string(),
+            "tried again after connect, reset, timeout; each but the last has 2s; also what would be done twice; bodies are kept up to 1024 bytes"
+        );
     }
 }

@@ -215,6 +215,7 @@ fn all_that_decides_who_of_an_upstream_is_asked_is_told_but_the_secret() {
   73 | hash = "header:X-User"
   74 | queue_max = 10
   75 | slow_start = "5s"
+  76 | connect_timeout = "1s"
   77 | sticky = { cookie = "srv", ttl = "1h", secret = "**********************" }
   79 | [upstream.bound.health]
   80 | path = "/health"

@@ -36,7 +36,7 @@ const HTTP2_WINDOW_BYTES: RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
 /// The keys that decide whether a connection comes to a listener, and what is done with it.
 const LISTEN_KEYS: &[&str] = &["address", "port", "name", "mode", "tls", "upstream"];
 
-/// The keys that decide where an upstream is, and who of it is asked; beside its tables
+/// The keys that decide where an upstream is, who of it is asked, and how; beside its tables
 /// `sticky`, `health` and `outliers`.
 const UPSTREAM_KEYS: &[&str] = &[
     "endpoints",
@@ -48,8 +48,15 @@ const UPSTREAM_KEYS: &[&str] = &[
     "queue_max",
     "queue_timeout",
     "host",
+    "connect_timeout",
+    "response_timeout",
+    "idle_timeout",
+    "pool_idle_max",
+    "pool_idle_timeout",
+    "pool_lifetime",
     "http2",
     "tls",
+    "proxy_protocol",
     "slow_start",
     "panic_below",
     "retry_budget",

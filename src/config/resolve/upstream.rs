@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::endpoints_file;
 use super::super::error::Diagnostic;
-use super::super::file::{self, EndpointValue, HealthValue, OutliersValue, UpstreamTlsValue};
+use super::super::file::{self, EndpointValue, HealthValue, OutliersValue, RetryValue, UpstreamTlsValue};
 use super::super::read::At;
 use super::super::values::{Balance, Mode};
 use super::{Resolver, health, is_on, listen, number, seconds, tls, to_usize, toml_key};
@@ -60,6 +60,8 @@ impl<'a> Resolver<'a> {
         };
         self.check_http2(name, table);
         self.check_proxy_protocol(table);
+        self.check_queue(table);
+        self.check_hedges(&name.value, table);
         let (health, check) = (self.health(table), self.check(table, tls.as_ref()));
         let hash = self.hashing(&name.value, table, &endpoints);
         let sticky = self.sticky(&name.value, table, &endpoints);
@@ -185,6 +187,60 @@ impl<'a> Resolver<'a> {
                 .help("leave one of them out; over HTTP/2 the client's address is in X-Forwarded-For")
                 .related(http2.key.clone(), "the other one");
             self.found.push(diagnostic);
+        }
+    }
+
+    /// Nobody waits where no endpoint is ever full. A file of endpoints may bring some that are, by and by.
+    fn check_queue(&mut self, table: &file::Upstream) {
+        let has_limit = |endpoint: &At<EndpointValue>| match &endpoint.value {
+            EndpointValue::Short(_) => false,
+            EndpointValue::Table(table) => table.has("connections_max"),
+        };
+        let mut endpoints = table.endpoints.iter().flat_map(|list| &list.value);
+        if table.has("endpoints_file") || endpoints.any(has_limit) {
+            return;
+        }
+        let most = table.queue_max.as_ref().map(|most| &most.key);
+        let timeout = table.queue_timeout.as_ref().map(|timeout| &timeout.key);
+        for key in most.into_iter().chain(timeout) {
+            let message = "nobody waits: no endpoint of this upstream has `connections_max`";
+            let help = "write in an endpoint: { address = \"…\", connections_max = 100 }; or leave this out";
+            self.warning("no-effect", key.clone(), message, help);
+        }
+    }
+
+    /// Whether routes that have a second endpoint asked beside a slow one have the time for it, and the budget.
+    fn check_hedges(&mut self, name: &str, table: &file::Upstream) {
+        let timeout = table.response_timeout.as_ref();
+        let patience = seconds(timeout, 60);
+        let no_budget = table.retry_budget.as_ref().filter(|budget| budget.value.0 == 0);
+        for route in self.route_tables() {
+            let mut upstreams = route.upstream.iter().flat_map(|all| all.value.names());
+            let after = match route.retry.as_ref().map(|retry| &retry.value) {
+                Some(RetryValue::Table(retry)) => retry.hedge_after.as_ref(),
+                _ => None,
+            };
+            let Some(after) = after.filter(|_| upstreams.any(|one| one == name)) else {
+                continue;
+            };
+            let (diagnostic, other) = if after.value.0 >= patience {
+                let message = format!("the upstream `{name}` gives an endpoint up before `hedge_after`");
+                let help = format!("make it shorter than `response_timeout`, {patience:?}");
+                let diagnostic = Diagnostic::error("conflicting-keys", after.key.clone(), message).help(help);
+                (diagnostic, timeout.map(|timeout| &timeout.key))
+            } else if let Some(budget) = no_budget {
+                let message =
+                    format!("`hedge_after` asks nobody: the upstream `{name}` has no `retry_budget`");
+                let help = "leave it out, or give the upstream a budget: retry_budget = 20";
+                let diagnostic = Diagnostic::warning("no-effect", after.key.clone(), message).help(help);
+                (diagnostic, Some(&budget.key))
+            } else {
+                continue;
+            };
+            self.found.push(match other {
+                Some(other) => diagnostic.related(other.clone(), "the other one"),
+                None => diagnostic,
+            });
         }
     }
 

@@ -26,6 +26,7 @@ fn hedged(endpoints: &[&str], retry: &str, lines: &str) -> Atlas {
         .upstream("app", endpoints, &format!("balance = \"round_robin\"\n{lines}"))
         .expects_log("cannot connect")
         .expects_log("is ejected")
+        .expects_log("has no `retry_budget`")
         .start()
 }
 
