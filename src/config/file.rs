@@ -388,6 +388,8 @@ table! {
         pool_lifetime: Time = "\"1h\"",
         /// Whether HTTP/2 is spoken to the endpoints: over TLS where they choose it, without TLS always. Upgrades (WebSocket) go over HTTP/1.1.
         http2: bool = "false",
+        /// How much of all responses on one connection of HTTP/2 may come before their clients take it; a hundredth of it for each, at least 64 KiB. No more requests are under way on a connection than it has room for.
+        http2_window: Size = "\"25MiB\"",
         /// TLS towards the endpoints: `true`, or a table.
         tls: UpstreamTlsValue = "false",
         /// Whether each connection begins with a PROXY protocol header that tells the client's address: `"v1"` or `"v2"`. Each request then has a connection of its own.

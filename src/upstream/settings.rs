@@ -63,6 +63,8 @@ pub struct Settings {
     pub health: health::Settings,
     /// HTTP/2 is spoken to it: over TLS where the endpoint chooses it, else always.
     pub http2: bool,
+    /// Bytes of all responses on a connection of HTTP/2 that may wait for their clients.
+    pub http2_window_bytes: u32,
     /// How they are checked, beside the workers and their upstreams.
     pub check: Option<Arc<Check>>,
     /// The header each connection begins with, which tells of the client: none serves another.
@@ -116,6 +118,7 @@ impl Settings {
         };
         tls && self.proxy_protocol == other.proxy_protocol
             && self.http2 == other.http2
+            && self.http2_window_bytes == other.http2_window_bytes
             && self.idle_timeout == other.idle_timeout
     }
 

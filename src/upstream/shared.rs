@@ -184,7 +184,8 @@ impl Upstream {
             transport, address, ..
         } = connected;
         let (limits, bell) = (self.limits.clone(), endpoint.shared.bell.clone());
-        let opened = Connection::open(transport, limits, self.tls.is_some(), bell, deadline).await;
+        let window = self.settings.http2_window_bytes;
+        let opened = Connection::open(transport, limits, window, self.tls.is_some(), bell, deadline).await;
         let connection = opened.map_err(|end| self.complain(endpoint, &Failed::to_speak(end)))?;
         let stream = connection.take();
         endpoint.shared.add(connection, address.clone());

@@ -27,6 +27,7 @@ pub(super) fn settings(endpoints: Vec<EndpointSettings>) -> Settings {
         counted: Default::default(),
         health: health::Settings::default(),
         http2: false,
+        http2_window_bytes: http::h2::client::WINDOW_BYTES,
         check: None,
         tls: None,
         requests_max: None,

@@ -55,6 +55,7 @@ const UPSTREAM_KEYS: &[&str] = &[
     "pool_idle_timeout",
     "pool_lifetime",
     "http2",
+    "http2_window",
     "tls",
     "proxy_protocol",
     "slow_start",

@@ -1,6 +1,6 @@
 //! Upstreams: endpoints, times, pools, TLS towards them.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use super::super::endpoints_file;
@@ -8,12 +8,16 @@ use super::super::error::Diagnostic;
 use super::super::file::{self, EndpointValue, HealthValue, OutliersValue, RetryValue, UpstreamTlsValue};
 use super::super::read::At;
 use super::super::values::{Balance, Mode};
-use super::{Resolver, health, is_on, listen, number, seconds, tls, to_usize, toml_key};
+use super::{Resolver, bytes, health, is_on, listen, number, seconds, span, tls, to_usize, toml_key};
+use crate::http::h2::client::WINDOW_BYTES;
 use crate::runtime::Address;
 use crate::tls::ClientSettings;
 use crate::upstream::balance::Method;
 use crate::upstream::discovery::{Answers, expand};
 use crate::upstream::{EndpointAddress, EndpointSettings, FromFile, Settings};
+
+/// Room for some streams, up to what RFC 9113 §6.9.1 lets a window be; whoever allows one may have to hold as much.
+const WINDOWS: RangeInclusive<u64> = 1024 * 1024..=1024 * 1024 * 1024;
 
 impl<'a> Resolver<'a> {
     fn upstream_tables(&self) -> &'a [(At<String>, file::Upstream)] {
@@ -93,6 +97,7 @@ impl<'a> Resolver<'a> {
             health: health?,
             check: check?,
             http2: is_on(table.http2.as_ref(), false),
+            http2_window_bytes: self.http2_window(table),
             tls,
         };
         self.with_file(table, settings)
@@ -176,6 +181,21 @@ impl<'a> Resolver<'a> {
             let help = "leave it out: in tcp mode bytes are passed on as they are; or give the listener an upstream of its own";
             self.error("misplaced-key", http2.key.clone(), message, help);
         }
+    }
+
+    fn http2_window(&mut self, table: &file::Upstream) -> u32 {
+        let written = table.http2_window.as_ref();
+        let window = bytes(written, WINDOW_BYTES.into());
+        if !WINDOWS.contains(&window) {
+            let help = "write a size from \"1MiB\" to \"1GiB\"";
+            self.error(
+                "out-of-range",
+                span(written),
+                "`http2_window` is out of range",
+                help,
+            );
+        }
+        u32::try_from(window).unwrap_or(WINDOW_BYTES)
     }
 
     /// A connection that tells of one client cannot carry another's requests.

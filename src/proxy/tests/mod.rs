@@ -91,6 +91,7 @@ fn generation(given: &Given) -> Generation {
             counted: Default::default(),
             health: Default::default(),
             http2: false,
+            http2_window_bytes: crate::http::h2::client::WINDOW_BYTES,
             check: None,
             tls: None,
             requests_max: None,

@@ -83,7 +83,8 @@ async fn speak(
         return exchange(both, request, endpoint, deadline).await;
     }
     let bell = Rc::default(); // nobody else waits for a stream of it
-    let opened = h2::client::Connection::open(transport, settings, is_secure, bell, deadline).await;
+    let window = h2::client::WINDOW_BYTES;
+    let opened = h2::client::Connection::open(transport, settings, window, is_secure, bell, deadline).await;
     let connection = opened.map_err(|end| Failed::to_speak(end).to_string())?;
     let mut stream = connection.take();
     let (writer, reader) = stream.exchange();

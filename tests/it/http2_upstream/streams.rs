@@ -247,36 +247,99 @@ fn a_connection_that_was_closed_is_not_used_again() {
     });
 }
 
+/// What a settings frame says of the window of each stream.
+fn window_in(settings: &[u8]) -> Option<usize> {
+    const INITIAL_WINDOW_SIZE: [u8; 2] = [0, 4];
+    let mut all = settings.chunks(6);
+    let setting = all.find(|setting| setting[..2] == INITIAL_WINDOW_SIZE)?;
+    Some(u32::from_be_bytes(setting[2..].try_into().ok()?) as usize)
+}
+
+/// What a window update says.
+fn room_in(update: Vec<u8>) -> usize {
+    u32::from_be_bytes(update.try_into().expect("four bytes")) as usize
+}
+
+/// Sends so much of a response.
+fn send_noise(session: &mut Session, stream: u32, count: usize) {
+    for piece in noise(count).chunks(16_384) {
+        session.send(frame(DATA, 0, stream, piece));
+    }
+}
+
+#[test]
+fn what_a_client_holds_that_reads_none_of_its_streams_can_be_bounded() {
+    const STREAMS: usize = 128; // on two connections to the endpoint
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = sent.clone();
+    let endpoint = plays(move |session| {
+        let mut window = 0;
+        while let Some((kind, flags, stream, payload)) = session.frame() {
+            let room = match kind {
+                SETTINGS if flags & ACK == 0 => {
+                    window = window_in(&payload).expect("it tells");
+                    0
+                }
+                HEADERS => {
+                    session.send(headers(stream, &[(":status", "200")], false));
+                    window
+                }
+                WINDOW_UPDATE if stream > 0 => room_in(payload),
+                _ => 0,
+            };
+            send_noise(session, stream, room);
+            count.fetch_add(room, SeqCst);
+        }
+    });
+    let atlas = towards(&endpoint, "http2_window = \"8MiB\"", &[]);
+    let before = atlas.memory_kib();
+    let mut reader = atlas.http2();
+    for _ in 0..STREAMS {
+        reader.begin(&get("/", &[]), true);
+    }
+    wait_until("each has sent what it may", || {
+        (sent.load(SeqCst) >= STREAMS * 64 * 1024).then_some(())
+    });
+    let mut all = 0;
+    wait_until("no more is sent", || {
+        let before = std::mem::replace(&mut all, sent.load(SeqCst));
+        std::thread::sleep(std::time::Duration::from_millis(200)); // nothing tells that nothing comes
+        (before == all).then_some(())
+    });
+    assert!(all <= STREAMS * 192 * 1024, "{all} bytes");
+    let grown = atlas.memory_kib().saturating_sub(before);
+    assert!(grown < 28 * 1024, "{grown} KiB");
+}
+
 #[test]
 fn who_reads_slowly_holds_a_window_and_holds_up_nobody() {
     let sent = Arc::new(AtomicUsize::new(0));
     let count = sent.clone();
     let endpoint = plays(move |session| {
-        let mut window = 65_535_i64; // of all streams; the settings tell theirs
+        let (mut all, mut window) = (65_535, 0);
         let (slow, _) = session.request().expect("it comes");
-        for (kind, _, stream, payload) in std::mem::take(&mut session.came) {
-            if kind == WINDOW_UPDATE && stream == 0 {
-                window += i64::from(u32::from_be_bytes(payload.try_into().expect("four bytes")));
+        for (kind, flags, stream, payload) in std::mem::take(&mut session.came) {
+            match kind {
+                SETTINGS if flags & ACK == 0 => window = window_in(&payload).expect("it tells"),
+                WINDOW_UPDATE if stream == 0 => all += room_in(payload),
+                _ => {}
             }
         }
-        assert!(window > 20_000_000, "others have room: {window}");
+        assert!(
+            all >= 100 * window,
+            "others have room: {all}, each of it {window}"
+        );
         session.send(headers(slow, &[(":status", "200")], false));
-        let mut left = 256 * 1024;
-        while left > 0 {
-            session.send(frame(DATA, 0, slow, noise(16_384)));
-            left -= 16_384;
-            count.fetch_add(16_384, SeqCst);
-        }
+        send_noise(session, slow, window);
+        count.fetch_add(window, SeqCst);
         while let Some((kind, _, stream, payload)) = session.frame() {
             match kind {
                 HEADERS => {
                     session.answer(stream, "ok");
                 }
                 WINDOW_UPDATE if stream == slow => {
-                    let room = u32::from_be_bytes(payload.try_into().expect("four bytes")) as usize;
-                    for piece in noise(room).chunks(16_384) {
-                        session.send(frame(DATA, 0, slow, piece));
-                    }
+                    let room = room_in(payload);
+                    send_noise(session, slow, room);
                     count.fetch_add(room, SeqCst);
                 }
                 _ => {}

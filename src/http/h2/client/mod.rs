@@ -35,16 +35,20 @@ type Wire = super::wire::Wire<Transport>;
 /// to take at the least.
 pub const STREAMS_MAX: u32 = 100;
 
-/// Bytes of a response that may wait until its client takes them.
-const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+/// Bytes of all responses on a connection that may wait until their clients take them. A stream's part of it is
+/// 256 KiB: with half of that a download over loopback takes a tenth longer, with a quarter a third.
+pub const WINDOW_BYTES: u32 = 25 * 1024 * 1024;
 
-/// Of all responses together: so much that clients that take nothing do not hold up others.
-const WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS_MAX;
+/// A stream's part of them at the least: what RFC 9113 §6.9.2 has every stream begin with.
+const STREAM_WINDOW_BYTES_MIN: u32 = 65_535;
 
 /// How many times all windows the crate may be owed for frames that are smaller than what they cost it,
 /// while they wait: the streams of a service that says little at a time are held up by their windows then,
 /// as any other, when its clients are slow.
 const SMALL_DATA_FACTOR: usize = 4;
+
+/// The same in bytes, at the least: a frame of one byte costs nearly 1 KiB of it, and one stream may be full of them.
+const SMALL_DATA_BYTES_MIN: usize = 100 * 1024 * 1024;
 
 /// Bytes of a request that may wait for their turn on the connection, for each stream.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
@@ -61,6 +65,8 @@ struct State {
     wire: Rc<Wire>,
     settings: Settings,
     is_secure: bool,
+    /// Streams that find room in the connection's window.
+    room: usize,
     /// Streams the endpoint allows at a time; 0 until it has said so.
     streams_max: Cell<usize>,
     open: Cell<usize>,
@@ -80,8 +86,8 @@ struct State {
 }
 
 impl Connection {
-    /// Says the first words, and waits until the endpoint has said how many streams it allows. The
-    /// bell is rung when streams may be had that could not before.
+    /// Says the first words, and waits until the endpoint has said how many streams it allows. Of all
+    /// responses so many bytes may wait. The bell is rung when streams may be had that could not before.
     ///
     /// # Errors
     ///
@@ -90,12 +96,14 @@ impl Connection {
     pub async fn open(
         transport: Transport,
         settings: Settings,
+        window_bytes: u32,
         is_secure: bool,
         bell: Rc<Bell>,
         deadline: Deadline,
     ) -> Result<Self, End> {
         let fail = |cause| End::new(Side::Upstream, Phase::Connect, cause);
-        let builder = builder(&settings);
+        let windows = Windows::of(window_bytes);
+        let builder = builder(&settings, &windows);
         let limits = super::Settings::default();
         let wire = Rc::new(Wire::to_endpoint(transport, settings.idle_timeout, &limits));
         // It only writes, into memory.
@@ -106,6 +114,7 @@ impl Connection {
             wire,
             settings,
             is_secure,
+            room: windows.streams,
             streams_max: Cell::new(0),
             open: Cell::new(0),
             idle_since: Cell::new(now()),
@@ -178,7 +187,7 @@ impl Connection {
         match state.is_suspected.get() {
             true => 0,
             false => {
-                let max = state.streams_max.get().min(STREAMS_MAX as usize);
+                let max = state.streams_max.get().min(state.room);
                 max.saturating_sub(state.open.get())
             }
         }
@@ -190,19 +199,40 @@ impl Connection {
     }
 }
 
-fn builder(settings: &Settings) -> Builder {
+/// How the window of a connection is parted among its streams: so that those whose clients take nothing do not
+/// hold up the others, there are no more than it has room for.
+struct Windows {
+    connection: u32,
+    stream: u32,
+    streams: usize,
+}
+
+impl Windows {
+    fn of(bytes: u32) -> Self {
+        let connection = bytes.max(STREAM_WINDOW_BYTES_MIN);
+        let stream = (connection / STREAMS_MAX).max(STREAM_WINDOW_BYTES_MIN);
+        Self {
+            connection,
+            stream,
+            streams: (connection / stream) as usize,
+        }
+    }
+}
+
+fn builder(settings: &Settings, windows: &Windows) -> Builder {
     // Twice what is taken: of what is above the crate's own limit it says no more than that it is
     // malformed.
     let head_bytes = 2 * (settings.head_bytes_max + settings.fields_max * FIELD_OVERHEAD);
+    let small = SMALL_DATA_FACTOR * windows.connection as usize;
     let mut builder = Builder::new();
     builder
         .enable_push(false)
         // None before its settings have come: which tells that it speaks HTTP/2, too.
         .initial_max_send_streams(0)
-        .initial_connection_window_size(WINDOW_BYTES)
-        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(windows.connection)
+        .initial_window_size(windows.stream)
         .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
-        .data_frame_budget(SMALL_DATA_FACTOR * WINDOW_BYTES as usize)
+        .data_frame_budget(small.max(SMALL_DATA_BYTES_MIN))
         .max_send_buffer_size(SEND_BUFFER_BYTES);
     builder
 }
@@ -238,3 +268,24 @@ impl State {
 
 /// How long an endpoint that has let a deadline pass may take to answer a PING.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_streams_are_opened_than_the_window_has_room_for() {
+        const MIB: u32 = 1024 * 1024;
+        for (bytes, stream, streams) in [
+            (WINDOW_BYTES, 262_144, 100),
+            (1024 * MIB, 10_737_418, 100),
+            (7 * MIB, 73_400, 100),
+            (MIB, 65_535, 16),
+            (0, 65_535, 1),
+        ] {
+            let windows = Windows::of(bytes);
+            assert_eq!((windows.stream, windows.streams), (stream, streams), "{bytes}");
+            assert!(u64::from(stream) * streams as u64 <= u64::from(windows.connection));
+        }
+    }
+}
