@@ -11,6 +11,7 @@ use crate::http::BodyLength;
 use crate::http::h1::client::Outgoing;
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::route::Retry;
+use crate::time::now;
 use crate::upstream::{Attempts, Lease, Live, Upstream};
 
 /// How far a request has come, over all its attempts.
@@ -144,7 +145,7 @@ impl<'r> Resend<'r> {
                 let may_follow = self.may_repeat || self.is_untaken(end, lease);
                 // What was idle was closed for that, and nobody has worked for nothing. One that breaks
                 // off with all it carries tells of an endpoint in trouble.
-                match may_follow && (self.was_idle || live.retry()) {
+                match may_follow && (self.was_idle || retry.attempts_max.is_none() || live.retry()) {
                     true => Next::Same,
                     false => Next::None,
                 }
@@ -152,8 +153,11 @@ impl<'r> Resend<'r> {
             // A second endpoint is asked, no third unless the route says so: what kills one must not
             // kill all.
             _ if is_gone(end) => {
-                let may_follow = !self.has_died || retry.attempts_max.is_some();
-                match retry.on_reset && self.may_repeat && may_follow && live.retry() {
+                let is_first = !self.has_died && retry.attempts_max.is_none();
+                // From one that is left alone from now on all are sent elsewhere, and so is this.
+                let is_moved = || !lease.endpoint().is_available(now());
+                let has_more = || retry.attempts_max.is_some() && (is_moved() || live.retry());
+                match retry.on_reset && self.may_repeat && (is_first || has_more()) {
                     true => Next::Other,
                     false => Next::None,
                 }

@@ -4,7 +4,8 @@
 //! A retry after a reset, a timeout or a bad status adds work to an upstream that has too much of it already, or
 //! is in trouble. If each request may be tried three times, an overload becomes three; with a budget of a fifth
 //! every fifth attempt is a retry at most, and it grows by a quarter. What could not be connected to has done no
-//! work that would be done again: it is moved, and needs no budget.
+//! work that would be done again, and from an endpoint that is ejected all are sent elsewhere: these are moved, and
+//! need no budget.
 
 use std::cell::Cell;
 

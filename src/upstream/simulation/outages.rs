@@ -188,7 +188,8 @@ impl<'u> Outage<'u> {
             return;
         }
         request.worker.note(endpoint, Outcome::Failed(Cause::Reset));
-        match request.tried.len() < self.attempts_max && request.live.retry() {
+        let is_moved = !endpoint.is_available(now());
+        match request.tried.len() < self.attempts_max && (is_moved || request.live.retry()) {
             true => self.send(number, request),
             false => self.came.failed += 1,
         }
