@@ -104,6 +104,27 @@ pub async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'stat
         .unwrap_or_else(|_| Err("the thread pool has stopped".to_owned()))
 }
 
+/// As [`blocking`], on a thread of its own, for a call that may hang for ever: it takes none of the few threads
+/// from others, and ends by itself when nobody waits any more.
+///
+/// # Errors
+///
+/// What the panic said, if the call panicked; that no thread can be started.
+pub async fn blocking_apart<T: Send + 'static>(
+    name: &str,
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    let (done, result) = async_channel::bounded(1);
+    let run = move || {
+        let caught = std::panic::catch_unwind(AssertUnwindSafe(call));
+        let _ = done.try_send(caught.map_err(|panic| panic_text(&*panic)));
+    };
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    thread.map_err(|error| format!("cannot start a thread: {error}"))?;
+    let told = result.recv().await;
+    told.unwrap_or_else(|_| Err("the thread has ended without a word".to_owned()))
+}
+
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()

@@ -81,8 +81,8 @@ impl Discovery {
         Ok(())
     }
 
-    /// Looks up what a generation wants looked up, once this was [started](Self::start) for it, and gives its upstreams the endpoints that are found, as
-    /// far as that is quick: so that the first request finds them.
+    /// Looks up what a generation wants looked up, once this was [started](Self::start) for it, and gives its
+    /// upstreams the endpoints that are found, as far as that is quick: so that the first request finds them.
     pub(super) async fn watch(&mut self, generation: &mut Generation) {
         self.resolver = generation.resolver.clone();
         if let Some(settled) = self.look_up(&generation.upstreams) {

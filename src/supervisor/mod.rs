@@ -131,6 +131,8 @@ struct Supervisor<S> {
     /// What came while a generation was handed over, and comes first.
     later: VecDeque<Event>,
     reading: Reading,
+    /// As many as reloads are reading files, those among them that nobody waits for.
+    reads: Arc<()>,
     /// Workers that have not yet taken the newest generation.
     adopting: usize,
 }
@@ -198,6 +200,7 @@ impl<S: Source> Supervisor<S> {
             tell,
             later: VecDeque::new(),
             reading: Reading::No,
+            reads: Arc::default(),
             adopting: 0,
         })
     }

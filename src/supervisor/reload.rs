@@ -26,6 +26,9 @@ use crate::worker::{self, Adopt, Command};
 /// How long the files may be read, and the kernel be tried (10 s at most). A mount that hangs has to be told.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Threads that may hang in reads nobody waits for any more, until that is told instead of one more being started.
+const READS_MAX: usize = 8;
+
 /// Whether a reload reads its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
@@ -53,10 +56,20 @@ impl<S: Source> Supervisor<S> {
         }
         self.reading = Reading::Yes;
         notify::reloading();
+        if Arc::strong_count(&self.reads) > READS_MAX {
+            let why =
+                format!("{READS_MAX} earlier reloads still read their files: look for a mount that hangs");
+            drop(self.tell.try_send(Event::Read(Err(why).into())));
+            return;
+        }
         let (source, earlier) = (self.source.clone(), self.generation.clone());
         let (tell, tell_panic) = (self.tell.clone(), self.tell.clone());
+        let place = self.reads.clone();
         let reading = async move {
-            let read = runtime::blocking(move || read(&*source, &earlier));
+            let read = runtime::blocking_apart("reload", move || {
+                let _place = place;
+                read(&*source, &earlier)
+            });
             let read = match before(Deadline::within(READ_TIMEOUT), read).await {
                 Ok(read) => read.and_then(|read| read),
                 Err(TimedOut) => Err(format!(

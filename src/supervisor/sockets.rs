@@ -9,9 +9,13 @@ use crate::generation::Generation;
 use crate::listener::{self, BindError};
 use crate::runtime::{self, Address};
 use crate::time::{Deadline, now};
+use crate::worker::QUEUE_TIMEOUT;
 
-/// How long an address that is in use is tried again, and how often.
+/// How long an address that is in use is tried again at a start, and how often.
 const IN_USE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The same at a reload: a listener of Atlas's own that the last one has taken away may still empty its queue.
+const STILL_IN_USE_TIMEOUT: Duration = QUEUE_TIMEOUT.saturating_add(IN_USE_TIMEOUT);
 const IN_USE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Which addresses are bound. Their sockets belong to the workers.
@@ -32,6 +36,10 @@ impl Sockets {
         workers: usize,
     ) -> Result<PerWorker, String> {
         let mut shares: PerWorker = (0..workers).map(|_| Vec::new()).collect();
+        let timeout = match self.bound.is_empty() {
+            true => IN_USE_TIMEOUT,
+            false => STILL_IN_USE_TIMEOUT,
+        };
         for listener in &generation.listeners {
             let address = &listener.settings.address;
             if self.bound.contains(address) {
@@ -43,7 +51,8 @@ impl Sockets {
                      change the one into the other, a restart can"
                 ));
             }
-            let sockets = bind(address, workers).await.map_err(|error| error.to_string())?;
+            let sockets = bind_within(timeout, address, workers).await;
+            let sockets = sockets.map_err(|error| error.to_string())?;
             for (share, socket) in shares.iter_mut().zip(sockets) {
                 share.push((address.clone(), socket));
             }
@@ -65,10 +74,18 @@ impl Sockets {
     }
 }
 
-/// Binds an address. One that is in use is tried again for a while: the kernel takes a moment to
+/// Binds an address at a start. One that is in use is tried again for a while: the kernel takes a moment to
 /// take an io_uring process apart that has just exited, and its sockets go last.
 pub(super) async fn bind(address: &Address, workers: usize) -> Result<Vec<OwnedFd>, BindError> {
-    let deadline = Deadline::within(IN_USE_TIMEOUT);
+    bind_within(IN_USE_TIMEOUT, address, workers).await
+}
+
+async fn bind_within(
+    timeout: Duration,
+    address: &Address,
+    workers: usize,
+) -> Result<Vec<OwnedFd>, BindError> {
+    let deadline = Deadline::within(timeout);
     loop {
         match listener::bind(address, workers) {
             Err(error) if error.is_in_use() && !deadline.passed(now()) => runtime::sleep(IN_USE_PAUSE).await,

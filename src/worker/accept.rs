@@ -21,8 +21,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// How long a listener that goes is kept for those who wait in its queue: longer than it takes a drain to end
-/// idle connections, which makes room for them, and not so long that a lack of descriptors holds one up.
-const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
+/// idle connections (1 s) and those to close (2 s), which makes room for them, and not so long that a lack of
+/// descriptors holds one up.
+pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What becomes of accepted connections and of errors.
 pub(super) trait Doorman {

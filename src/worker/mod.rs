@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use async_channel::{Receiver, Sender};
 
+pub use self::accept::QUEUE_TIMEOUT;
 use self::state::State;
 use crate::access_log;
 use crate::drain::Step;

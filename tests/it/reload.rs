@@ -152,6 +152,25 @@ fn without(text: &str, part: &str) -> String {
 }
 
 #[test]
+fn a_listener_that_was_taken_away_can_come_back_while_its_queue_is_emptied() {
+    let atlas = atlas()
+        .top("workers = 1")
+        .listener(false, "name = \"kept\"")
+        .listener(false, "name = \"gone\"\nconnections_max = 1")
+        .text("[[route]]\nrespond = { status = 200, body = \"hello\" }")
+        .start();
+    let mut served = atlas.connect_to(1);
+    assert_eq!(served.get("/").text(), "hello");
+    let whole = std::fs::read_to_string(atlas.folder().join("atlas.toml")).unwrap();
+    atlas.rewrite(|text| without(&text, "\"gone\""));
+    atlas.reload();
+    // Its only place is taken: it waits for it, and holds its address.
+    atlas.rewrite(|_| whole.clone());
+    atlas.reload();
+    assert_eq!(atlas.connect_to(1).get("/").text(), "hello");
+}
+
+#[test]
 fn a_listener_that_goes_takes_no_more_from_its_queue_than_it_may() {
     let atlas = atlas()
         .top("workers = 1")
@@ -300,6 +319,8 @@ fn signals_are_heard_while_a_reload_reads_its_files() {
     reopens(&atlas);
     assert_eq!(atlas.stop(), 0);
     assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    let has_read = atlas.log().iter().any(|line| line.contains("reloaded"));
+    assert!(!has_read, "it was over before a signal could come");
 }
 
 #[test]
