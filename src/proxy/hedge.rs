@@ -83,13 +83,14 @@ impl<'l> Runner<'l> {
             Err(end) => Err(end),
         };
         let timeout = hedge.upstream.settings().response_timeout;
+        let last = Deadline::within(timeout);
         Self {
             reader,
             _writer: writer,
             refused: sent.err(),
             since: now(),
-            deadline: Deadline::within(leash.timeout(timeout)),
-            last: Deadline::within(timeout),
+            deadline: last.min(Deadline::within(leash.timeout(timeout))),
+            last,
             set_cookie,
             moved_before,
         }

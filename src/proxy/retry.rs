@@ -11,7 +11,6 @@ use crate::http::BodyLength;
 use crate::http::h1::client::Outgoing;
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::route::Retry;
-use crate::time::now;
 use crate::upstream::{Attempts, Lease, Live, Upstream};
 
 /// How far a request has come, over all its attempts.
@@ -155,7 +154,7 @@ impl<'r> Resend<'r> {
             _ if is_gone(end) => {
                 let is_first = !self.has_died && retry.attempts_max.is_none();
                 // From one that is left alone from now on all are sent elsewhere, and so is this.
-                let is_moved = || !lease.endpoint().is_available(now());
+                let is_moved = || lease.is_left_alone();
                 let has_more = || retry.attempts_max.is_some() && (is_moved() || live.retry());
                 match retry.on_reset && self.may_repeat && (is_first || has_more()) {
                     true => Next::Other,

@@ -204,7 +204,7 @@ impl Endpoint {
 
     /// Whether it may be asked like the others: it is neither down nor ejected. One whose ejection is over is
     /// available to the first who asks.
-    pub fn is_available(&self, now: Instant) -> bool {
+    pub(super) fn is_available(&self, now: Instant) -> bool {
         self.health.is_available(now)
     }
 

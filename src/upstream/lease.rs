@@ -242,6 +242,12 @@ impl<'u> Lease<'u> {
         self.endpoint
     }
 
+    /// Whether others are sent elsewhere as long as there are others: its endpoint is down or ejected, and that
+    /// is looked at (not in a panic).
+    pub fn is_left_alone(&self) -> bool {
+        !self.upstream.is_available(self.endpoint)
+    }
+
     /// Whether it has served another exchange before.
     pub fn is_reused(&self) -> bool {
         self.is_reused

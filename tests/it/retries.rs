@@ -383,6 +383,27 @@ fn retries_after_connections_that_broke_off_are_within_the_budget() {
 }
 
 #[test]
+fn in_a_panic_retries_at_endpoints_that_are_down_are_within_the_budget() {
+    // All are found down by checks, and all are asked: nobody is left alone.
+    let origins: Vec<_> = (0..4).map(|_| breaks_off()).collect();
+    let addresses: Vec<_> = origins.iter().map(Origin::address).collect();
+    let check =
+        "retry_budget = 0\npanic_below = 1\n[upstream.app.health]\npath = \"/health\"\ninterval = \"100ms\"";
+    let atlas = atlas()
+        .top("workers = 1")
+        .listens_plain()
+        .text("[[route]]\nupstream = \"app\"\nretry = { attempts = 4 }")
+        .upstream("app", &addresses, check)
+        .expects_log("the endpoint is down")
+        .expects_log("all are asked")
+        .start();
+    atlas.log_line(&["only 0 endpoints are well"]);
+    assert_eq!(atlas.get("/").status, 502);
+    let seen = origins.iter().flat_map(Origin::requests);
+    assert_eq!(seen.filter(|seen| seen.head.word(1) != "/health").count(), 1);
+}
+
+#[test]
 fn an_answer_that_comes_before_the_whole_request_is_asked_for_elsewhere_too() {
     let hasty = || {
         origin()
