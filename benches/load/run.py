@@ -55,9 +55,9 @@ CASES = {
     "h2-static-1k": ("the same, static file, 1 KiB", "µs/request", ("atlas", "nginx")),
     "h2-download": ("HTTP/2 download of 100 MiB through the proxy", "s/GB", ("atlas", "nginx", "haproxy")),
     "h2-upload": ("HTTP/2 upload of 100 MiB through the proxy", "s/GB", ("atlas", "nginx", "haproxy")),
-    "endpoints-1": ("as the first, 1 endpoint", "µs/request", ("atlas",)),
-    "endpoints-10": ("10 endpoints in turn", "µs/request", ("atlas",)),
-    "endpoints-1000": ("1,000 endpoints in turn", "µs/request", ("atlas",)),
+    "endpoints-1": ("as the first, 1 endpoint", "µs/request", ("atlas", "nginx", "haproxy")),
+    "endpoints-10": ("10 endpoints in turn", "µs/request", ("atlas", "nginx", "haproxy")),
+    "endpoints-1000": ("1,000 endpoints in turn", "µs/request", ("atlas", "nginx", "haproxy")),
     "least-10": ("10 endpoints, least connections", "µs/request", ("atlas", "nginx", "haproxy")),
     "idle": ("memory of an idle TLS connection", "KiB/connection", ("atlas", "nginx", "haproxy")),
 }
@@ -175,8 +175,15 @@ def start_origin(stack, options):
     await_port(PORTS["origin"], process)
 
 
-def endpoints(count):
+# Cases that have a group of endpoints of their own, by how these are chosen.
+IN_TURN = ("endpoints-1", "endpoints-10", "endpoints-1000")
+BY_LOAD = ("least-10",)
+GROUPS = IN_TURN + BY_LOAD
+
+
+def endpoints(group):
     """Addresses of the origin, each an endpoint of its own."""
+    count = int(group.split("-")[1])
     return [f"127.1.{number // 250}.{number % 250 + 1}:{PORTS['origin']}" for number in range(count)]
 
 
@@ -208,18 +215,21 @@ def nginx_configuration(name, server):
 
 def start_nginx(stack, options):
     file = RUN / "nginx.conf"
+    groups = "".join(f"""
+        upstream {group} {{
+            {"least_conn;" if group in BY_LOAD else ""}
+            {" ".join(f"server {one};" for one in endpoints(group))}
+            keepalive 2000;
+            keepalive_requests 100000000;
+        }}""" for group in GROUPS)
+    locations = " ".join(f"location /{group}/ {{ proxy_pass http://{group}; }}" for group in GROUPS)
     file.write_text(nginx_configuration("nginx", f"""
         upstream app {{
             server 127.0.0.1:{PORTS['origin']};
             keepalive 64;
             keepalive_requests 100000000;
         }}
-        upstream least {{
-            least_conn;
-            {" ".join(f"server {one};" for one in endpoints(10))}
-            keepalive 64;
-            keepalive_requests 100000000;
-        }}
+        {groups}
         server {{
             listen 127.0.0.1:{PORTS['nginx']} ssl http2 backlog=4096;
             ssl_certificate {RUN}/cert.pem;
@@ -234,7 +244,7 @@ def start_nginx(stack, options):
             proxy_request_buffering off;   # stream uploads, as the others do
             proxy_max_temp_file_size 0;    # stream downloads, as the others do
             location /static/ {{ alias {RUN}/www/; }}
-            location /least-10/ {{ proxy_pass http://least; }}
+            {locations}
             location / {{ proxy_pass http://app; }}
         }}"""))
     process = start(stack, options.server_core, [shutil.which("nginx") or "/usr/sbin/nginx", "-c", file])
@@ -244,6 +254,12 @@ def start_nginx(stack, options):
 
 def start_haproxy(stack, options):
     file = RUN / "haproxy.cfg"
+    groups = "".join(f"""
+backend {group}
+    balance {"leastconn" if group in BY_LOAD else "roundrobin"}
+""" + "".join(f"    server e{number} {one} pool-max-conn 64\n" for number, one in enumerate(endpoints(group)))
+        for group in GROUPS)
+    uses = "".join(f"    use_backend {group} if {{ path_beg /{group}/ }}\n" for group in GROUPS)
     file.write_text(f"""
 global
     nbthread 1
@@ -262,13 +278,10 @@ defaults
 frontend tls
     bind 127.0.0.1:{PORTS['haproxy']} ssl crt {RUN}/both.pem alpn h2,http/1.1 backlog 4096
     http-request set-header X-Forwarded-Proto https
-    use_backend least if {{ path_beg /least-10/ }}
-    default_backend app
+{uses}    default_backend app
 backend app
     server origin 127.0.0.1:{PORTS['origin']} pool-max-conn 64
-backend least
-    balance leastconn
-""" + "".join(f"    server e{number} {one} pool-max-conn 64\n" for number, one in enumerate(endpoints(10))))
+{groups}""")
     process = start(stack, options.server_core, [shutil.which("haproxy") or "/usr/sbin/haproxy", "-db", "-f", file])
     await_port(PORTS["haproxy"], process)
     return process
@@ -278,17 +291,15 @@ def start_atlas(stack, options):
     if not pathlib.Path(options.atlas).exists():
         sys.exit(f"{options.atlas} is not there: cargo build --release")
     file = RUN / "atlas.toml"
-    balances = {"endpoints-1": "round_robin", "endpoints-10": "round_robin", "endpoints-1000": "round_robin",
-                "least-10": "least_connections"}
     groups = "".join(f"""
 [[route]]
-path = "/{name}"
-upstream = "{name}"
+path = "/{group}"
+upstream = "{group}"
 
-[upstream.{name}]
-endpoints = {json.dumps(endpoints(int(name.split("-")[1])))}
-balance = "{balance}"
-""" for name, balance in balances.items())
+[upstream.{group}]
+endpoints = {json.dumps(endpoints(group))}
+balance = "{"least_connections" if group in BY_LOAD else "round_robin"}"
+""" for group in GROUPS)
     file.write_text(f"""
 workers = 1
 
@@ -329,7 +340,7 @@ START = {"atlas": start_atlas, "nginx": start_nginx, "haproxy": start_haproxy}
 def check(name, options):
     """Every server gives the same bytes before anything is counted."""
     expected = (RUN / "www/1k").read_bytes()
-    paths = ["/1k"] + [f"/{case}/1k" for case in options.cases if case in SETTLED and name in CASES[case][2]]
+    paths = ["/1k"] + [f"/{case}/1k" for case in options.cases if case in GROUPS and name in CASES[case][2]]
     paths += ["/static/1k"] if name in CASES["static-1k"][2] else []
     for path in paths:
         got = subprocess.run(["curl", "-sSk", *resolve(name), url(name, path)], capture_output=True)
@@ -529,9 +540,8 @@ def idle(name, pid, options):
 
 
 # Cases with several endpoints, or to be compared with them.
-SETTLED = ("endpoints-1", "endpoints-10", "endpoints-1000", "least-10")
 MEASURE = {
-    **{case: requests(f"/{case}/1k", settle=True) for case in SETTLED},
+    **{case: requests(f"/{case}/1k", settle=True) for case in GROUPS},
     "proxy-1k": requests("/1k"),
     "static-1k": requests("/static/1k"),
     "static-10m": bytes_down("/static/10m", 10 * MIB),
