@@ -275,33 +275,25 @@ fn carriage(families: &mut Families, workers: &[Arc<Counters>]) {
                 count,
             );
         }
-        for (direction, count) in [
-            ("received", &carried.key_updates_received),
-            ("sent", &carried.key_updates_sent),
-        ] {
-            families.counter(
+        for (name, help, received, sent) in [
+            (
                 "atlas_tls_key_updates",
                 "Key updates on connections",
-                vec![
-                    ("peer", peer.as_str().to_owned()),
-                    ("direction", direction.to_owned()),
-                ],
-                count.value(),
-            );
-        }
-        for (direction, count) in [
-            ("received", &carried.records_received),
-            ("sent", &carried.records_sent),
-        ] {
-            families.counter(
+                &carried.key_updates_received,
+                &carried.key_updates_sent,
+            ),
+            (
                 "atlas_kernel_tls_records",
                 "TLS records of connections that the kernel carried, added when they end",
-                vec![
-                    ("peer", peer.as_str().to_owned()),
-                    ("direction", direction.to_owned()),
-                ],
-                count.value(),
-            );
+                &carried.records_received,
+                &carried.records_sent,
+            ),
+        ] {
+            for (direction, count) in [("received", received), ("sent", sent)] {
+                let labels = [("peer", peer.as_str()), ("direction", direction)];
+                let labels = labels.map(|(name, value)| (name, value.to_owned()));
+                families.counter(name, help, labels.into(), count.value());
+            }
         }
         for (result, count) in [
             ("finished", &carried.promotions_done),

@@ -2,7 +2,7 @@
 
 use super::headers::RequestId;
 use crate::access_log::ConnectionFacts;
-use crate::http::RequestHead;
+use crate::http::{RequestHead, Version};
 
 /// Its Content-Type.
 pub(super) const CONTENT_TYPE: &str = "text/html; charset=utf-8";
@@ -27,6 +27,21 @@ pub(super) fn page(
 ) -> String {
     let mut page = String::from(OPENING);
     page.push_str("<h2>Connection</h2>\n<table>\n");
+    connection(&mut page, facts, request.version(), scheme, sent);
+    page.push_str("</table>\n<h2>Request</h2>\n<table>\n");
+    row(&mut page, "Method", request.method().as_str());
+    row(&mut page, "Target", request.path_and_query());
+    row(&mut page, "Id", id.as_str());
+    page.push_str("</table>\n<h2>Fields</h2>\n<table>\n");
+    for (name, value) in request.fields.iter() {
+        row(&mut page, name, &String::from_utf8_lossy(value));
+    }
+    page.push_str("</table>\n</body>\n</html>\n");
+    page
+}
+
+/// What is known of the connection, a row each.
+fn connection(page: &mut String, facts: &ConnectionFacts, version: Version, scheme: &str, sent: Option<u64>) {
     let address = |address: Option<std::net::SocketAddr>| address.map(|address| address.to_string());
     let worker = facts.worker.to_string();
     let carrier = facts.carriage.carrier.get();
@@ -51,7 +66,7 @@ pub(super) fn page(
         ("Connected to", address(facts.local).as_deref()),
         ("Listener", Some(&*facts.listener)),
         ("Scheme", Some(scheme)),
-        ("Protocol", Some(request.version().as_str())),
+        ("Protocol", Some(version.as_str())),
         ("ALPN", facts.alpn.as_deref()),
         ("TLS", facts.tls_version),
         ("Cipher", facts.cipher),
@@ -74,18 +89,8 @@ pub(super) fn page(
         ("Worker", Some(&worker)),
         ("Driver", Some(&facts.driver)),
     ] {
-        row(&mut page, name, value.unwrap_or("–"));
+        row(page, name, value.unwrap_or("–"));
     }
-    page.push_str("</table>\n<h2>Request</h2>\n<table>\n");
-    row(&mut page, "Method", request.method().as_str());
-    row(&mut page, "Target", request.path_and_query());
-    row(&mut page, "Id", id.as_str());
-    page.push_str("</table>\n<h2>Fields</h2>\n<table>\n");
-    for (name, value) in request.fields.iter() {
-        row(&mut page, name, &String::from_utf8_lossy(value));
-    }
-    page.push_str("</table>\n</body>\n</html>\n");
-    page
 }
 
 fn row(page: &mut String, name: &str, value: &str) {

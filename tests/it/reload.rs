@@ -151,8 +151,8 @@ fn without(text: &str, part: &str) -> String {
     tables.collect::<Vec<_>>().join("\n[")
 }
 
-#[test]
-fn a_listener_that_was_taken_away_can_come_back_while_its_queue_is_emptied() {
+/// With a second listener, "gone", that has room for one client, and that client.
+fn beside_one_that_is_full() -> (Atlas, Connection) {
     let atlas = atlas()
         .top("workers = 1")
         .listener(false, "name = \"kept\"")
@@ -161,6 +161,12 @@ fn a_listener_that_was_taken_away_can_come_back_while_its_queue_is_emptied() {
         .start();
     let mut served = atlas.connect_to(1);
     assert_eq!(served.get("/").text(), "hello");
+    (atlas, served)
+}
+
+#[test]
+fn a_listener_that_was_taken_away_can_come_back_while_its_queue_is_emptied() {
+    let (atlas, _served) = beside_one_that_is_full();
     let whole = std::fs::read_to_string(atlas.folder().join("atlas.toml")).unwrap();
     atlas.rewrite(|text| without(&text, "\"gone\""));
     atlas.reload();
@@ -172,14 +178,7 @@ fn a_listener_that_was_taken_away_can_come_back_while_its_queue_is_emptied() {
 
 #[test]
 fn a_listener_that_goes_takes_no_more_from_its_queue_than_it_may() {
-    let atlas = atlas()
-        .top("workers = 1")
-        .listener(false, "name = \"kept\"")
-        .listener(false, "name = \"gone\"\nconnections_max = 1")
-        .text("[[route]]\nrespond = { status = 200, body = \"hello\" }")
-        .start();
-    let mut served = atlas.connect_to(1);
-    assert_eq!(served.get("/").text(), "hello");
+    let (atlas, served) = beside_one_that_is_full();
     let mut waiting = atlas.connect_to(1);
     waiting.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
     atlas.rewrite(|text| without(&text, "\"gone\""));
