@@ -3,11 +3,12 @@
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::frames::{WINDOW_UPDATE, frame, get, headers};
-use crate::support::{Atlas, Driver, alone, atlas, measures_time, noise, on_both_drivers};
+use crate::support::{Atlas, Driver, alone, atlas, held_up, measures_time, noise, on_both_drivers};
 
 const WORST: Duration = Duration::from_millis(50);
 
@@ -24,26 +25,34 @@ fn one_worker(driver: Driver) -> Atlas {
         .start()
 }
 
+/// What an answer took without the time in which it was the machine that did not let the worker or this client
+/// run: other programs have the cores, too, and what they do says nothing of Atlas.
+fn time_of(atlas: &Atlas, answered: impl FnOnce()) -> Duration {
+    let held_up = || atlas.worker_held_up() + held_up(Path::new("/proc/thread-self"));
+    let (before, started) = (held_up(), Instant::now());
+    answered();
+    let took = started.elapsed();
+    took.saturating_sub(held_up() - before)
+}
+
 /// The worst of many answers, new connections among them.
 fn worst_answer(atlas: &Atlas) -> Duration {
     let mut worst = Duration::ZERO;
     let mut kept = atlas.connect_to(1);
     for turn in 0..60 {
-        let started = Instant::now();
-        if turn % 3 == 0 {
-            assert_eq!(atlas.connect_to(0).get("/").text(), "hello");
-        } else {
-            assert_eq!(kept.get("/").text(), "hello");
-        }
-        worst = worst.max(started.elapsed());
+        let took = time_of(atlas, || {
+            if turn % 3 == 0 {
+                assert_eq!(atlas.connect_to(0).get("/").text(), "hello");
+            } else {
+                assert_eq!(kept.get("/").text(), "hello");
+            }
+        });
+        worst = worst.max(took);
         // Spread over the time the others disturb.
         std::thread::sleep(Duration::from_millis(10));
     }
     worst
 }
-
-/// Noise of the machine only adds: the best of some attempts is what Atlas itself does.
-const ATTEMPTS: usize = 3;
 
 fn stays_fair(disturb: impl Fn(&Atlas, &AtomicBool) + Sync, disturbers: usize) {
     if !measures_time() {
@@ -52,15 +61,9 @@ fn stays_fair(disturb: impl Fn(&Atlas, &AtomicBool) + Sync, disturbers: usize) {
     let _alone = alone();
     on_both_drivers(|driver| {
         let atlas = one_worker(driver);
-        let mut worst = Duration::MAX;
-        for _ in 0..ATTEMPTS {
-            worst = worst.min(worst_beside(&atlas, &disturb, disturbers));
-            eprintln!("{driver:?}: the worst answer took {worst:?}");
-            if worst < WORST {
-                return;
-            }
-        }
-        panic!("{driver:?}: the worst answer took {worst:?}");
+        let worst = worst_beside(&atlas, &disturb, disturbers);
+        eprintln!("{driver:?}: the worst answer took {worst:?}");
+        assert!(worst < WORST, "{driver:?}: the worst answer took {worst:?}");
     });
 }
 

@@ -17,7 +17,7 @@ use super::certs::{Leaf, ca, cert};
 use super::client::{Answer, Connection, Tls};
 use super::denied::{self, Denied};
 use super::origin::Origin;
-use super::{Share, carrier, free_port, wait_until};
+use super::{Share, carrier, free_port, held_up, wait_until};
 
 /// The drivers a worker can run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -555,6 +555,19 @@ impl Atlas {
             .map(|number| number.parse::<u64>().expect("it is a number"))
             .sum();
         Duration::from_millis(ticks * 10)
+    }
+
+    /// How long its only worker has been ready to run so far while something else had the core.
+    pub fn worker_held_up(&self) -> Duration {
+        let tasks = format!("/proc/{}/task", self.pid());
+        let is_worker = |task: &PathBuf| {
+            let name = std::fs::read_to_string(task.join("comm"));
+            name.is_ok_and(|name| name.trim_end() == "worker-0")
+        };
+        let mut tasks = std::fs::read_dir(tasks)
+            .expect("it runs")
+            .map(|task| task.expect("it can be listed").path());
+        held_up(&tasks.find(is_worker).expect("it has a worker"))
     }
 
     /// How many descriptors it has open.

@@ -21,7 +21,7 @@ pub use self::certs::{Kind, ca, cert, expired_cert, rsa_cert};
 pub use self::client::{Answer, Connection, Ending, Tls};
 pub use self::denied::Denied;
 pub use self::origin::{Origin, Then, origin};
-pub use self::tools::{command, command_without, has, is_guest, measures_time, nginx};
+pub use self::tools::{command, command_without, has, held_up, is_guest, measures_time, nginx};
 
 /// Asks until there is an answer; fails the test when none comes.
 pub fn wait_until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {

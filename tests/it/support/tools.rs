@@ -41,6 +41,18 @@ pub fn is_guest() -> bool {
     is_guest
 }
 
+/// How long a thread (its folder in /proc) has been ready to run so far while something else had the core.
+/// A thread that is ready and has not got it yet is not counted for that before it has.
+pub fn held_up(thread: &Path) -> Duration {
+    let text = std::fs::read_to_string(thread.join("schedstat")).expect("the kernel counts it");
+    let nanoseconds = text.split_whitespace().nth(1);
+    Duration::from_nanos(
+        nanoseconds
+            .and_then(|number| number.parse().ok())
+            .expect("it is a number"),
+    )
+}
+
 /// How long a program may take; none of the tests' takes more than seconds.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(60);
 
