@@ -168,6 +168,38 @@ fn beside_one_that_downloads_as_fast_as_it_can() {
     );
 }
 
+/// Each of their ranges is brought into memory by threads beside the worker, which wake it from outside: it is to
+/// look after its sockets all the same.
+#[test]
+fn beside_eight_whose_files_are_brought_in_by_other_threads() {
+    stays_fair(
+        |atlas, stop| {
+            let client = atlas.connect_to(0);
+            let mut tcp = client.tcp().try_clone().unwrap();
+            let mut sink = vec![0; 1 << 20];
+            for turn in 0_u64.. {
+                // Never next to the one before, so that what is remembered of it is of no use.
+                let from = (turn * 7 % 16) * 3_000_000;
+                let to = from + 1_999_999;
+                let asks =
+                    format!("GET /site/big HTTP/1.1\r\nHost: a.test\r\nRange: bytes={from}-{to}\r\n\r\n");
+                tcp.write_all(asks.as_bytes()).unwrap();
+                let mut left = 2_000_000;
+                while left > 0 {
+                    if stop.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    match std::io::Read::read(&mut tcp, &mut sink) {
+                        Ok(count) if count > 0 => left -= count.min(left),
+                        ended => panic!("{ended:?}"),
+                    }
+                }
+            }
+        },
+        8,
+    );
+}
+
 #[test]
 fn beside_many_that_only_connect() {
     stays_fair(
