@@ -169,7 +169,7 @@ fn put_fields(fields: &HeaderMap, out: &mut Buffer) -> Result<(), Refused> {
             if name == header::TE && !value.eq_ignore_ascii_case(b"trailers") {
                 return Err(malformed("TE holds something else than `trailers`"));
             }
-            put_line(out, &[name.as_str().as_bytes(), b": ", value])?;
+            put_field(out, name, value);
         }
     }
     Ok(())
@@ -194,9 +194,20 @@ fn checked(value: &[u8]) -> Result<&[u8], Refused> {
     if is_space(value.first()) || is_space(value.last()) {
         return Err(malformed("a field's value begins or ends with white space"));
     }
-    match value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+    // Without an early end, so that it is done in words of the machine.
+    let bad = |bad, byte: &u8| bad | matches!(byte, b'\r' | b'\n' | 0);
+    match value.iter().fold(false, bad) {
         true => Err(malformed("a field's value holds a control byte")),
         false => Ok(value),
+    }
+}
+
+/// Writes a field whose value was checked; its name is a token by its type.
+fn put_field(out: &mut Buffer, name: &HeaderName, checked: &[u8]) {
+    let name = name.as_str().as_bytes();
+    out.reserve(name.len() + checked.len() + 4);
+    for part in [name, b": ", checked, b"\r\n"] {
+        out.push(part);
     }
 }
 
@@ -295,7 +306,7 @@ pub(super) fn agreement(head: &ResponseHead) -> Result<http::Response<()>, Cause
 /// A response's trailers; `None` if there are none.
 pub(super) fn response_trailers(trailers: Option<&Fields>) -> Option<HeaderMap> {
     let mut good = Fields::new();
-    for (name, value) in trailers.into_iter().flat_map(Fields::iter) {
+    for (name, value) in trailers?.iter() {
         if parse::is_good_trailer(name) {
             good.push(name, value);
         }
