@@ -94,8 +94,6 @@ pub(super) struct Resend<'r> {
     may_repeat: bool,
     /// The connection had served before, and the same endpoint was not yet asked over two such.
     is_reused: bool,
-    /// It carried nothing else: it may have been closed just when it was used again.
-    was_idle: bool,
     /// What the endpoint's kernel had taken before, where that decides.
     acknowledged: Option<u64>,
     /// An endpoint has died of it, or refused it, before.
@@ -126,7 +124,6 @@ impl<'r> Resend<'r> {
             retry,
             may_repeat,
             is_reused,
-            was_idle: lease.was_idle(),
             acknowledged: match is_reused && !may_repeat {
                 true => lease.acknowledged(),
                 false => None,
@@ -142,9 +139,10 @@ impl<'r> Resend<'r> {
             Cause::BadStatus => Next::Other,  // asked for, and within the budget
             _ if is_gone(end) && self.is_reused => {
                 let may_follow = self.may_repeat || self.is_untaken(end, lease);
-                // What was idle was closed for that, and nobody has worked for nothing. One that breaks
-                // off with all it carries tells of an endpoint in trouble.
-                match may_follow && (self.was_idle || retry.attempts_max.is_none() || live.retry()) {
+                // What was idle was closed for that, with all that was sent on it at once, and nobody has worked
+                // for nothing. One that was heard from, and breaks off with all it carries, tells of an endpoint
+                // in trouble.
+                match may_follow && (lease.was_idle() || retry.attempts_max.is_none() || live.retry()) {
                     true => Next::Same,
                     false => Next::None,
                 }

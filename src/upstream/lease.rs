@@ -253,12 +253,13 @@ impl<'u> Lease<'u> {
         self.is_reused
     }
 
-    /// Whether it has, and nothing else was under way on it.
+    /// Whether it has, and nothing has come on it since it was idle. To be asked once the exchange has broken
+    /// off, without an answer.
     pub fn was_idle(&self) -> bool {
         self.is_reused
             && match &self.held {
                 Held::Http1(_) => true,
-                Held::Http2(stream) => stream.began_alone(),
+                Held::Http2(stream) => stream.is_unheard(),
             }
     }
 

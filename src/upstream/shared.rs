@@ -50,14 +50,21 @@ impl Shared {
         Some((known.connection.take(), known.address.clone(), is_reused))
     }
 
-    /// Lets go of connections on which no more streams can be opened, and of others.
+    /// Lets go of connections on which no more streams can be opened, and of others. Where one had died while it
+    /// was idle the others may have, too, and a request is not to meet one after the other.
     fn keep_usable(&self, keep: impl Fn(&Known) -> bool) {
-        self.connections.borrow_mut().retain_mut(|known| {
+        let mut all = self.connections.borrow_mut();
+        let mut one_was_dead = false;
+        all.retain_mut(|known| {
             if let Some(end) = known.connection.end().filter(|end| is_bad(*end)) {
                 self.broken.set(Some(end));
             }
+            one_was_dead |= known.connection.was_dead();
             keep(known) && known.connection.is_usable()
         });
+        if one_was_dead {
+            all.iter().for_each(|known| known.connection.doubt());
+        }
     }
 
     /// The right to open a connection, for one at a time.

@@ -2,6 +2,7 @@
 
 mod checks;
 mod hostile;
+mod idle;
 mod messages;
 mod session;
 mod streams;

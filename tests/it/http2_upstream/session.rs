@@ -107,6 +107,11 @@ impl Session {
         false
     }
 
+    /// Ends the connection with a reset, whatever is on its way.
+    pub fn reset_connection(&self) {
+        rustix::net::connect_unspec(self.stream.tcp()).expect("a connection can be taken apart");
+    }
+
     /// 200 and a body.
     pub fn answer(&mut self, stream: u32, body: &str) -> bool {
         self.send(headers(stream, &[(":status", "200")], false));

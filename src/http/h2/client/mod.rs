@@ -72,9 +72,12 @@ struct State {
     open: Cell<usize>,
     /// Since when no stream is open.
     idle_since: Cell<Instant>,
+    /// Bytes read when the first of the streams began that are open.
+    heard_when_idle: Cell<u64>,
     served: Cell<bool>,
     is_retired: Cell<bool>,
-    /// It has let a deadline pass, and has to answer a PING before it is used again.
+    /// It has let a deadline pass, or another has turned out to be dead: it has to answer a PING before it is used
+    /// again.
     is_suspected: Cell<bool>,
     gone: Cell<Option<End>>,
     /// Bytes read and written that have been counted.
@@ -118,6 +121,7 @@ impl Connection {
             streams_max: Cell::new(0),
             open: Cell::new(0),
             idle_since: Cell::new(now()),
+            heard_when_idle: Cell::new(0),
             served: Cell::new(false),
             is_retired: Cell::new(false),
             is_suspected: Cell::new(false),
@@ -154,6 +158,20 @@ impl Connection {
     /// How it ended, once it has.
     pub fn end(&self) -> Option<End> {
         self.state.gone.get()
+    }
+
+    /// Whether it has ended before anything came that would show that it was still there when it was used
+    /// again.
+    pub fn was_dead(&self) -> bool {
+        self.state.gone.get().is_some() && self.has_served() && self.state.is_unheard()
+    }
+
+    /// Where it is idle, or nothing has come since it was: the endpoint has to answer a PING before more streams
+    /// are opened on it.
+    pub fn doubt(&self) {
+        if self.has_served() && (self.state.open.get() == 0 || self.state.is_unheard()) {
+            self.state.suspect();
+        }
     }
 
     /// Whether more streams can be opened on it, now or later: the endpoint has neither closed it nor
@@ -259,7 +277,12 @@ impl State {
         }
     }
 
-    /// It has let a deadline pass: is it still there?
+    /// Nothing has come since no stream was open.
+    fn is_unheard(&self) -> bool {
+        self.wire.transport().bytes_in() == self.heard_when_idle.get()
+    }
+
+    /// Is it still there?
     fn suspect(&self) {
         self.is_suspected.set(true);
         self.driver.wake_by_ref();

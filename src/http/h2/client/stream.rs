@@ -28,12 +28,14 @@ pub struct Stream {
     pub(super) awaited: RefCell<Option<ResponseFuture>>,
     pub(super) request_finished: Cell<bool>,
     pub(super) response_finished: Cell<bool>,
-    began_alone: bool,
 }
 
 impl Stream {
     pub(super) fn new(state: Rc<State>, send: SendRequest<Bytes>) -> Self {
         let others = state.open.replace(state.open.get() + 1);
+        if others == 0 {
+            state.heard_when_idle.set(state.wire.transport().bytes_in());
+        }
         Self {
             state,
             send,
@@ -42,13 +44,12 @@ impl Stream {
             awaited: RefCell::default(),
             request_finished: Cell::new(false),
             response_finished: Cell::new(false),
-            began_alone: others == 0,
         }
     }
 
-    /// Whether there was no other on the connection when it began.
-    pub fn began_alone(&self) -> bool {
-        self.began_alone
+    /// Whether nothing has come on the connection since no stream was open on it.
+    pub fn is_unheard(&self) -> bool {
+        self.state.is_unheard()
     }
 
     /// The two directions of its exchange, to be driven by one task. Once only.
