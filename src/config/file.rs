@@ -394,7 +394,7 @@ table! {
         tls: UpstreamTlsValue = "false",
         /// Whether each connection begins with a PROXY protocol header that tells the client's address: `"v1"` or `"v2"`. Each request then has a connection of its own.
         proxy_protocol: ProxyVersion = "none",
-        /// How many of the requests under way, in percent, may be retries after a timeout or a status, or after a reset by a route with `attempts`, at a time, for each worker; 3 always may unless it is 0.
+        /// How many of the requests under way, in percent, may be retries after a timeout or a status, after a second refusal of HTTP/2, or after a reset by a route with `attempts`, at a time, for each worker; 3 always may unless it is 0.
         retry_budget: Percent = "20",
         /// Whether the endpoints are checked, once for the whole process: `true` makes connections, a table can ask for a path.
         health: HealthValue = "false",

@@ -96,6 +96,8 @@ pub(super) struct Resend<'r> {
     is_reused: bool,
     /// What the endpoint's kernel had taken before, where that decides.
     acknowledged: Option<u64>,
+    /// An endpoint has not looked at it before.
+    was_refused: bool,
     /// An endpoint has died of it, or refused it, before.
     has_died: bool,
 }
@@ -128,6 +130,7 @@ impl<'r> Resend<'r> {
                 true => lease.acknowledged(),
                 false => None,
             },
+            was_refused: attempts.was_refused(),
             has_died,
         }
     }
@@ -135,8 +138,14 @@ impl<'r> Resend<'r> {
     pub(super) fn after(&self, end: End, lease: &Lease<'_>, live: &Live<'_>) -> Next {
         let retry = self.retry;
         match end.cause {
-            Cause::Unprocessed => Next::Same, // nobody has looked at it
-            Cause::BadStatus => Next::Other,  // asked for, and within the budget
+            // RFC 9113 §8.7: "Requests that have not been processed have not failed; clients MAY automatically
+            // retry them, even those with non-idempotent methods." At the same endpoint, once: a connection that
+            // goes away tells nothing of the next one. An endpoint that refuses again has too much to do, and so
+            // may the others.
+            Cause::Unprocessed if !self.was_refused => Next::Same,
+            Cause::Unprocessed if retry.on_connect && live.retry() => Next::Other,
+            Cause::Unprocessed => Next::None,
+            Cause::BadStatus => Next::Other, // asked for, and within the budget
             _ if is_gone(end) && self.is_reused => {
                 let may_follow = self.may_repeat || self.is_untaken(end, lease);
                 // What was idle was closed for that, with all that was sent on it at once, and nobody has worked

@@ -1,11 +1,11 @@
 //! How much an upstream may have to do at a time, and how much of that twice: the budget of its retries;
 //! for one worker.
 //!
-//! A retry after a timeout, a bad status, or a reset where the route asks for several attempts, adds work to an
-//! upstream that has too much of it already, or is in trouble. If each request may be tried three times, an overload becomes three; with a budget of a fifth
-//! every fifth attempt is a retry at most, and it grows by a quarter. What could not be connected to has done no
-//! work that would be done again, and from an endpoint that is ejected all are sent elsewhere: these are moved, and
-//! need no budget.
+//! A retry after a timeout, a bad status, a second refusal of HTTP/2, or a reset where the route asks for several
+//! attempts, adds work to an upstream that has too much of it already, or is in trouble. If each request may be tried
+//! three times, an overload becomes three; with a budget of a fifth every fifth attempt is a retry at most, and it
+//! grows by a quarter. What could not be connected to has done no work that would be done again, and from an endpoint
+//! that is ejected all are sent elsewhere: these are moved, and need no budget.
 
 use std::cell::Cell;
 

@@ -36,8 +36,8 @@ pub struct Attempts {
     pub(super) bound: Option<usize>,
     /// When it has waited long enough for a place at an endpoint.
     pub(super) waits_until: Option<Deadline>,
-    /// The endpoint that had refused what it was sent.
-    refused: Option<usize>,
+    /// An endpoint had refused what it was sent.
+    was_refused: bool,
     /// How many endpoints may be asked.
     pub(super) endpoints_max: usize,
     stops_at_failure: bool,
@@ -59,7 +59,7 @@ impl Attempts {
             key: None,
             bound: None,
             waits_until: None,
-            refused: None,
+            was_refused: false,
             endpoints_max: usize::MAX,
             stops_at_failure: false,
             client: None,
@@ -134,10 +134,13 @@ impl Attempts {
     /// The endpoint asked last has not looked at what it was sent: it is asked once more.
     pub fn refused(&mut self, endpoint: &Endpoint, end: End) {
         self.failed.push((endpoint.shared_name(), end));
-        if self.refused != self.asked {
-            self.refused = self.asked;
-            self.fresh = true;
-        }
+        self.was_refused = true;
+        self.fresh = true;
+    }
+
+    /// Whether an endpoint had not looked at it, and was asked once more.
+    pub fn was_refused(&self) -> bool {
+        self.was_refused
     }
 
     /// How many connections were tried, idle ones included.

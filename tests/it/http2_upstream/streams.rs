@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use super::session::{Session, goaway, plays, plays_with, reset};
 use super::{before, endpoint, towards};
 use crate::support::frames::*;
-use crate::support::{Atlas, Connection, Driver, Ending, atlas, noise, on_both_drivers, origin, wait_until};
+use crate::support::{
+    Atlas, Connection, Driver, Ending, Origin, atlas, noise, on_both_drivers, origin, wait_until,
+};
 
 const MAX_CONCURRENT_STREAMS: u16 = 3;
 
@@ -79,6 +81,49 @@ fn what_one_endpoint_refuses_goes_to_the_next() {
         .start();
     for _ in 0..10 {
         assert_eq!(atlas.connect().request("POST", "/", &[], b"abc").status, 200);
+    }
+}
+
+#[test]
+fn what_all_endpoints_refuse_is_sent_once_more_and_then_within_attempts_and_budget() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let full = || {
+        let asked = asked.clone();
+        plays(move |session| {
+            while let Some((stream, _)) = session.request() {
+                asked.fetch_add(1, SeqCst);
+                session.send(reset(stream, REFUSED_STREAM));
+            }
+        })
+    };
+    let endpoints = [full(), full(), full()];
+    let addresses = endpoints.each_ref().map(Origin::address);
+    for (retry, percent, expected) in [
+        ("true", 20, 4),
+        ("true", 0, 2),
+        ("false", 20, 2),
+        ("{ on = [503] }", 20, 2),
+        ("{ attempts = 1 }", 20, 2),
+        ("{ attempts = 2 }", 20, 3),
+        ("{ attempts = 2 }", 0, 2),
+    ] {
+        let atlas = atlas()
+            .listens_plain()
+            .text(&format!("[[route]]\nupstream = \"app\"\nretry = {retry}"))
+            .upstream(
+                "app",
+                &addresses,
+                &format!("http2 = true\nretry_budget = {percent}"),
+            )
+            .start();
+        asked.store(0, SeqCst);
+        let answer = atlas.connect().request("POST", "/", &[], b"abc");
+        assert_eq!(
+            (answer.status, asked.load(SeqCst)),
+            (502, expected),
+            "{retry}, {percent} %"
+        );
+        assert_eq!(atlas.exchange("/")["cause"], "unprocessed");
     }
 }
 
