@@ -26,7 +26,7 @@ use crate::pipe::Pipe;
 use crate::route::{Retry, Route};
 use crate::time::{Deadline, now};
 use crate::upstream::health::Outcome;
-use crate::upstream::{Attempts, Lease, Moved, Upstream};
+use crate::upstream::{Attempts, Endpoint, Lease, Moved, Upstream};
 
 impl<F> Visit<'_, F> {
     /// Asks an upstream and passes its answer on.
@@ -54,8 +54,9 @@ impl<F> Visit<'_, F> {
             true => None,
             false => self.copy(route, account, target.as_deref()),
         };
+        let mut reached = None;
         loop {
-            let lease = next_lease(upstream, &mut course, account, body).await?;
+            let lease = next_lease(upstream, reached.take(), &mut course, account, body).await?;
             let head = Outgoing {
                 method: account.request.method(),
                 target: target
@@ -86,7 +87,8 @@ impl<F> Visit<'_, F> {
             } else {
                 let mut lease = lease;
                 let resend = course.begin(&lease, head.method);
-                let leash = Leash::new(&route.retry, head.method, &live, (upstream, &course.attempts));
+                let others = (upstream, &mut course.attempts);
+                let leash = Leash::new(&route.retry, head.method, &live, others);
                 let mut taken = Taken {
                     bytes: &account.bytes_in,
                     spliced: &account.spliced_in,
@@ -100,6 +102,7 @@ impl<F> Visit<'_, F> {
                 (lease, resend, exchanged)
             };
             note(upstream, &lease, &exchanged, response);
+            tell_attempts(&mut course.attempts, account);
             match exchanged {
                 Ok(Exchanged { end, .. }) => {
                     lease.give_back();
@@ -107,8 +110,13 @@ impl<F> Visit<'_, F> {
                     return Ok(end);
                 }
                 Err(broken) => {
-                    let is_unseen = broken.has_left_no_trace() && !response.has_started();
-                    course.go_on(broken.end, is_unseen, &resend, &lease, &live)?;
+                    reached = broken.reached;
+                    if reached.is_some() {
+                        course.has_gone_on(broken.end);
+                    } else {
+                        let is_unseen = !broken.has_begun && !response.has_started();
+                        course.go_on(broken.end, is_unseen, &resend, &lease, &live)?;
+                    }
                     upstream.retried(broken.end.cause);
                 }
             }
@@ -160,16 +168,16 @@ impl<F> Visit<'_, F> {
         protocols.is_some()
     }
 
-    async fn exchange<'d>(
+    async fn exchange<'u, 'd>(
         &self,
-        lease: &mut Lease<'_>,
-        (upstream, leash): (&Upstream, Leash<'_>),
+        lease: &mut Lease<'u>,
+        (upstream, leash): (&'u Upstream, Leash<'_>),
         head: &Outgoing<'_>,
         body: &mut RequestBody<'d>,
         response: &mut Responder<'d>,
         taken: &mut Taken<'_>,
-    ) -> Result<Exchanged, Broken> {
-        let before = lease.moved();
+    ) -> Result<Exchanged, Broken<'u>> {
+        let (before, endpoint) = (lease.moved(), lease.endpoint());
         let set_cookie = lease.binding(self.client.scheme() == "https");
         let (writer, reader) = lease.exchange();
         let mut passage = Passage {
@@ -185,8 +193,9 @@ impl<F> Visit<'_, F> {
             set_cookie,
         };
         let result = passage.run(writer, head, body, taken).await;
-        let exchanged = passage.ended(result);
-        self.count_moved(lease, &before, result.err());
+        let exchanged = passage.settle(result, (upstream, endpoint), body).await;
+        let end = exchanged.as_ref().err().map(|broken| broken.end);
+        self.count_moved(lease, &before, end);
         exchanged
     }
 
@@ -204,7 +213,7 @@ impl<F> Visit<'_, F> {
 fn note(
     upstream: &Upstream,
     lease: &Lease<'_>,
-    exchanged: &Result<Exchanged, Broken>,
+    exchanged: &Result<Exchanged, Broken<'_>>,
     response: &Responder<'_>,
 ) {
     match (exchanged, response.status()) {
@@ -253,25 +262,34 @@ fn tell_race(
         .as_ref()
         .map(|(_, end)| *end)
         .filter(|end| end.cause != Cause::Hedged);
+    tell_attempts(&mut course.attempts, account);
     if let Some(record) = account.record() {
-        record.attempts = course.attempts.count();
-        record.failed.extend(course.attempts.take_failed());
         record.failed.extend(lost);
     }
 }
 
-/// Leases a connection for the next attempt; the record is told how the search for it went.
+/// The record is told how the search for an endpoint went so far.
+fn tell_attempts(attempts: &mut Attempts, account: &mut Account<'_>) {
+    if let Some(record) = account.record() {
+        record.attempts = attempts.count();
+        record.failed.extend(attempts.take_failed());
+    }
+}
+
+/// The connection of the next attempt, which is `reached` already or leased now; the record is told how the search
+/// for it went.
 async fn next_lease<'u>(
     upstream: &'u Upstream,
+    reached: Option<Box<Lease<'u>>>,
     course: &mut Course<'_>,
     account: &mut Account<'_>,
     body: &RequestBody<'_>,
 ) -> Result<Lease<'u>, End> {
-    let leased = lease(upstream, &mut course.attempts, body).await;
-    if let Some(record) = account.record() {
-        record.attempts = course.attempts.count();
-        record.failed.extend(course.attempts.take_failed());
-    }
+    let leased = match reached {
+        Some(lease) => Ok(*lease),
+        None => lease(upstream, &mut course.attempts, body).await,
+    };
+    tell_attempts(&mut course.attempts, account);
     let lease = match (leased, course.died) {
         // Nobody else could be asked: how the first one ended tells more.
         (Err(end), Some(first)) if end.side != Side::Downstream => return Err(first),
@@ -305,18 +323,13 @@ pub(super) struct Exchanged {
 }
 
 /// An exchange that did not go through, and whether a byte of a response had come.
-pub(super) struct Broken {
+pub(super) struct Broken<'u> {
     pub(super) end: End,
     pub(super) has_begun: bool,
     /// The answer's status, where the route has another endpoint asked for that.
     pub(super) refused: Option<StatusCode>,
-}
-
-impl Broken {
-    /// Whether nothing has come that the client should see.
-    fn has_left_no_trace(&self) -> bool {
-        !self.has_begun || self.end.cause == Cause::BadStatus
-    }
+    /// The connection to that one. Boxed: few have one.
+    pub(super) reached: Option<Box<Lease<'u>>>,
 }
 
 /// The endpoint's answer is none.
@@ -334,7 +347,7 @@ pub(super) struct Passage<'e, 'c, 'd> {
     /// A head that has come already.
     pub(super) came: Option<ResponseHead>,
     pub(super) is_slow: bool,
-    /// An answer that is not passed on, because another endpoint is asked.
+    /// The status of an answer that is not passed on, if another endpoint can be reached.
     pub(super) refused: Option<StatusCode>,
     /// What binds the client to the endpoint.
     pub(super) set_cookie: Option<String>,
@@ -411,9 +424,10 @@ impl<'d> Passage<'_, '_, 'd> {
                 Either::Right((head, _)) => head?,
             };
             if !head.status.is_informational() {
-                if !is_lost.get() {
-                    self.refuse(head.status)?;
-                }
+                let head = match is_lost.get() {
+                    true => head,
+                    false => self.unless_refused(head)?,
+                };
                 return self.answer_early(head, upload).await.map(|()| Sent::Answered);
             }
             if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -478,8 +492,8 @@ impl<'d> Passage<'_, '_, 'd> {
                 None => self.head(&mut deadline, last).await?,
             };
             if !head.status.is_informational() {
-                self.refuse(head.status)?;
                 self.is_slow |= self.upstream.is_slow(|| timeout.saturating_sub(last.left(now())));
+                let head = self.unless_refused(head)?;
                 return self.answer(head).await.map(|()| None);
             }
             if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -500,19 +514,29 @@ impl<'d> Passage<'_, '_, 'd> {
         }
     }
 
-    /// Ends the attempt where an answer with this status is not passed on, because another endpoint is asked.
-    fn refuse(&mut self, status: StatusCode) -> Result<(), End> {
-        match self.leash.refuses(status) {
-            true => {
-                self.refused = Some(status);
-                Err(End::new(Side::Upstream, Phase::Response, Cause::BadStatus))
-            }
-            false => Ok(()),
+    /// Keeps the head of an answer that is not to be passed on, if another endpoint can be reached.
+    fn unless_refused(&mut self, head: ResponseHead) -> Result<ResponseHead, End> {
+        if !self.leash.refuses(head.status) {
+            return Ok(head);
         }
+        self.refused = Some(head.status);
+        self.came = Some(head);
+        Err(End::new(Side::Upstream, Phase::Response, Cause::BadStatus))
     }
 
-    /// What is told of it, however it ended.
-    pub(super) fn ended(self, result: Result<End, End>) -> Result<Exchanged, Broken> {
+    /// What came of it. An answer that is not wanted is given up once there is a connection to another endpoint; it
+    /// is passed on if there is none to be had.
+    pub(super) async fn settle<'u>(
+        mut self,
+        result: Result<End, End>,
+        asked: (&'u Upstream, &Endpoint),
+        body: &RequestBody<'d>,
+    ) -> Result<Exchanged, Broken<'u>> {
+        let (result, reached) = match (result, self.refused) {
+            // Boxed: few answers are unwanted.
+            (Err(end), Some(_)) => Box::pin(self.replace(end, asked, body)).await,
+            (result, _) => (result, None),
+        };
         let (has_begun, is_slow) = (self.reader.has_begun(), self.is_slow);
         let refused = self.refused;
         result
@@ -521,7 +545,31 @@ impl<'d> Passage<'_, '_, 'd> {
                 end,
                 has_begun,
                 refused,
+                reached,
             })
+    }
+
+    /// Looks for another endpoint than this, which has answered what is not wanted.
+    async fn replace<'u>(
+        &mut self,
+        end: End,
+        (upstream, endpoint): (&'u Upstream, &Endpoint),
+        body: &RequestBody<'d>,
+    ) -> (Result<End, End>, Option<Box<Lease<'u>>>) {
+        if let Some(attempts) = self.leash.loosen() {
+            attempts.elsewhere(endpoint, end);
+            match lease(upstream, attempts, body).await {
+                Ok(lease) => return (Err(end), Some(Box::new(lease))),
+                Err(gone) if gone.side == Side::Downstream => return (Err(gone), None),
+                Err(_) => {}
+            }
+        }
+        self.refused = None;
+        if !body.is_finished() {
+            self.response.close_after(); // what is left of the body is nobody's
+        }
+        let answered = self.receive(body).await;
+        (answered.map(|_| End::finished(Side::Upstream)), None)
     }
 
     async fn inform(&mut self, mut head: ResponseHead) -> Result<(), End> {

@@ -18,7 +18,7 @@ use crate::route::Retry;
 use crate::runtime::{TimedOut, before};
 use crate::time::{Deadline, now};
 use crate::upstream::health::Outcome;
-use crate::upstream::{Attempts, Lease, Live, Moved, Upstream};
+use crate::upstream::{Attempts, Endpoint, Lease, Live, Moved, Upstream};
 
 /// A request that may be sent to a second endpoint.
 pub(super) struct Hedge<'h> {
@@ -34,7 +34,7 @@ pub(super) struct Hedge<'h> {
 pub(super) struct Raced<'u> {
     /// Who was heard, or failed last.
     pub(super) lease: Lease<'u>,
-    pub(super) exchanged: Result<Exchanged, Broken>,
+    pub(super) exchanged: Result<Exchanged, Broken<'u>>,
     /// The attempt beside that one.
     pub(super) lost: Option<(Arc<str>, End)>,
 }
@@ -75,7 +75,7 @@ struct Runner<'l> {
 }
 
 impl<'l> Runner<'l> {
-    async fn start(lease: &'l mut Lease<'_>, hedge: &Hedge<'_>, leash: Leash<'_>, is_https: bool) -> Self {
+    async fn start(lease: &'l mut Lease<'_>, hedge: &Hedge<'_>, leash: &Leash<'_>, is_https: bool) -> Self {
         let (set_cookie, moved_before) = (lease.binding(is_https), lease.moved());
         let (mut writer, reader) = lease.exchange();
         let sent = match writer.start(hedge.head).await {
@@ -173,7 +173,7 @@ enum Second<'u> {
 
 impl Hedge<'_> {
     /// What an endpoint is held to, after these attempts.
-    fn leash<'l>(&'l self, attempts: &'l Attempts) -> Leash<'l> {
+    fn leash<'l>(&'l self, attempts: &'l mut Attempts) -> Leash<'l> {
         Leash::new(self.retry, self.head.method, self.live, (self.upstream, attempts))
     }
 
@@ -232,18 +232,21 @@ impl<F> Visit<'_, F> {
         response: &mut Responder<'d>,
     ) -> Raced<'u> {
         let is_https = self.client.scheme() == "https";
-        let mut first = Runner::start(&mut first_lease, hedge, hedge.leash(attempts), is_https).await;
+        let first_asked = (upstream, first_lease.endpoint());
+        let leash = hedge.leash(attempts);
+        let mut first = Runner::start(&mut first_lease, hedge, &leash, is_https).await;
         let (mut second_lease, lost) = match hedge.second(upstream, &mut first, attempts, body).await {
             Second::Found(lease, lost) => (lease, lost),
             Second::Needless(came) => {
-                let leash = hedge.leash(attempts);
-                let heard = self.hear(hedge, leash, first, came, body, response).await;
+                let how = (hedge.leash(attempts), first_asked);
+                let heard = self.hear(hedge, how, first, came, body, response).await;
                 return self.raced(first_lease, heard, None);
             }
         };
         upstream.retried(Cause::Hedged);
+        let second_asked = (upstream, second_lease.endpoint());
         let leash = hedge.leash(attempts);
-        let mut second = Runner::start(&mut second_lease, hedge, leash, is_https).await;
+        let mut second = Runner::start(&mut second_lease, hedge, &leash, is_https).await;
         let heard = match lost {
             Some(lost) => {
                 let came = unless_gone(body, second.head()).await;
@@ -259,27 +262,29 @@ impl<F> Visit<'_, F> {
         match heard {
             Heard::First(came) => {
                 let lost = self.let_go(upstream, (second.stop(), second_lease), lost);
-                let heard = self.hear(hedge, leash, first, came, body, response).await;
+                let how = (leash, first_asked);
+                let heard = self.hear(hedge, how, first, came, body, response).await;
                 self.raced(first_lease, heard, Some(lost))
             }
             Heard::Second(came) => {
                 let lost = self.let_go(upstream, (first.stop(), first_lease), lost);
-                let heard = self.hear(hedge, leash, second, came, body, response).await;
+                let how = (leash, second_asked);
+                let heard = self.hear(hedge, how, second, came, body, response).await;
                 self.raced(second_lease, heard, Some(lost))
             }
         }
     }
 
     /// Passes on what an attempt says, of which this came first.
-    async fn hear<'d>(
+    async fn hear<'u, 'd>(
         &self,
         hedge: &Hedge<'_>,
-        leash: Leash<'_>,
+        (leash, asked): (Leash<'_>, (&'u Upstream, &Endpoint)),
         mut runner: Runner<'_>,
         mut came: Came,
         body: &RequestBody<'d>,
         response: &mut Responder<'d>,
-    ) -> (Result<Exchanged, Broken>, Moved) {
+    ) -> (Result<Exchanged, Broken<'u>>, Moved) {
         if runner.is_early(&came) && !leash.gives_up() {
             runner.deadline = runner.last;
             came = unless_gone(body, runner.head()).await.unwrap_or_else(Err);
@@ -306,12 +311,13 @@ impl<F> Visit<'_, F> {
                     Ok(Some(_)) => Err(MALFORMED), // no upgrade was asked for
                     Err(end) => Err(end),
                 };
-                passage.ended(result)
+                passage.settle(result, asked, body).await
             }
             Err(end) => Err(Broken {
                 end,
                 has_begun: runner.reader.has_begun(),
                 refused: None,
+                reached: None,
             }),
         };
         (exchanged, moved_before)
@@ -321,7 +327,7 @@ impl<F> Visit<'_, F> {
     fn raced<'u>(
         &self,
         lease: Lease<'u>,
-        (exchanged, moved_before): (Result<Exchanged, Broken>, Moved),
+        (exchanged, moved_before): (Result<Exchanged, Broken<'u>>, Moved),
         lost: Option<(Arc<str>, End)>,
     ) -> Raced<'u> {
         let end = exchanged.as_ref().err().map(|broken| broken.end);

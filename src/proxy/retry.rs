@@ -57,6 +57,11 @@ impl<'r> Course<'r> {
         })
     }
 
+    /// Another endpoint is reached already, in place of one whose answer is not wanted.
+    pub(super) fn has_gone_on(&mut self, end: End) {
+        self.died = Some(end);
+    }
+
     /// Goes on after an attempt that broke off, of which the client has seen nothing if it `is_unseen`.
     ///
     /// # Errors
@@ -145,7 +150,6 @@ impl<'r> Resend<'r> {
             Cause::Unprocessed if !self.was_refused => Next::Same,
             Cause::Unprocessed if retry.on_connect && live.retry() => Next::Other,
             Cause::Unprocessed => Next::None,
-            Cause::BadStatus => Next::Other, // asked for, and within the budget
             _ if is_gone(end) && self.is_reused => {
                 let may_follow = self.may_repeat || self.is_untaken(end, lease);
                 // What was idle was closed for that, with all that was sent on it at once, and nobody has worked
@@ -192,19 +196,17 @@ pub(super) fn is_late(end: End) -> bool {
 
 /// What an endpoint is held to while another may be asked in its place. Whether one may is looked at when it
 /// matters: until then endpoints go down, fill up, and come back.
-#[derive(Clone, Copy)]
 pub(super) struct Leash<'r> {
     /// `None`: nobody else would be asked.
     held: Option<Others<'r>>,
 }
 
 /// Who else there is.
-#[derive(Clone, Copy)]
 struct Others<'r> {
     retry: &'r Retry,
     live: &'r Live<'r>,
     upstream: &'r Upstream,
-    attempts: &'r Attempts,
+    attempts: &'r mut Attempts,
 }
 
 impl Others<'_> {
@@ -223,7 +225,7 @@ impl<'r> Leash<'r> {
         retry: &'r Retry,
         method: &Method,
         live: &'r Live<'r>,
-        (upstream, attempts): (&'r Upstream, &'r Attempts),
+        (upstream, attempts): (&'r Upstream, &'r mut Attempts),
     ) -> Self {
         let others = Others {
             retry,
@@ -238,7 +240,7 @@ impl<'r> Leash<'r> {
 
     /// How long it may take to begin its response before somebody else is looked for.
     pub(super) fn timeout(&self, timeout: Duration) -> Duration {
-        match self.held {
+        match &self.held {
             Some(others) if others.retry.on_timeout => {
                 others.retry.timeout.map_or(timeout, |one| one.min(timeout))
             }
@@ -248,13 +250,18 @@ impl<'r> Leash<'r> {
 
     /// Whether another is asked rather than to wait for this one until the upstream's time is over.
     pub(super) fn gives_up(&self) -> bool {
-        self.held.is_some_and(|others| others.can_be_asked())
+        self.held.as_ref().is_some_and(Others::can_be_asked)
     }
 
     /// Whether another is asked rather than to pass on an answer with this status.
     pub(super) fn refuses(&self, status: StatusCode) -> bool {
-        self.held
-            .is_some_and(|others| others.retry.is_unwanted(status) && others.can_be_asked())
+        let held = self.held.as_ref();
+        held.is_some_and(|others| others.retry.is_unwanted(status) && others.can_be_asked())
+    }
+
+    /// Looses it; the attempts that were made, if another may be asked.
+    pub(super) fn loosen(&mut self) -> Option<&'r mut Attempts> {
+        self.held.take().map(|others| others.attempts)
     }
 }
 

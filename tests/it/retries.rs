@@ -291,6 +291,41 @@ fn no_answer_is_given_up_to_wait_for_an_endpoint_that_is_full() {
 }
 
 #[test]
+fn no_answer_is_given_up_for_an_endpoint_that_cannot_be_reached() {
+    let long = "x".repeat(1024 * 1024);
+    let body = long.clone();
+    let bad = origin()
+        .handles_all(move |exchange| {
+            exchange.read_body()?;
+            exchange.answer(503, &[], body.as_bytes())
+        })
+        .start();
+    let good = says(200, "good");
+    let [dead, gone] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
+    for retry in [
+        "{ on = [\"connect\", 503] }",
+        "{ on = [503] }",
+        "{ on = [503], attempts = 2 }",
+        "{ on = [\"connect\", 503], hedge_after = \"5s\" }",
+    ] {
+        let atlas = in_front_of_endpoints(&[bad.address(), &dead, &gone], retry, "");
+        let answer = atlas.get("/first");
+        assert_eq!(answer.status, 503, "{retry}: {}", answer.text());
+        assert!(answer.text() == long, "{retry}: it is whole");
+        let record = atlas.exchange("/first");
+        assert_eq!(record["endpoint"], bad.address(), "{retry}: {record}");
+        assert_eq!(record["cause"], "finished", "{retry}: {record}");
+        let causes: Vec<_> = record["failed_attempts"].as_array().unwrap().iter().collect();
+        assert_eq!(causes[0]["cause"], "bad_status", "{retry}: {record}");
+        assert_eq!(causes[1]["cause"], "refused", "{retry}: {record}");
+        assert_eq!(atlas.metric("atlas_upstream_retries_total", &["bad_status"]), 0.0);
+    }
+    let one_is_left = [bad.address(), &dead, good.address()];
+    let atlas = in_front_of_endpoints(&one_is_left, "{ on = [\"connect\", 503] }", "");
+    assert_eq!(atlas.get("/").text(), "good");
+}
+
+#[test]
 fn without_room_in_the_budget_an_endpoint_has_all_its_time() {
     let (busy, other) = (busy(LATE), says(200, "other"));
     let atlas = in_front_of(&[&busy, &other], LATE_OR_BUSY, "retry_budget = 0");
@@ -429,6 +464,12 @@ fn an_answer_that_comes_before_the_whole_request_is_asked_for_elsewhere_too() {
     client.send(rest);
     assert_eq!(client.answer().text(), "good");
     assert_eq!(good.request().body, [b'x'; 1000]);
+    // It is the client's where nobody else can be reached.
+    let (bad, dead) = (hasty(), format!("127.0.0.1:{}", free_port()));
+    let atlas = in_front_of_endpoints(&[bad.address(), &dead], "{ on = [503] }", "");
+    let (mut client, _) = upload(&atlas, &bad, 1000);
+    let answer = client.answer();
+    assert_eq!((answer.status, &answer.text()[..]), (503, "busy"));
     // What is not kept cannot be sent again.
     let (bad, good) = (hasty(), says(200, "good"));
     let atlas = in_front_of(&[&bad, &good], "{ on = [503], body = \"99B\" }", "");
