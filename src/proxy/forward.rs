@@ -14,7 +14,7 @@ use super::account::Account;
 use super::headers::{self, RequestId};
 use super::hedge::{Hedge, Raced};
 use super::http::path_below;
-use super::retry::{Course, Leash, Taken, is_gone, is_late};
+use super::retry::{Course, Leash, Taken};
 use super::{Proxy, Visit, affinity, upgrade};
 use crate::buffer;
 use crate::http::client::{RequestWriter, ResponseReader};
@@ -26,6 +26,7 @@ use crate::pipe::Pipe;
 use crate::route::{Retry, Route};
 use crate::time::{Deadline, now};
 use crate::upstream::health::Outcome;
+use crate::upstream::retry::{is_gone, is_late};
 use crate::upstream::{Attempts, Endpoint, Lease, Moved, Upstream};
 
 impl<F> Visit<'_, F> {

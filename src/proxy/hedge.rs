@@ -9,7 +9,7 @@ use http::StatusCode;
 
 use super::Visit;
 use super::forward::{Broken, Exchanged, MALFORMED, Passage};
-use super::retry::{Leash, is_gone, is_late};
+use super::retry::Leash;
 use crate::http::client::{RequestWriter, ResponseReader};
 use crate::http::h1::client::Outgoing;
 use crate::http::{RequestBody, Responder, ResponseHead};
@@ -18,6 +18,7 @@ use crate::route::Retry;
 use crate::runtime::{TimedOut, before};
 use crate::time::{Deadline, now};
 use crate::upstream::health::Outcome;
+use crate::upstream::retry::{is_gone, is_late};
 use crate::upstream::{Attempts, Endpoint, Lease, Live, Moved, Upstream};
 
 /// A request that may be sent to a second endpoint.

@@ -9,8 +9,9 @@ use super::mirror::Copied;
 use crate::buffer;
 use crate::http::BodyLength;
 use crate::http::h1::client::Outgoing;
-use crate::outcome::{Cause, End, Phase, Side};
+use crate::outcome::{Cause, End};
 use crate::route::Retry;
+use crate::upstream::retry::{Ended, Next, Rules};
 use crate::upstream::{Attempts, Lease, Live, Upstream};
 
 /// How far a request has come, over all its attempts.
@@ -40,7 +41,7 @@ impl<'r> Course<'r> {
     }
 
     /// An attempt begins: what may follow it.
-    pub(super) fn begin(&mut self, lease: &Lease<'_>, method: &Method) -> Resend<'r> {
+    pub(super) fn begin(&mut self, lease: &Lease<'_>, method: &Method) -> Resend {
         self.kept.keeps = lease.may_be_refused() || self.retry.may_repeat(method);
         Resend::of(self.retry, lease, method, (&self.attempts, self.died.is_some()))
     }
@@ -71,7 +72,7 @@ impl<'r> Course<'r> {
         &mut self,
         end: End,
         is_unseen: bool,
-        resend: &Resend<'_>,
+        resend: &Resend,
         lease: &Lease<'_>,
         live: &Live<'_>,
     ) -> Result<(), End> {
@@ -92,46 +93,32 @@ impl<'r> Course<'r> {
     }
 }
 
-/// Whether a request may be sent again, and where, after what became of it on one connection.
-pub(super) struct Resend<'r> {
-    retry: &'r Retry,
-    /// It may have been acted on, and sent again all the same.
-    may_repeat: bool,
-    /// The connection had served before, and the same endpoint was not yet asked over two such.
+/// Whether a request may be sent again, and where, after what becomes of it on one connection.
+pub(super) struct Resend {
+    rules: Rules,
+    /// As [`Ended`] has it.
     is_reused: bool,
     /// What the endpoint's kernel had taken before, where that decides.
     acknowledged: Option<u64>,
-    /// An endpoint has not looked at it before.
+    /// As [`Ended`] has it.
     was_refused: bool,
-    /// An endpoint has died of it, or refused it, before.
+    /// As [`Ended`] has it.
     has_died: bool,
 }
 
-/// Where a request is sent next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// Nowhere: this was its end.
-    None,
-    /// To the same endpoint, over a connection made anew.
-    Same,
-    /// To another one.
-    Other,
-}
-
-impl<'r> Resend<'r> {
-    pub(super) fn of(
-        retry: &'r Retry,
+impl Resend {
+    fn of(
+        retry: &Retry,
         lease: &Lease<'_>,
         method: &Method,
         (attempts, has_died): (&Attempts, bool),
     ) -> Self {
-        let may_repeat = retry.may_repeat(method);
+        let rules = rules(retry, method);
         let is_reused = lease.is_reused() && attempts.is_asked_again();
         Self {
-            retry,
-            may_repeat,
+            rules,
             is_reused,
-            acknowledged: match is_reused && !may_repeat {
+            acknowledged: match is_reused && !rules.may_repeat {
                 true => lease.acknowledged(),
                 false => None,
             },
@@ -140,41 +127,17 @@ impl<'r> Resend<'r> {
         }
     }
 
-    pub(super) fn after(&self, end: End, lease: &Lease<'_>, live: &Live<'_>) -> Next {
-        let retry = self.retry;
-        match end.cause {
-            // RFC 9113 §8.7: "Requests that have not been processed have not failed; clients MAY automatically
-            // retry them, even those with non-idempotent methods." At the same endpoint, once: a connection that
-            // goes away tells nothing of the next one. An endpoint that refuses again has too much to do, and so
-            // may the others.
-            Cause::Unprocessed if !self.was_refused => Next::Same,
-            Cause::Unprocessed if retry.on_connect && live.retry() => Next::Other,
-            Cause::Unprocessed => Next::None,
-            _ if is_gone(end) && self.is_reused => {
-                let may_follow = self.may_repeat || self.is_untaken(end, lease);
-                // What was idle was closed for that, with all that was sent on it at once, and nobody has worked
-                // for nothing. One that was heard from, and breaks off with all it carries, tells of an endpoint
-                // in trouble.
-                match may_follow && (lease.was_idle() || retry.attempts_max.is_none() || live.retry()) {
-                    true => Next::Same,
-                    false => Next::None,
-                }
-            }
-            // A second endpoint is asked, no third unless the route says so: what kills one must not
-            // kill all.
-            _ if is_gone(end) => {
-                let is_first = !self.has_died && retry.attempts_max.is_none();
-                // From one that is left alone from now on all are sent elsewhere, and so is this.
-                let is_moved = || lease.is_left_alone();
-                let has_more = || retry.attempts_max.is_some() && (is_moved() || live.retry());
-                match retry.on_reset && self.may_repeat && (is_first || has_more()) {
-                    true => Next::Other,
-                    false => Next::None,
-                }
-            }
-            _ if is_late(end) && retry.on_timeout && self.may_repeat && live.retry() => Next::Other,
-            _ => Next::None,
-        }
+    fn after(&self, end: End, lease: &Lease<'_>, live: &Live<'_>) -> Next {
+        let ended = Ended {
+            end,
+            is_reused: self.is_reused,
+            was_idle: lease.was_idle(),
+            is_untaken: self.is_untaken(end, lease),
+            is_left_alone: lease.is_left_alone(),
+            was_refused: self.was_refused,
+            has_died: self.has_died,
+        };
+        self.rules.after(&ended, live)
     }
 
     /// Whether the endpoint had closed before it took a byte of it: what comes in order, its FIN,
@@ -189,9 +152,15 @@ impl<'r> Resend<'r> {
     }
 }
 
-/// The endpoint has not begun to answer in time.
-pub(super) fn is_late(end: End) -> bool {
-    end.side == Side::Upstream && end.phase == Phase::Response && end.cause == Cause::TimedOut
+/// What a route says for requests with this method.
+fn rules(retry: &Retry, method: &Method) -> Rules {
+    Rules {
+        may_repeat: retry.may_repeat(method),
+        on_connect: retry.on_connect,
+        on_reset: retry.on_reset,
+        on_timeout: retry.on_timeout,
+        is_counted: retry.attempts_max.is_some(),
+    }
 }
 
 /// What an endpoint is held to while another may be asked in its place. Whether one may is looked at when it
@@ -335,9 +304,4 @@ impl Taken<'_> {
         }
         kept.bytes.extend_from_slice(piece);
     }
-}
-
-/// Whether the endpoint has closed, in order or not.
-pub(super) fn is_gone(end: End) -> bool {
-    end.side == Side::Upstream && matches!(end.cause, Cause::Closed | Cause::Reset | Cause::Truncated)
 }

@@ -12,6 +12,7 @@ mod lease;
 mod noted;
 mod pool;
 mod queue;
+pub mod retry;
 mod settings;
 mod shared;
 mod slot;
