@@ -97,3 +97,119 @@ pub fn is_gone(end: End) -> bool {
 pub fn is_late(end: End) -> bool {
     end.side == Side::Upstream && end.phase == Phase::Response && end.cause == Cause::TimedOut
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::budget::Budget;
+    use super::*;
+
+    /// A route that says nothing, and a GET.
+    const GET: Rules = Rules {
+        may_repeat: true,
+        on_connect: true,
+        on_reset: true,
+        on_timeout: false,
+        is_counted: false,
+    };
+    const POST: Rules = Rules {
+        may_repeat: false,
+        ..GET
+    };
+    /// A route with `attempts` and `timeout`.
+    pub(in crate::upstream) const COUNTED: Rules = Rules {
+        on_timeout: true,
+        is_counted: true,
+        ..GET
+    };
+    const NEVER: Rules = Rules {
+        on_connect: false,
+        on_reset: false,
+        ..GET
+    };
+
+    /// A first attempt on a connection of its own.
+    pub(in crate::upstream) fn ended(cause: Cause) -> Ended {
+        Ended {
+            end: End::new(Side::Upstream, Phase::Response, cause),
+            is_reused: false,
+            was_idle: false,
+            is_untaken: false,
+            is_left_alone: false,
+            was_refused: false,
+            has_died: false,
+        }
+    }
+
+    fn after(rules: &Rules, ended: &Ended, percent: u8) -> Next {
+        let budget = Budget::default();
+        let live = Live::new(&budget, usize::MAX, percent).unwrap();
+        rules.after(ended, &live)
+    }
+
+    #[test]
+    fn what_is_sent_again_and_where_depends_on_what_is_known_and_on_the_budget() {
+        use Next::{None, Other, Same};
+        let (reset, late) = (ended(Cause::Reset), ended(Cause::TimedOut));
+        let unprocessed = ended(Cause::Unprocessed);
+        let refused_again = Ended {
+            was_refused: true,
+            ..unprocessed
+        };
+        let reused = Ended {
+            is_reused: true,
+            ..reset
+        };
+        let idle = Ended {
+            was_idle: true,
+            ..reused
+        };
+        let untaken = Ended {
+            end: ended(Cause::Closed).end,
+            is_untaken: true,
+            ..idle
+        };
+        let died_before = Ended {
+            has_died: true,
+            ..reset
+        };
+        let left_alone = Ended {
+            is_left_alone: true,
+            ..died_before
+        };
+        // Without room in the budget, and with it.
+        for (what, rules, ended, without, with) in [
+            ("a refused GET", GET, unprocessed, Same, Same),
+            ("a refused POST", POST, unprocessed, Same, Same),
+            ("one that is never tried again", NEVER, unprocessed, Same, Same),
+            ("a POST that is refused again", POST, refused_again, None, Other),
+            (
+                "that of a route with attempts",
+                COUNTED,
+                refused_again,
+                None,
+                Other,
+            ),
+            ("that of one without retries", NEVER, refused_again, None, None),
+            ("an idle connection", GET, idle, Same, Same),
+            ("that with attempts", COUNTED, idle, Same, Same),
+            ("that without retries", NEVER, idle, Same, Same),
+            ("that of a POST", POST, idle, None, None),
+            ("that of a POST, untouched", POST, untaken, Same, Same),
+            ("a connection in use", GET, reused, Same, Same),
+            ("that with attempts", COUNTED, reused, None, Same),
+            ("a new connection", GET, reset, Other, Other),
+            ("that with attempts", COUNTED, reset, None, Other),
+            ("that without retries", NEVER, reset, None, None),
+            ("that of a POST", POST, reset, None, None),
+            ("the second endpoint", GET, died_before, None, None),
+            ("that with attempts", COUNTED, died_before, None, Other),
+            ("that is left alone now", COUNTED, left_alone, Other, Other),
+            ("a timeout", GET, late, None, None),
+            ("a timeout that is tried again", COUNTED, late, None, Other),
+            ("what is malformed", COUNTED, ended(Cause::Malformed), None, None),
+        ] {
+            let found = [0, 20].map(|percent| after(&rules, &ended, percent));
+            assert_eq!(found, [without, with], "{what}: {rules:?} {ended:?}");
+        }
+    }
+}

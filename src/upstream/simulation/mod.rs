@@ -11,8 +11,12 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use futures_util::FutureExt;
+
 use super::balance::Method;
 use super::health::{Outliers, Statuses};
+use super::retry::tests::{COUNTED, ended};
+use super::retry::{Ended, Next, Rules};
 use super::*;
 use crate::outcome::Refusal;
 use crate::runtime::Address;
@@ -253,6 +257,12 @@ fn seeds() -> std::ops::RangeInclusive<u64> {
 fn number_in(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().expect("it is a number"))
+}
+
+/// A place at the endpoint that is asked next, if there is one. Nobody has to wait for it.
+fn next<'u>(worker: &'u Upstream, attempts: &mut Attempts) -> Option<Slot<'u>> {
+    let found = worker.next(attempts).now_or_never();
+    found.expect("it does not wait").expect("it is not refused")
 }
 
 const fn seconds(count: u64) -> Duration {

@@ -99,11 +99,15 @@ impl Came {
     }
 }
 
-/// A request under way, and the endpoints it was sent to.
+/// A request under way.
 struct Request<'u> {
     live: Live<'u>,
     worker: &'u Upstream,
-    tried: Vec<usize>,
+    attempts: Attempts,
+    /// Its place at the endpoint asked last.
+    slot: Option<Slot<'u>>,
+    /// As [`Ended`] has it.
+    has_died: bool,
 }
 
 /// Requests that are tried again while endpoints break them off.
@@ -111,7 +115,9 @@ struct Outage<'u> {
     workers: &'u [Upstream],
     begin: Instant,
     now: Duration,
-    attempts_max: usize,
+    /// What the route says.
+    rules: Rules,
+    attempts_max: Option<usize>,
     /// So many of the endpoints break off what they are sent.
     ill: usize,
     under_way: BinaryHeap<Reverse<(Duration, u64)>>,
@@ -125,10 +131,14 @@ impl<'u> Outage<'u> {
         while self.now < until {
             for worker in self.workers {
                 self.came.requests += 1;
+                let mut attempts = worker.begin(true);
+                attempts.limit(self.attempts_max.unwrap_or(usize::MAX), true);
                 let request = Request {
                     live: worker.live().unwrap(),
                     worker,
-                    tried: Vec::new(),
+                    attempts,
+                    slot: None,
+                    has_died: false,
                 };
                 self.send(self.came.requests, request);
             }
@@ -164,35 +174,81 @@ impl<'u> Outage<'u> {
     }
 
     fn send(&mut self, number: u64, mut request: Request<'u>) {
-        let Some(index) = request.worker.choose(&request.tried, None) else {
-            assert!(!request.tried.is_empty(), "nobody was there to be asked");
+        request.slot = next(request.worker, &mut request.attempts);
+        if request.slot.is_none() {
+            assert!(request.has_died, "nobody was there to be asked");
             self.came.failed += 1;
             return;
-        };
+        }
         self.came.attempts += 1;
-        request.worker.endpoints[index].began();
-        request.worker.load_changed(index);
-        request.tried.push(index);
         self.under_way.push(Reverse((self.now + ANSWER, number)));
         self.requests.insert(number, request);
     }
 
     fn end(&mut self, number: u64) {
-        let request = self.requests.remove(&number).unwrap();
-        let index = *request.tried.last().unwrap();
-        let endpoint = &request.worker.endpoints[index];
-        endpoint.ended();
-        request.worker.load_changed(index);
-        if index >= self.ill {
+        let mut request = self.requests.remove(&number).unwrap();
+        let slot = request.slot.take().unwrap();
+        let endpoint = slot.endpoint();
+        if slot.index() >= self.ill {
             request.worker.note_answer(endpoint, 200, false);
             return;
         }
         request.worker.note(endpoint, Outcome::Failed(Cause::Reset));
-        let is_moved = !endpoint.is_available(now());
-        match request.tried.len() < self.attempts_max && (is_moved || request.live.retry()) {
-            true => self.send(number, request),
-            false => self.came.failed += 1,
+        let ended = Ended {
+            is_left_alone: !request.worker.is_available(endpoint),
+            has_died: request.has_died,
+            ..ended(Cause::Reset)
+        };
+        match self.rules.after(&ended, &request.live) {
+            Next::Other => request.attempts.elsewhere(endpoint, ended.end),
+            next => {
+                assert_eq!(next, Next::None);
+                self.came.failed += 1;
+                return;
+            }
         }
+        drop(slot);
+        request.has_died = true;
+        self.send(number, request);
+    }
+}
+
+/// What came while a tenth of the endpoints was ill for a second, and then for longer; while all were; and after
+/// that.
+fn outage(simulation: &Simulation, attempts_max: Option<usize>) -> [Came; 4] {
+    let mut outage = Outage {
+        workers: &simulation.workers,
+        begin: simulation.begin,
+        now: Duration::ZERO,
+        rules: Rules {
+            is_counted: attempts_max.is_some(),
+            ..COUNTED
+        },
+        attempts_max,
+        ill: ENDPOINTS / 10,
+        under_way: BinaryHeap::new(),
+        requests: HashMap::new(),
+        came: Came::default(),
+    };
+    let every = Duration::from_millis(1); // twenty are under way at each worker
+    let first = outage.run(seconds(1), every);
+    let tenth = outage.run(seconds(4), every);
+    outage.ill = ENDPOINTS;
+    let all = outage.run(seconds(5), every);
+    outage.ill = 0;
+    outage.run(seconds(16 + 10 + 3), every);
+    [first, tenth, all, outage.run(seconds(1), every)]
+}
+
+#[test]
+fn where_a_route_says_nothing_of_attempts_an_outage_doubles_and_no_more() {
+    for seed in seeds() {
+        let simulation = Simulation::with(seed, 4, settings(ENDPOINTS));
+        let [first, tenth, all, after] = outage(&simulation, None);
+        let told = format!("seed {seed}: {first:?}, {tenth:?}, {all:?}, {after:?}");
+        assert!(first.failed <= 10 && tenth.failed <= 4, "{told}");
+        assert!(all.amplification() <= 2.01, "{told}");
+        assert_eq!((after.attempts, after.failed), (after.requests, 0), "{told}");
     }
 }
 
@@ -201,29 +257,12 @@ fn an_outage_grows_by_the_budget_and_no_more_and_leaves_somebody_to_ask() {
     for (seed, attempts_max) in seeds().flat_map(|seed| [2, 3, 10].map(|most| (seed, most))) {
         let simulation = Simulation::with(seed, 4, settings(ENDPOINTS));
         let percent = simulation.workers[0].settings.retry_budget;
-        let mut outage = Outage {
-            workers: &simulation.workers,
-            begin: simulation.begin,
-            now: Duration::ZERO,
-            attempts_max,
-            ill: ENDPOINTS / 10,
-            under_way: BinaryHeap::new(),
-            requests: HashMap::new(),
-            came: Came::default(),
-        };
-        let every = Duration::from_millis(1); // twenty are under way at each worker
-        let first = outage.run(seconds(1), every);
-        let tenth = outage.run(seconds(4), every);
-        outage.ill = ENDPOINTS;
-        let all = outage.run(seconds(5), every);
-        outage.ill = 0;
-        outage.run(seconds(16 + 10 + 3), every);
-        let after = outage.run(seconds(1), every);
+        let [first, tenth, all, after] = outage(&simulation, Some(attempts_max));
         let told = format!("seed {seed}, {attempts_max} attempts: {first:?}, {tenth:?}, {all:?}, {after:?}");
         // A tenth is found out; then only trials meet it, and hardly a request two of them.
         assert!(first.amplification() < 1.05 && first.failed <= 10, "{told}");
         assert!(tenth.amplification() < 1.01 && tenth.failed <= 4, "{told}");
-        let most = retries::most(percent, u32::MAX);
+        let most = retries::most(percent, usize::MAX);
         assert!(all.amplification() <= most, "{told}");
         assert!(all.amplification() > 0.9 * most, "the budget is used: {told}");
         assert_eq!((after.attempts, after.failed), (after.requests, 0), "{told}");
