@@ -43,7 +43,9 @@ impl<'r> Course<'r> {
     /// An attempt begins: what may follow it.
     pub(super) fn begin(&mut self, lease: &Lease<'_>, method: &Method) -> Resend {
         self.kept.keeps = lease.may_be_refused() || self.retry.may_repeat(method);
-        Resend::of(self.retry, lease, method, (&self.attempts, self.died.is_some()))
+        // What has refused it has not died of it.
+        let has_died = self.died.is_some_and(|end| end.cause != Cause::Unprocessed);
+        Resend::of(self.retry, lease, method, (&self.attempts, has_died))
     }
 
     /// How long the next endpoint has for itself before another is asked beside it; `None`: for ever.
@@ -86,7 +88,9 @@ impl<'r> Course<'r> {
             Next::Same => self.attempts.again(lease.endpoint(), end),
             Next::Other => self.attempts.elsewhere(lease.endpoint(), end),
         }
-        if next == Next::Other || end.cause == Cause::Unprocessed {
+        if end.cause == Cause::Unprocessed {
+            self.died.get_or_insert(end);
+        } else if next == Next::Other {
             self.died = Some(end);
         }
         Ok(())

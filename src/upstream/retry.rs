@@ -34,7 +34,7 @@ pub struct Ended {
     pub is_left_alone: bool,
     /// An endpoint had not looked at it before.
     pub was_refused: bool,
-    /// An endpoint had died of it, or refused it, before.
+    /// An endpoint had died of it before.
     pub has_died: bool,
 }
 

@@ -7,7 +7,7 @@ use super::session::{Session, goaway, plays, plays_with, reset};
 use super::{before, endpoint, towards};
 use crate::support::frames::*;
 use crate::support::{
-    Atlas, Connection, Driver, Ending, Origin, atlas, noise, on_both_drivers, origin, wait_until,
+    Atlas, Connection, Driver, Ending, Origin, atlas, free_port, noise, on_both_drivers, origin, wait_until,
 };
 
 const MAX_CONCURRENT_STREAMS: u16 = 3;
@@ -82,6 +82,54 @@ fn what_one_endpoint_refuses_goes_to_the_next() {
     for _ in 0..10 {
         assert_eq!(atlas.connect().request("POST", "/", &[], b"abc").status, 200);
     }
+}
+
+#[test]
+fn an_endpoint_that_refuses_first_and_dies_then_costs_no_client_its_answer() {
+    let dies = plays(|session| {
+        let streams = take(session, 1);
+        session.send(reset(streams[0], REFUSED_STREAM));
+        take(session, 1);
+    });
+    let well = plays(|session| session.serve());
+    let atlas = atlas()
+        .listens_plain()
+        .top("workers = 1")
+        .text("[[route]]\nupstream = \"app\"")
+        .upstream(
+            "app",
+            &[dies.address(), well.address()],
+            "http2 = true\nbalance = \"round_robin\"",
+        )
+        .start();
+    assert_eq!(atlas.get("/it").status, 200);
+    let record = atlas.exchange("/it");
+    let causes = [0, 1].map(|at| &record["failed_attempts"][at]["cause"]);
+    assert_eq!(causes, ["unprocessed", "closed"], "{record}");
+}
+
+#[test]
+fn an_unwanted_answer_is_the_clients_where_nobody_else_is_reached() {
+    let busy = plays(|session| {
+        while let Some((stream, _)) = session.request() {
+            session.send(headers(stream, &[(":status", "503")], false));
+            session.send(frame(DATA, END_STREAM, stream, b"busy"));
+        }
+    });
+    let dead = format!("127.0.0.1:{}", free_port());
+    let atlas = atlas()
+        .listens_plain()
+        .top("workers = 1")
+        .text("[[route]]\nupstream = \"app\"\nretry = { on = [503] }")
+        .upstream(
+            "app",
+            &[busy.address(), &dead],
+            "http2 = true\nbalance = \"round_robin\"",
+        )
+        .expects_log("cannot connect")
+        .start();
+    let answer = atlas.get("/");
+    assert_eq!((answer.status, &answer.text()[..]), (503, "busy"));
 }
 
 #[test]
