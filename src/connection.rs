@@ -114,12 +114,14 @@ async fn run(
         let header = proxy_protocol::read(&socket, deadline).await?;
         learn_addresses(Rc::make_mut(facts), header);
     }
-    // What an idle HTTP connection does not need is boxed: this future is what it costs.
-    let transport = Box::pin(secure(socket, listener, deadline, serving, Rc::make_mut(facts))).await?;
+    // A panic is told with the connection it happened on, as far as that is known by then. And what an idle HTTP
+    // connection does not need is boxed: this future is what it costs.
+    let known = facts.clone();
+    let secured = secure(socket, listener, deadline, serving, Rc::make_mut(facts));
+    let transport = Box::pin(access_log::on_behalf_of(known, secured)).await?;
     let end = match &listener.mode {
         Mode::Http => {
             let served = pin!(http(&transport, listener, serving, facts));
-            // A panic in it is told with the connection it happened on.
             let served = pin!(access_log::on_behalf_of(facts.clone(), served));
             // Polled in this order: HTTP/2 says its last words at that step, and ends by itself.
             match select(served, pin!(serving.drain.cut())).await {
@@ -132,7 +134,7 @@ async fn run(
             let pass = serving
                 .proxy
                 .pass(upstream, &transport, client, &serving.drain, record);
-            Box::pin(pass).await
+            Box::pin(access_log::on_behalf_of(facts.clone(), pass)).await
         }
     };
     transport.count_records();

@@ -38,6 +38,7 @@ mod kernel_tls;
 mod limits;
 mod long_bodies;
 mod metrics;
+mod panics;
 mod pools;
 mod proxy_protocol;
 mod raw_http1;
