@@ -14,7 +14,7 @@ use super::account::Account;
 use super::headers::{self, RequestId};
 use super::hedge::{Hedge, Raced};
 use super::http::path_below;
-use super::retry::{Course, Leash, Taken};
+use super::retry::{Course, Leash, Resend, Taken};
 use super::{Proxy, Visit, affinity, upgrade};
 use crate::buffer;
 use crate::http::client::{RequestWriter, ResponseReader};
@@ -27,7 +27,7 @@ use crate::route::{Retry, Route};
 use crate::time::{Deadline, now};
 use crate::upstream::health::Outcome;
 use crate::upstream::retry::{is_gone, is_late};
-use crate::upstream::{Attempts, Endpoint, Lease, Moved, Upstream};
+use crate::upstream::{Attempts, Endpoint, Lease, Live, Moved, Upstream};
 
 impl<F> Visit<'_, F> {
     /// Asks an upstream and passes its answer on.
@@ -51,62 +51,32 @@ impl<F> Visit<'_, F> {
         let target = changed_target(route, &account.request);
         let attempts = self.search(upstream, &route.retry, &account.request, asks_upgrade);
         let mut course = Course::new(&route.retry, attempts);
-        let mut copied = match asks_upgrade {
-            true => None,
-            false => self.copy(route, account, target.as_deref()),
+        if !asks_upgrade {
+            course.copied = self.copy(route, account, target.as_deref());
+        }
+        let asked = Asked {
+            upstream,
+            retry: &route.retry,
+            live: &live,
+            target: target.as_deref(),
+            asks_upgrade,
         };
         let mut reached = None;
         loop {
             let lease = next_lease(upstream, reached.take(), &mut course, account, body).await?;
-            let head = Outgoing {
-                method: account.request.method(),
-                target: target
-                    .as_deref()
-                    .unwrap_or_else(|| account.request.path_and_query()),
-                fields: &account.request.fields,
-                body: account.request.body(),
-                asks_upgrade,
-            };
-            let (lease, resend, exchanged) = if let Some(after) = course.hedge_after(upstream, &head) {
-                let hedge = Hedge {
-                    upstream,
-                    retry: &route.retry,
-                    live: &live,
-                    after,
-                    head: &head,
-                };
+            let head = asked.head(&account.request);
+            let attempt = if let Some(after) = course.hedge_after(upstream, &head) {
                 // Boxed: few are hedged.
-                let race = self.race(upstream, &hedge, lease, &mut course.attempts, body, response);
-                let Raced {
-                    lease,
-                    exchanged,
-                    lost,
-                } = Box::pin(race).await;
-                tell_race(&lease, lost, &mut course, account);
-                let resend = course.begin(&lease, account.request.method());
-                (lease, resend, exchanged)
+                Box::pin(self.hedged((&asked, after), lease, &mut course, account, body, response)).await
             } else {
-                let mut lease = lease;
-                let resend = course.begin(&lease, head.method);
-                let others = (upstream, &mut course.attempts);
-                let leash = Leash::new(&route.retry, head.method, &live, others);
-                let mut taken = Taken {
-                    bytes: &account.bytes_in,
-                    spliced: &account.spliced_in,
-                    kept: &mut course.kept,
-                    is_lost: &course.is_lost,
-                    copied: &mut copied,
-                };
-                let exchanged = self
-                    .exchange(&mut lease, (upstream, leash), &head, body, response, &mut taken)
-                    .await;
-                (lease, resend, exchanged)
+                self.attempt((&asked, &head), lease, &mut course, account, body, response)
+                    .await
             };
-            note(upstream, &lease, &exchanged, response);
+            note(upstream, &attempt, response);
             tell_attempts(&mut course.attempts, account);
-            match exchanged {
+            match attempt.exchanged {
                 Ok(Exchanged { end, .. }) => {
-                    lease.give_back();
+                    attempt.lease.give_back();
                     course.kept.give_back();
                     return Ok(end);
                 }
@@ -116,11 +86,87 @@ impl<F> Visit<'_, F> {
                         course.has_gone_on(broken.end);
                     } else {
                         let is_unseen = !broken.has_begun && !response.has_started();
-                        course.go_on(broken.end, is_unseen, &resend, &lease, &live)?;
+                        course.go_on(broken.end, is_unseen, &attempt.resend, &attempt.lease, &live)?;
                     }
                     upstream.retried(broken.end.cause);
                 }
             }
+        }
+    }
+
+    /// Asks one endpoint.
+    async fn attempt<'u, 'd>(
+        &self,
+        (asked, head): (&Asked<'u>, &Outgoing<'_>),
+        mut lease: Lease<'u>,
+        course: &mut Course<'_>,
+        account: &Account<'_>,
+        body: &mut RequestBody<'d>,
+        response: &mut Responder<'d>,
+    ) -> Attempt<'u> {
+        let resend = course.begin(&lease, head.method);
+        let others = (asked.upstream, &mut course.attempts);
+        let leash = Leash::new(asked.retry, head.method, asked.live, others);
+        let mut taken = Taken {
+            bytes: &account.bytes_in,
+            spliced: &account.spliced_in,
+            kept: &mut course.kept,
+            is_lost: &course.is_lost,
+            copied: &mut course.copied,
+        };
+        let exchanged = self
+            .exchange(
+                &mut lease,
+                (asked.upstream, leash),
+                head,
+                body,
+                response,
+                &mut taken,
+            )
+            .await;
+        Attempt {
+            lease,
+            resend,
+            exchanged,
+        }
+    }
+
+    /// Asks one endpoint, and another beside it if that one has not begun to answer `after` some time.
+    async fn hedged<'u, 'd>(
+        &self,
+        (asked, after): (&Asked<'u>, Duration),
+        lease: Lease<'u>,
+        course: &mut Course<'_>,
+        account: &mut Account<'_>,
+        body: &mut RequestBody<'d>,
+        response: &mut Responder<'d>,
+    ) -> Attempt<'u> {
+        let hedge = Hedge {
+            upstream: asked.upstream,
+            retry: asked.retry,
+            live: asked.live,
+            after,
+            head: &asked.head(&account.request),
+        };
+        let race = self.race(
+            asked.upstream,
+            &hedge,
+            lease,
+            &mut course.attempts,
+            body,
+            response,
+        );
+        let Raced {
+            lease,
+            exchanged,
+            lost,
+        } = race.await;
+        tell_race(&lease, lost, course, account);
+        let resend = course.begin(&lease, account.request.method());
+        Attempt {
+            lease,
+            resend,
+            exchanged,
         }
     }
 
@@ -211,12 +257,8 @@ impl<F> Visit<'_, F> {
 }
 
 /// What an exchange said of its endpoint, noted where all is that decides who is asked.
-fn note(
-    upstream: &Upstream,
-    lease: &Lease<'_>,
-    exchanged: &Result<Exchanged, Broken<'_>>,
-    response: &Responder<'_>,
-) {
+fn note(upstream: &Upstream, attempt: &Attempt<'_>, response: &Responder<'_>) {
+    let Attempt { lease, exchanged, .. } = attempt;
     match (exchanged, response.status()) {
         (Ok(Exchanged { is_slow, .. }), Some(status)) => {
             upstream.note_answer(lease.endpoint(), status.as_u16(), *is_slow);
@@ -235,6 +277,35 @@ fn note(
             upstream.note(lease.endpoint(), outcome);
         }
     }
+}
+
+/// What is asked, the same in every attempt.
+struct Asked<'u> {
+    upstream: &'u Upstream,
+    retry: &'u Retry,
+    live: &'u Live<'u>,
+    /// Where it is not the client's.
+    target: Option<&'u str>,
+    asks_upgrade: bool,
+}
+
+impl Asked<'_> {
+    fn head<'h>(&'h self, request: &'h RequestHead) -> Outgoing<'h> {
+        Outgoing {
+            method: request.method(),
+            target: self.target.unwrap_or_else(|| request.path_and_query()),
+            fields: &request.fields,
+            body: request.body(),
+            asks_upgrade: self.asks_upgrade,
+        }
+    }
+}
+
+/// An attempt that is over: what came of it, and what may follow.
+struct Attempt<'u> {
+    lease: Lease<'u>,
+    resend: Resend,
+    exchanged: Result<Exchanged, Broken<'u>>,
 }
 
 /// The target sent to the endpoint, if it is not the client's.

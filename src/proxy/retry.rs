@@ -21,6 +21,8 @@ pub(super) struct Course<'r> {
     pub(super) kept: Kept,
     /// What was taken of the body is not kept, or not all of it.
     pub(super) is_lost: Cell<bool>,
+    /// For the mirror, until it is sent.
+    pub(super) copied: Option<Copied>,
     /// How an endpoint ended it that another was asked after.
     pub(super) died: Option<End>,
 }
@@ -36,6 +38,7 @@ impl<'r> Course<'r> {
             attempts,
             kept,
             is_lost: Cell::new(false),
+            copied: None,
             died: None,
         }
     }
