@@ -3,21 +3,19 @@
 //! Where the RFC names one code and the `h2` crate says another error than that, both are listed.
 
 use super::sequences::{Case, Outcome, case, run};
-use super::{malformed, plain};
+use super::{malformed, plain, windows};
 use crate::support::frames::*;
 
-const PROTOCOL: Outcome = Outcome::Goaway(&[PROTOCOL_ERROR]);
+pub(super) const PROTOCOL: Outcome = Outcome::Goaway(&[PROTOCOL_ERROR]);
 /// RFC 9113 §4.2 wants FRAME_SIZE_ERROR; the crate says PROTOCOL_ERROR for the frames it parses whole.
-const FRAME_SIZE: Outcome = Outcome::Goaway(&[FRAME_SIZE_ERROR, PROTOCOL_ERROR]);
-const FLOW: Outcome = Outcome::Goaway(&[FLOW_CONTROL_ERROR]);
-const IGNORED: Outcome = Outcome::Ignored;
+pub(super) const FRAME_SIZE: Outcome = Outcome::Goaway(&[FRAME_SIZE_ERROR, PROTOCOL_ERROR]);
+pub(super) const IGNORED: Outcome = Outcome::Ignored;
 
 fn all() -> Vec<Case> {
     let mut all = connection();
     all.extend(states());
     all.extend(frames());
-    all.extend(settings());
-    all.extend(windows());
+    all.extend(windows::cases());
     all.extend(malformed::cases());
     all
 }
@@ -37,7 +35,7 @@ fn every_sequence_gets_what_the_rfc_wants() {
 }
 
 /// An open stream 1: HEADERS without END_STREAM.
-fn open() -> Vec<u8> {
+pub(super) fn open() -> Vec<u8> {
     headers(1, &request("POST", "/open", &[]), false)
 }
 
@@ -357,110 +355,6 @@ fn frames() -> Vec<Case> {
                 then(frame(DATA, 0, 1, b"x"), frame(CONTINUATION, END_HEADERS, 1, b"")),
             ),
             PROTOCOL,
-        ),
-    ]
-}
-
-/// §6.5
-fn settings() -> Vec<Case> {
-    let one = |id: u16, value: u32| frame(SETTINGS, 0, 0, setting(id, value));
-    vec![
-        case("SETTINGS on a stream", frame(SETTINGS, 0, 1, b""), PROTOCOL),
-        case(
-            "SETTINGS of half a setting",
-            frame(SETTINGS, 0, 0, [0; 5]),
-            FRAME_SIZE,
-        ),
-        case(
-            "an ACK that says something",
-            frame(SETTINGS, ACK, 0, [0; 6]),
-            FRAME_SIZE,
-        ),
-        case("ENABLE_PUSH = 2", one(2, 2), PROTOCOL),
-        case("ENABLE_PUSH = 0", one(2, 0), IGNORED),
-        case(
-            "INITIAL_WINDOW_SIZE of 2 GiB",
-            one(4, 0x8000_0000),
-            Outcome::Goaway(&[FLOW_CONTROL_ERROR, PROTOCOL_ERROR]),
-        ),
-        case(
-            "INITIAL_WINDOW_SIZE of all there can be",
-            one(4, 0x7fff_ffff),
-            IGNORED,
-        ),
-        case("MAX_FRAME_SIZE below the least", one(5, 16_383), PROTOCOL),
-        case("MAX_FRAME_SIZE beyond the most", one(5, 16_777_216), PROTOCOL),
-        case("MAX_FRAME_SIZE of all there can be", one(5, 16_777_215), IGNORED),
-        case("a setting nobody knows", one(0xfafa, 1), IGNORED),
-        case("HEADER_TABLE_SIZE = 0", one(1, 0), IGNORED),
-        case("HEADER_TABLE_SIZE of 4 GiB", one(1, u32::MAX), IGNORED),
-        case("MAX_CONCURRENT_STREAMS = 0", one(3, 0), IGNORED),
-        case("MAX_HEADER_LIST_SIZE = 0", one(6, 0), IGNORED),
-        case(
-            "the same setting twice",
-            frame(SETTINGS, 0, 0, [setting(4, 100), setting(4, 65_535)].concat()),
-            IGNORED,
-        ),
-    ]
-}
-
-/// §6.9
-fn windows() -> Vec<Case> {
-    let update = |stream, by: u32| frame(WINDOW_UPDATE, 0, stream, by.to_be_bytes());
-    vec![
-        case(
-            "the connection's window opened by nothing",
-            update(0, 0),
-            PROTOCOL,
-        ),
-        case(
-            "a stream's window opened by nothing",
-            then(open(), update(1, 0)),
-            Outcome::Refused(&[PROTOCOL_ERROR]),
-        ),
-        case(
-            "WINDOW_UPDATE that is too short",
-            frame(WINDOW_UPDATE, 0, 0, [0; 3]),
-            FRAME_SIZE,
-        ),
-        case(
-            "WINDOW_UPDATE that is too long",
-            frame(WINDOW_UPDATE, 0, 0, [0; 5]),
-            FRAME_SIZE,
-        ),
-        case(
-            "the connection's window beyond the most",
-            then(update(0, 0x7fff_ffff), update(0, 0x7fff_ffff)),
-            FLOW,
-        ),
-        case(
-            "a stream's window beyond the most",
-            then(open(), then(update(1, 0x7fff_ffff), update(1, 0x7fff_ffff))),
-            Outcome::Reset(&[FLOW_CONTROL_ERROR]),
-        ),
-        case(
-            "windows opened as far as they go",
-            update(0, 0x7fff_0000),
-            IGNORED,
-        ),
-        case(
-            "a window that settings open too far",
-            then(
-                then(open(), update(1, 0x7fff_0000)),
-                frame(SETTINGS, 0, 0, setting(4, 0x7fff_ffff)),
-            ),
-            FLOW,
-        ),
-        case(
-            "more of a body than the window allows",
-            {
-                let piece = frame(DATA, 0, 1, [0; 16_384]);
-                then(
-                    headers(1, &request("POST", "/stuck", &[]), false),
-                    piece.repeat(80),
-                )
-            },
-            Outcome::Refused(&[FLOW_CONTROL_ERROR]),
         ),
     ]
 }

@@ -9,6 +9,7 @@ mod messages;
 mod programs;
 mod sequences;
 mod streams;
+mod windows;
 
 use crate::support::frames::{ENHANCE_YOUR_CALM, Goaway, Got, Http2};
 use crate::support::{Atlas, Origin, atlas, origin};
