@@ -91,6 +91,14 @@ pub(super) fn cases() -> Vec<Case> {
             Outcome::Answered(200),
         ),
         case(
+            "a pseudo-header field behind a body, and no end",
+            post(
+                &[],
+                then(frame(DATA, 0, 1, b"x"), headers(1, &[(":method", "POST")], false)),
+            ),
+            Outcome::Refused(&[PROTOCOL_ERROR]),
+        ),
+        case(
             "HEADERS behind a body that do not end it",
             post(
                 &[],

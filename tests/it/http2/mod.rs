@@ -4,6 +4,8 @@ mod browser;
 mod conformance;
 mod drain;
 mod floods;
+mod h2spec;
+mod hpack;
 mod malformed;
 mod messages;
 mod programs;
@@ -16,7 +18,7 @@ use crate::support::{Atlas, Origin, atlas, origin};
 
 /// An origin that answers everything, and an Atlas before it.
 fn plain() -> (Origin, Atlas) {
-    let origin = origin().start();
+    let origin = origin().answers("/ten", "0123456789").start();
     let atlas = atlas().listens_plain().forwards_to(&origin).start();
     (origin, atlas)
 }

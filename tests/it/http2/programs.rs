@@ -149,3 +149,22 @@ fn streams_share_an_origin() {
     }
     assert_eq!(origin.requests().len(), 4_000);
 }
+
+#[test]
+fn h2spec_finds_nothing() {
+    if !has("h2spec") {
+        return;
+    }
+    let (_origin, atlas) = proxy();
+    for (listener, tls) in [(0, &["--tls", "--insecure"][..]), (1, &[])] {
+        let port = atlas.address_of(listener).port().to_string();
+        let words = ["--strict", "--timeout", "5", "--port", &port, "--path", "/hello"];
+        let output = command("h2spec", &[&words, tls].concat(), b"");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(" 0 skipped, "), "{text}");
+        // Without TLS what does not begin as HTTP/2 is HTTP/1.1, and is answered so.
+        let is_known = |line: &str| listener == 1 && line.ends_with("2: Sends invalid connection preface");
+        let failed = text.lines().filter(|line| line.contains('×') && !is_known(line));
+        assert_eq!(failed.count(), 0, "{text}");
+    }
+}

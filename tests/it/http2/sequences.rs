@@ -14,6 +14,12 @@ pub enum Outcome {
     Ignored,
     /// The request on stream 1 is answered with this; the connection goes on.
     Answered(u16),
+    /// It is answered with 200, and the origin has seen this field in it.
+    Passed(&'static str, &'static str),
+    /// So many bytes of its answer come, and no more.
+    Content(usize),
+    /// So many SETTINGS of the client are acknowledged, and as many PINGs answered.
+    Acknowledged { settings: usize, pings: usize },
     /// Stream 1 is reset with one of these; the connection goes on.
     Reset(&'static [u32]),
     /// The connection ends with one of these.
@@ -29,6 +35,8 @@ pub struct Case {
     pub name: &'static str,
     /// After the preface and settings.
     pub sends: Vec<u8>,
+    /// Once so many bytes of the answer on stream 1 have come, or all.
+    pub later: Option<(usize, Vec<u8>)>,
     pub outcome: Outcome,
     /// Instead of preface and settings.
     pub begins: Option<Vec<u8>>,
@@ -38,12 +46,22 @@ pub fn case(name: &'static str, sends: impl AsRef<[u8]>, outcome: Outcome) -> Ca
     Case {
         name,
         sends: sends.as_ref().to_vec(),
+        later: None,
         outcome,
         begins: None,
     }
 }
 
+/// Where [`Case::later`] waits for all of the answer.
+pub const ALL: usize = usize::MAX;
+
 impl Case {
+    /// Sends more, once so many bytes of the answer have come.
+    pub fn later(mut self, content: usize, bytes: impl AsRef<[u8]>) -> Self {
+        self.later = Some((content, bytes.as_ref().to_vec()));
+        self
+    }
+
     /// Begins otherwise than with the preface and settings.
     pub fn begins(mut self, bytes: impl AsRef<[u8]>) -> Self {
         self.begins = Some(bytes.as_ref().to_vec());
@@ -55,7 +73,7 @@ impl Case {
 pub fn run(atlas: &Atlas, origin: &Origin, cases: &[Case]) {
     let mut wrong = String::new();
     for case in cases {
-        if let Err(why) = check(atlas, case) {
+        if let Err(why) = check(atlas, origin, case) {
             let _ = write!(wrong, "\n{}: {why}", case.name);
         }
         let bad = origin
@@ -70,24 +88,44 @@ pub fn run(atlas: &Atlas, origin: &Origin, cases: &[Case]) {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-fn check(atlas: &Atlas, case: &Case) -> Result<(), String> {
+fn check(atlas: &Atlas, origin: &Origin, case: &Case) -> Result<(), String> {
     let mut http2 = atlas.http2_silent(0);
     http2.connection.patience(Duration::from_secs(5));
+    http2.reads = !matches!(case.outcome, Outcome::Content(_));
     let usual = [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat();
     http2.send(case.begins.as_ref().unwrap_or(&usual));
     http2.send(&case.sends);
+    if let Some((content, bytes)) = &case.later {
+        comes(&mut http2, *content)?;
+        http2.send(bytes);
+    }
     match &case.outcome {
         Outcome::Ignored => works(&mut http2),
-        Outcome::Answered(status) => {
-            while !http2.so_far(1).has_ended {
-                if http2.so_far(1).reset.is_some() || !http2.read_frame() {
-                    return Err(format!("no answer: {}", told(&http2)));
+        Outcome::Answered(status) => is_answered(&mut http2, *status),
+        Outcome::Passed(name, value) => {
+            comes(&mut http2, ALL)?;
+            let requests = origin.requests();
+            let seen = requests.last().and_then(|seen| seen.head.field(name));
+            match seen == Some(*value) {
+                true => is_answered(&mut http2, 200),
+                false => Err(format!("the origin has seen {name}: {seen:?}")),
+            }
+        }
+        Outcome::Content(content) => {
+            comes(&mut http2, *content)?;
+            http2.round_trip();
+            match http2.so_far(1).body.len() {
+                come if come == *content => Ok(()),
+                come => Err(format!("{come} bytes come instead of {content}")),
+            }
+        }
+        Outcome::Acknowledged { settings, pings } => {
+            while http2.acks() < *settings || http2.pongs < *pings {
+                if !http2.read_frame() {
+                    return Err(format!("not acknowledged: {}", told(&http2)));
                 }
             }
-            match http2.so_far(1).status() == *status {
-                true => works(&mut http2),
-                false => Err(format!("{} instead of {status}", http2.so_far(1).status())),
-            }
+            works(&mut http2)
         }
         Outcome::Reset(codes) => {
             while http2.so_far(1).reset.is_none() {
@@ -120,6 +158,24 @@ fn check(atlas: &Atlas, case: &Case) -> Result<(), String> {
                 Some(_) => Ok(()),
             }
         }
+    }
+}
+
+/// Waits for so many bytes of the answer on stream 1, or for its end.
+fn comes(http2: &mut Http2, content: usize) -> Result<(), String> {
+    while !http2.so_far(1).has_ended && http2.so_far(1).body.len() < content {
+        if http2.so_far(1).reset.is_some() || !http2.read_frame() {
+            return Err(format!("no answer: {}", told(http2)));
+        }
+    }
+    Ok(())
+}
+
+fn is_answered(http2: &mut Http2, status: u16) -> Result<(), String> {
+    comes(http2, ALL)?;
+    match http2.so_far(1).status() == status {
+        true => works(http2),
+        false => Err(format!("{} instead of {status}", http2.so_far(1).status())),
     }
 }
 

@@ -1,6 +1,6 @@
 //! RFC 9113 §6.5 and §6.9: settings, and the windows that they and WINDOW_UPDATE open.
 
-use super::conformance::{FRAME_SIZE, IGNORED, PROTOCOL, open, then};
+use super::conformance::{FRAME_SIZE, IGNORED, PROTOCOL, open, priority, then};
 use super::sequences::{Case, Outcome, case};
 use crate::support::frames::*;
 
@@ -16,6 +16,18 @@ pub(super) fn cases() -> Vec<Case> {
 fn settings() -> Vec<Case> {
     let one = |id: u16, value: u32| frame(SETTINGS, 0, 0, setting(id, value));
     vec![
+        case(
+            "all settings there are",
+            {
+                let all = [(1, 4096), (2, 1), (3, 100), (4, 65_535), (5, 16_384), (6, 100)];
+                let all = all.map(|(id, value)| setting(id, value));
+                frame(SETTINGS, 0, 0, all.concat())
+            },
+            Outcome::Acknowledged {
+                settings: 2,
+                pings: 0,
+            },
+        ),
         case("SETTINGS on a stream", frame(SETTINGS, 0, 1, b""), PROTOCOL),
         case(
             "SETTINGS of half a setting",
@@ -58,7 +70,54 @@ fn settings() -> Vec<Case> {
 /// §6.9
 fn windows() -> Vec<Case> {
     let update = |stream, by: u32| frame(WINDOW_UPDATE, 0, stream, by.to_be_bytes());
+    let initial = |bytes| frame(SETTINGS, 0, 0, setting(INITIAL_WINDOW_SIZE, bytes));
+    let asks = || headers(1, &get("/ten", &[]), true);
     vec![
+        case(
+            "an answer that finds no window",
+            then(initial(0), asks()),
+            Outcome::Content(0),
+        ),
+        case(
+            "an answer that finds a window of one byte",
+            then(initial(1), asks()),
+            Outcome::Content(1),
+        ),
+        case(
+            "the last of two windows in one SETTINGS",
+            then(
+                frame(SETTINGS, 0, 0, [setting(4, 100), setting(4, 1)].concat()),
+                asks(),
+            ),
+            Outcome::Content(1),
+        ),
+        case(
+            "a window opened behind END_STREAM",
+            then(then(initial(0), asks()), update(1, 2)),
+            Outcome::Content(2),
+        ),
+        case(
+            "a window opened behind END_STREAM and PRIORITY",
+            then(then(initial(0), asks()), then(priority(1, 0, 255), update(1, 2))),
+            Outcome::Content(2),
+        ),
+        case(
+            "a window that settings open",
+            then(then(initial(0), asks()), initial(1)),
+            Outcome::Content(1),
+        ),
+        // Three bytes, then the window is below nothing by one, and then open by one.
+        case(
+            "a window that settings make less than nothing",
+            then(initial(3), asks()),
+            Outcome::Content(4),
+        )
+        .later(3, then(initial(2), update(1, 2))),
+        case(
+            "the connection's window opened by one byte",
+            update(0, 1),
+            IGNORED,
+        ),
         case(
             "the connection's window opened by nothing",
             update(0, 0),

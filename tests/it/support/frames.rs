@@ -398,7 +398,18 @@ impl Http2 {
         true
     }
 
+    /// Settings of ours that Atlas has acknowledged.
+    pub fn acks(&self) -> usize {
+        self.acks
+    }
+
     fn note(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        // RFC 9113 §3.4: a server's preface is a SETTINGS frame, "that MUST be the first frame the server sends".
+        let is_preface = kind == SETTINGS && flags & ACK == 0;
+        assert!(
+            is_preface || !self.settings.is_empty(),
+            "the first frame is of kind {kind}"
+        );
         let number = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().expect("four bytes"));
         let got = self.streams.entry(stream).or_default();
         match kind {
