@@ -1,5 +1,6 @@
 //! The life of one downstream connection, from accept to close. Start reading here.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
@@ -267,6 +268,7 @@ fn facts(accepted: &Accepted, serving: &Serving) -> ConnectionFacts {
         alpn: None,
         resumed: false,
         carriage: Rc::new(Carriage::new(Carrier::None)),
+        streams_refused: Cell::new(0),
         driver: serving.driver.clone(),
     }
 }

@@ -138,6 +138,7 @@ pub(super) fn json_connection(
     object.text_if("upstream", record.upstream.as_deref());
     object.text_if("endpoint", record.endpoint.as_deref());
     object.number_if("attempts", u64::from(record.attempts));
+    object.number_if("streams_refused", facts.streams_refused.get());
     object.finish(end);
 }
 

@@ -1,6 +1,6 @@
 //! The two records. Each is started once, gathers what becomes known, and is finished once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -40,6 +40,8 @@ pub struct ConnectionFacts {
     pub resumed: bool,
     /// Who makes the TLS records, why not the kernel, and what was moved how: as it stands now.
     pub carriage: Rc<Carriage>,
+    /// Streams of HTTP/2 that were refused before they became exchanges, so far.
+    pub streams_refused: Cell<u64>,
     /// How the worker learns of its sockets, in a sentence.
     pub driver: Rc<str>,
 }

@@ -1,5 +1,6 @@
 //! Hostile bytes, full pipes and renamed files.
 
+use std::cell::Cell;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -31,6 +32,7 @@ fn facts() -> Rc<ConnectionFacts> {
         alpn: Some("http/1.1".to_owned()),
         resumed: true,
         carriage: Rc::new(Carriage::new(Carrier::Process(Refusal::NoUlp))),
+        streams_refused: Cell::default(),
         driver: Rc::from("epoll (asked for)"),
     })
 }

@@ -12,7 +12,7 @@ use crate::drain::Drain;
 use crate::http::{BodyLength, Exchange, ResponseHead, Service, Settings, h1};
 use crate::listener::{Slot, Slots};
 use crate::metrics::{self, Counters, Process};
-use crate::outcome::{End, Side};
+use crate::outcome::{Cause, End, Side};
 use crate::runtime::{self, Listener, Socket};
 use crate::time::{Deadline, wall};
 use crate::transport::Transport;
@@ -154,6 +154,8 @@ impl Service for Admin {
     fn refused(&self, _line: &[u8], status: StatusCode, _bytes: u64, end: End) {
         tracing::debug!(status = status.as_u16(), %end, "refused a request to the admin address");
     }
+
+    fn stream_refused(&self, _cause: Cause) {} // it speaks HTTP/1.1 only
 }
 
 /// Accepts and answers until it is dropped; connections it has accepted live on until `drain`

@@ -431,4 +431,8 @@ pub trait Service {
     /// or was not HTTP. `line` is what is known of its request line, `bytes` how many of the
     /// answer's body were sent.
     fn refused(&self, line: &[u8], status: http::StatusCode, bytes: u64, end: End);
+
+    /// Told of a stream of HTTP/2 that was refused before anybody could see the request in it: `Malformed`, or
+    /// `LimitReached`.
+    fn stream_refused(&self, cause: Cause);
 }

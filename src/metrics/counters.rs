@@ -142,6 +142,7 @@ pub struct Counters {
     carriers: Box<[Counter]>,
     connections: Ends,
     exchanges: Ends,
+    streams_refused: Box<[Counter]>,
     responses: [Counter; STATUS_CLASSES.len()],
     requests: [Counter; PROTOCOLS.len()],
     bytes: [Counter; Direction::ALL.len()],
@@ -173,6 +174,7 @@ impl Counters {
             carriers: counters(carriers().len()),
             connections: Ends::new(),
             exchanges: Ends::new(),
+            streams_refused: counters(Cause::ALL.len()),
             responses: Default::default(),
             requests: Default::default(),
             bytes: Default::default(),
@@ -236,6 +238,11 @@ impl Counters {
         self.exchanges.count(end);
         let class = status.map_or(0, |status| usize::from(status / 100));
         self.responses[class.min(STATUS_CLASSES.len() - 1)].add(1);
+    }
+
+    /// A stream of HTTP/2 was refused before it became an exchange.
+    pub fn stream_refused(&self, cause: Cause) {
+        self.streams_refused[cause as usize].add(1);
     }
 
     /// A request came by the version of HTTP that has this number in their order, from HTTP/1.0 on.
@@ -332,6 +339,10 @@ impl Counters {
 
     pub(super) fn exchanges_by_end(&self) -> &[Counter] {
         &self.exchanges.0
+    }
+
+    pub(super) fn streams_refused_by_cause(&self) -> &[Counter] {
+        &self.streams_refused
     }
 
     pub(super) fn responses_by_class(&self) -> &[Counter] {

@@ -86,6 +86,7 @@ fn count(worker: &Counters) {
         Some(504),
     );
     worker.exchange_ended(End::finished(Side::Downstream), None);
+    worker.stream_refused(Cause::Malformed);
     worker.bytes_moved(Direction::ToDownstream, 100);
     worker.records_dropped(1);
     let upstream = worker.upstream(&Arc::from("app"));
@@ -135,6 +136,7 @@ const TOLD: &[(&str, f64)] = &[
     (r#"atlas_exchanges_total{side="upstream",phase="connect",cause="timed_out"}"#, 2.0),
     (r#"atlas_responses_total{class="5xx"}"#, 2.0),
     (r#"atlas_responses_total{class="none"}"#, 2.0),
+    (r#"atlas_downstream_streams_refused_total{cause="malformed"}"#, 2.0),
     (r#"atlas_bytes_total{direction="to_downstream"}"#, 200.0),
     (r#"atlas_bytes_sent_total{peer="downstream",way="copied"}"#, 80.0),
     (r#"atlas_bytes_sent_total{peer="downstream",way="spliced"}"#, 80.0),

@@ -228,6 +228,14 @@ fn exchanges(families: &mut Families, workers: &[Arc<Counters>]) {
             "Requests with their responses, by how they ended",
             worker.exchanges_by_end(),
         );
+        for (cause, count) in Cause::ALL.iter().zip(worker.streams_refused_by_cause()) {
+            families.counter_if_any(
+                "atlas_downstream_streams_refused",
+                "Streams of HTTP/2 that were refused before they became exchanges, by cause",
+                vec![("cause", cause.as_str().to_owned())],
+                count.value(),
+            );
+        }
         for (protocol, count) in PROTOCOLS.iter().zip(worker.requests_by_protocol()) {
             families.counter(
                 "atlas_requests",

@@ -50,6 +50,12 @@ impl<F: Fn(&str) -> bool> Service for Visit<'_, F> {
         self.proxy.counters.exchange_ended(end, record.status);
         record.finish(end, &RequestFacts::refused(line), &self.proxy.log);
     }
+
+    fn stream_refused(&self, cause: Cause) {
+        self.proxy.counters.stream_refused(cause);
+        let count = &self.facts.streams_refused;
+        count.set(count.get() + 1);
+    }
 }
 
 /// Why a request gets an answer from the catalogue of errors, if it still can get one.

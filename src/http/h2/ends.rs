@@ -1,23 +1,53 @@
 //! Watches what is sent for the ends of streams: the `h2` crate takes a response's last piece and does
-//! not tell when it goes out, which a client can put off by shutting its window.
+//! not tell when it goes out, which a client can put off by shutting its window. Nor does it tell of the
+//! streams that it refuses itself.
 
 use std::collections::HashMap;
 use std::task::{Context, Poll, Waker};
 
-use super::frame::{DATA, END_STREAM, HEADER_BYTES, HEADERS};
+use h2::Reason;
+
+use super::frame::{DATA, END_STREAM, HEADER_BYTES, HEADERS, RESET_BYTES, RST_STREAM};
+use crate::outcome::Cause;
 
 /// Streams whose end was given to the crate and has not gone out.
 #[derive(Default)]
 pub(super) struct Ends {
-    header: [u8; HEADER_BYTES],
+    /// Of the frame that begins; of RST_STREAM all of it.
+    header: [u8; RESET_BYTES],
     have: usize,
     /// Bytes of the frame's payload still to come.
     payload: usize,
     /// Who waits for each; as many as there are streams.
     owed: HashMap<u32, Option<Waker>>,
+    /// Streams of a client that were begun and are not forgotten; as many as it may open.
+    begun: Option<Vec<u32>>,
+    /// Streams that ended without having been begun, and why, since they were last asked for.
+    refused: Vec<(u32, Cause)>,
 }
 
 impl Ends {
+    /// Those of a connection whose streams the client opens.
+    pub(super) fn of_client() -> Self {
+        Self {
+            begun: Some(Vec::new()),
+            ..Self::default()
+        }
+    }
+
+    /// A request has come on this stream; what ends it from here on is known to us.
+    pub(super) fn begin(&mut self, stream: u32) {
+        self.refused.retain(|(refused, _)| *refused != stream); // reset before it was handed to us
+        if let Some(begun) = &mut self.begun {
+            begun.push(stream);
+        }
+    }
+
+    /// Why streams were refused that nobody here has seen a request of, since this was last asked.
+    pub(super) fn take_refused(&mut self) -> Vec<(u32, Cause)> {
+        std::mem::take(&mut self.refused)
+    }
+
     /// The end of this stream is on its way.
     pub(super) fn expect(&mut self, stream: u32) {
         self.owed.insert(stream, None);
@@ -37,6 +67,16 @@ impl Ends {
     /// Nobody waits for it any more.
     pub(super) fn forget(&mut self, stream: u32) {
         self.owed.remove(&stream);
+        self.leave(stream);
+    }
+
+    /// Whether the stream was one of those that were begun, which it is no more.
+    fn leave(&mut self, stream: u32) -> bool {
+        let Some(begun) = &mut self.begun else {
+            return true;
+        };
+        let place = begun.iter().position(|known| *known == stream);
+        place.map(|place| begun.swap_remove(place)).is_some()
     }
 
     /// Looks at bytes as they go.
@@ -48,24 +88,62 @@ impl Ends {
                 bytes = &bytes[count..];
                 continue;
             }
-            let count = (HEADER_BYTES - self.have).min(bytes.len());
+            let wanted = if self.have < HEADER_BYTES {
+                HEADER_BYTES
+            } else {
+                RESET_BYTES
+            };
+            let count = (wanted - self.have).min(bytes.len());
             self.header[self.have..self.have + count].copy_from_slice(&bytes[..count]);
             self.have += count;
             bytes = &bytes[count..];
-            if self.have == HEADER_BYTES {
-                self.have = 0;
+            if self.have == wanted {
                 self.begin_frame();
             }
         }
     }
 
-    /// RFC 9113 §4.1: length, type, flags, stream.
+    /// RFC 9113 §4.1: length, type, flags, stream; §6.4: of RST_STREAM the error code, too.
     fn begin_frame(&mut self) {
-        let [a, b, c, kind, flags, stream @ ..] = self.header;
+        let [a, b, c, kind, flags, stream @ .., e, f, g, h] = self.header;
+        let stream = u32::from_be_bytes(stream);
+        if kind == RST_STREAM {
+            if self.have == RESET_BYTES {
+                self.have = 0;
+                self.note_reset(stream, u32::from_be_bytes([e, f, g, h]).into());
+            }
+            return;
+        }
+        self.have = 0;
         self.payload = u32::from_be_bytes([0, a, b, c]) as usize;
-        let is_end = matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0;
-        if is_end && let Some(Some(waker)) = self.owed.remove(&u32::from_be_bytes(stream)) {
-            waker.wake();
+        if !matches!(kind, DATA | HEADERS) || flags & END_STREAM == 0 {
+            return;
+        }
+        match self.owed.remove(&stream) {
+            Some(Some(waker)) => waker.wake(),
+            Some(None) => {}
+            // The crate's own 431, which is all it says to a head far too large.
+            None if kind == HEADERS && !self.is_begun(stream) => {
+                self.refused.push((stream, Cause::LimitReached));
+            }
+            None => {}
+        }
+    }
+
+    fn is_begun(&self, stream: u32) -> bool {
+        self.begun.as_ref().is_none_or(|begun| begun.contains(&stream))
+    }
+
+    /// What the crate says of a request that it does not hand to us. Other codes are ours, or those of streams
+    /// that have ended.
+    fn note_reset(&mut self, stream: u32, reason: Reason) {
+        let cause = match reason {
+            Reason::PROTOCOL_ERROR => Cause::Malformed,
+            Reason::REFUSED_STREAM => Cause::LimitReached,
+            _ => return,
+        };
+        if !self.leave(stream) {
+            self.refused.push((stream, cause));
         }
     }
 }
@@ -99,6 +177,38 @@ mod tests {
             assert!(ends.poll(5, cx).is_ready() && ends.poll(7, cx).is_pending());
             ends.forget(7);
             assert!(ends.poll(7, cx).is_ready());
+        }
+    }
+
+    #[test]
+    fn a_stream_that_ends_and_was_not_begun_was_refused() {
+        let reset = |stream: u8, code: u8| [0, 0, 4, RST_STREAM, 0, 0, 0, 0, stream, 0, 0, 0, code];
+        let mut sent = reset(1, 1).to_vec(); // PROTOCOL_ERROR
+        sent.extend(reset(3, 7)); // REFUSED_STREAM
+        sent.extend([0, 0, 1, HEADERS, 5, 0, 0, 0, 5, b'h']);
+        sent.extend(reset(7, 8)); // CANCEL
+        sent.extend(reset(9, 1));
+        sent.extend(reset(11, 1));
+        sent.extend([0, 0, 1, HEADERS, 5, 0, 0, 0, 13, b'h']);
+        for size in 1..=sent.len() {
+            let mut ends = Ends::of_client();
+            ends.begin(9);
+            ends.begin(13);
+            sent.chunks(size).for_each(|piece| ends.observe(piece));
+            ends.begin(11); // handed to us although it is reset
+            let refused = [
+                (1, Cause::Malformed),
+                (3, Cause::LimitReached),
+                (5, Cause::LimitReached),
+            ];
+            assert_eq!(ends.take_refused(), refused, "in pieces of {size}");
+            assert_eq!(ends.take_refused(), []);
+            ends.forget(11);
+            ends.forget(13);
+            assert_eq!(ends.begun, Some(vec![]));
+            let mut to_endpoint = Ends::default();
+            to_endpoint.observe(&sent);
+            assert_eq!(to_endpoint.take_refused(), [], "its streams are ours");
         }
     }
 }

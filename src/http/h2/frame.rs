@@ -3,6 +3,9 @@
 /// Bytes of a frame's header: length, type, flags, stream.
 pub(super) const HEADER_BYTES: usize = 9;
 
+/// Bytes of RST_STREAM: a header, and an error code.
+pub(super) const RESET_BYTES: usize = HEADER_BYTES + 4;
+
 pub(super) const END_STREAM: u8 = 0x1;
 pub(super) const END_HEADERS: u8 = 0x4;
 

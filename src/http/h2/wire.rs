@@ -71,7 +71,11 @@ impl<T: Borrow<Transport>> Wire<T> {
     /// One to a client. `input`: what was read of it already.
     pub(super) fn to_client(transport: T, input: Buffer, settings: &Settings) -> Self {
         let guard = Guard::of_client(&settings.h2);
-        Self::new(transport, input, settings.write_timeout, settings.min_rate, guard)
+        let ends = RefCell::new(Ends::of_client());
+        Self {
+            ends,
+            ..Self::new(transport, input, settings.write_timeout, settings.min_rate, guard)
+        }
     }
 
     /// One to an endpoint, which has to take something every `write_timeout`.
@@ -157,6 +161,16 @@ impl<T: Borrow<Transport>> Wire<T> {
     /// The requests under way have taken what came for them.
     pub(super) fn taken(&self) {
         self.guard.borrow_mut().taken();
+    }
+
+    /// A request has come on this stream.
+    pub(super) fn begin(&self, stream: u32) {
+        self.ends.borrow_mut().begin(stream);
+    }
+
+    /// Streams the crate has refused since this was last asked, and why.
+    pub(super) fn take_refused(&self) -> Vec<(u32, Cause)> {
+        self.ends.borrow_mut().take_refused()
     }
 
     /// The last piece of a stream is on its way to [`Self::poll_take`].

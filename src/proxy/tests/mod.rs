@@ -215,6 +215,7 @@ async fn serve_one(
         alpn: None,
         resumed: false,
         carriage: Rc::new(crate::outcome::Carriage::new(Carrier::None)),
+        streams_refused: Cell::default(),
         driver: "test".into(),
     });
     let transport = Transport::plain(socket);

@@ -271,6 +271,46 @@ fn more_streams_than_are_allowed_are_refused_and_may_be_tried_again() {
 }
 
 #[test]
+fn streams_that_never_became_requests_are_counted_by_why() {
+    let origin = slow();
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .forwards_to(&origin)
+        .text("[limits.http2]\nstreams = 2")
+        .start();
+    let mut http2 = atlas.http2();
+    http2.settled();
+    let malformed = http2.begin(&get("/", &[("connection", "close")]), true);
+    assert_eq!(http2.answer(malformed).reset, Some(PROTOCOL_ERROR));
+    let value = "x".repeat(12_000);
+    let fields: Vec<_> = (0..5).map(|_| ("x", value.as_str())).collect();
+    let block = block(&get("/", &fields));
+    let large = http2.stream();
+    http2.send(frame(HEADERS, END_STREAM, large, &block[..16_000]));
+    for piece in block[16_000..].chunks(16_000) {
+        http2.send(frame(CONTINUATION, 0, large, piece));
+    }
+    http2.send(frame(CONTINUATION, END_HEADERS, large, b""));
+    assert_eq!(http2.answer(large).status(), 431);
+    // These are exchanges, and have records of their own: whatever the crate resets them for.
+    let post = request("POST", "/", &[("content-length", "1")]);
+    let longer = http2.begin(&post, false);
+    http2.send(frame(DATA, END_STREAM, longer, b"xy"));
+    assert_eq!(http2.answer(longer).reset, Some(PROTOCOL_ERROR));
+    assert_eq!(http2.get("/").status(), 200);
+    let streams: Vec<_> = (0..3).map(|_| http2.begin(&get("/never", &[]), true)).collect();
+    assert_eq!(http2.answer(streams[2]).reset, Some(REFUSED_STREAM));
+    http2.send(frame(RST_STREAM, 0, streams[0], CANCEL.to_be_bytes()));
+    http2.round_trip();
+    let refused = |cause| atlas.metric("atlas_downstream_streams_refused_total", &[cause]);
+    assert_eq!(refused(r#"cause="malformed""#), 1.0);
+    assert_eq!(refused(r#"cause="limit_reached""#), 2.0);
+    drop(http2);
+    let record = atlas.record("of the connection", |record| record["kind"] == "connection");
+    assert_eq!(record["streams_refused"], 3);
+}
+
+#[test]
 fn a_connection_without_requests_is_closed_with_a_word() {
     let origin = origin().start();
     let atlas = atlas()

@@ -48,6 +48,8 @@ impl Service for Site {
         end
     }
 
+    fn stream_refused(&self, _cause: Cause) {}
+
     fn refused(&self, line: &[u8], status: StatusCode, _bytes: u64, end: End) {
         let line = String::from_utf8_lossy(line).into_owned();
         self.refused.borrow_mut().push((line, status.as_u16(), end));

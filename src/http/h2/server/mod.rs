@@ -195,11 +195,12 @@ impl<'d> Driver<'d> {
     fn poll_connection<S: Service>(&mut self, service: &'d S) -> Poll<End> {
         let waker = self.signal.waker();
         let cx = &mut Context::from_waker(&waker);
-        loop {
+        let over = loop {
             let accepted = pin!(self.connection.accept()).poll(cx);
             match accepted {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     self.shared.wire.worked();
+                    self.shared.wire.begin(respond.stream_id().into());
                     self.idle_since = None;
                     let stream = stream::serve(request, respond, self.shared, service);
                     self.streams.push(Box::into_pin(
@@ -207,10 +208,16 @@ impl<'d> Driver<'d> {
                     ));
                     self.streams_signal.set();
                 }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(self.ended(Some(&error))),
-                Poll::Ready(None) => return Poll::Ready(self.ended(None)),
-                Poll::Pending => break,
+                Poll::Ready(Some(Err(error))) => break Some(self.ended(Some(&error))),
+                Poll::Ready(None) => break Some(self.ended(None)),
+                Poll::Pending => break None,
             }
+        };
+        for (_, cause) in self.shared.wire.take_refused() {
+            service.stream_refused(cause);
+        }
+        if let Some(end) = over {
+            return Poll::Ready(end);
         }
         if let (Some(cause), None) = (self.shared.wire.failed(), &self.goodbye) {
             self.say_goodbye(Reason::ENHANCE_YOUR_CALM, self.client_end(cause));

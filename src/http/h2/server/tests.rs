@@ -43,6 +43,8 @@ impl Service for Site {
         end
     }
 
+    fn stream_refused(&self, _cause: Cause) {}
+
     fn refused(&self, _line: &[u8], _status: StatusCode, _bytes: u64, end: End) {
         self.ends.borrow_mut().push(end);
     }
