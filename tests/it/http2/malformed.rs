@@ -91,6 +91,14 @@ pub(super) fn cases() -> Vec<Case> {
             Outcome::Answered(200),
         ),
         case(
+            "a quotation mark in the name of a trailer",
+            post(
+                &[],
+                then(frame(DATA, 0, 1, b"x"), headers(1, &[("x\"y", "1")], true)),
+            ),
+            Outcome::Answered(400),
+        ),
+        case(
             "a pseudo-header field behind a body, and no end",
             post(
                 &[],

@@ -829,7 +829,7 @@ fn decimal(text: &[u8]) -> Option<u64> {
         .filter(|value| *value <= MAX)
 }
 
-fn is_token(text: &[u8]) -> bool {
+pub(in crate::http) fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| is_token_byte(*byte))
 }
 

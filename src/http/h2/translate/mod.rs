@@ -233,11 +233,12 @@ fn put(out: &mut Buffer, bytes: &[u8]) {
 /// # Errors
 ///
 /// What is wrong with them.
-pub(super) fn trailers(fields: &HeaderMap) -> Result<Fields, Cause> {
+pub fn trailers(fields: &HeaderMap) -> Result<Fields, Cause> {
     let mut trailers = Fields::new();
     for (name, value) in fields {
         let value = checked(value.as_bytes()).map_err(|refused| refused.cause)?;
-        if OF_CONNECTIONS.contains(name) {
+        // No parser reads them behind us, and to the `http` crate a quotation mark is good in a name.
+        if OF_CONNECTIONS.contains(name) || !parse::is_token(name.as_str().as_bytes()) {
             return Err(Cause::Malformed);
         }
         if parse::is_good_trailer(name.as_str()) {
@@ -303,8 +304,8 @@ pub(super) fn agreement(head: &ResponseHead) -> Result<http::Response<()>, Cause
     Ok(response)
 }
 
-/// A response's trailers; `None` if there are none.
-pub(super) fn response_trailers(trailers: Option<&Fields>) -> Option<HeaderMap> {
+/// A message's trailers as the `h2` crate takes them; `None` if there are none.
+pub fn response_trailers(trailers: Option<&Fields>) -> Option<HeaderMap> {
     let mut good = Fields::new();
     for (name, value) in trailers?.iter() {
         if parse::is_good_trailer(name) {

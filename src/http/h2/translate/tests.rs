@@ -237,6 +237,10 @@ fn trailers_hold_nothing_that_belongs_in_a_head() {
         map.append(name, HeaderValue::from_static("1"));
     }
     assert_eq!(lines(&trailers(&map).unwrap()), ["grpc-status: 1", "x-sum: 1"]);
+    // As the `h2` crate makes names. It is no token (RFC 9110 §5.6.2), and HTTP/1.1 could not say it.
+    let name = HeaderName::from_lowercase(b"x\"y").unwrap();
+    map.append(name, HeaderValue::from_static("1"));
+    assert_eq!(trailers(&map).err(), Some(Cause::Malformed));
     let mut fields = Fields::new();
     fields.push("Grpc-Status", "0");
     fields.push("Content-Length", "5");
