@@ -21,7 +21,7 @@ const SECRET: [header::HeaderName; 2] = [header::AUTHORIZATION, header::COOKIE];
 /// # Errors
 ///
 /// `Malformed`: it has a name that cannot be an authority, or a field that HTTP/2 has no way to say.
-pub(in crate::http::h2) fn request(head: &Outgoing<'_>, is_secure: bool) -> Result<Request<()>, Cause> {
+pub fn request(head: &Outgoing<'_>, is_secure: bool) -> Result<Request<()>, Cause> {
     let mut request = Request::new(());
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = uri(head, is_secure)?;
