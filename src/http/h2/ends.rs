@@ -2,7 +2,6 @@
 //! not tell when it goes out, which a client can put off by shutting its window. Nor does it tell of the
 //! streams that it refuses itself.
 
-use std::collections::HashMap;
 use std::task::{Context, Poll, Waker};
 
 use h2::Reason;
@@ -10,7 +9,9 @@ use h2::Reason;
 use super::frame::{DATA, END_STREAM, HEADER_BYTES, HEADERS, RESET_BYTES, RST_STREAM};
 use crate::outcome::Cause;
 
-/// Streams whose end was given to the crate and has not gone out.
+/// Streams of a client: whether the end of each has gone out, and those that the crate refuses.
+///
+/// Of a connection whose streams are ours it knows nothing.
 #[derive(Default)]
 pub(super) struct Ends {
     /// Of the frame that begins; of RST_STREAM all of it.
@@ -18,12 +19,20 @@ pub(super) struct Ends {
     have: usize,
     /// Bytes of the frame's payload still to come.
     payload: usize,
-    /// Who waits for each; as many as there are streams.
-    owed: HashMap<u32, Option<Waker>>,
-    /// Streams of a client that were begun and are not forgotten; as many as it may open.
-    begun: Option<Vec<u32>>,
+    /// Those that were begun and are not forgotten. As many as the client may open, and mostly a few: looking
+    /// through them costs less than hashing.
+    begun: Option<Vec<Stream>>,
     /// Streams that ended without having been begun, and why, since they were last asked for.
     refused: Vec<(u32, Cause)>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    id: u32,
+    /// Its end was given to the crate and has not gone out.
+    is_owed: bool,
+    /// Who waits for that.
+    waiting: Option<Waker>,
 }
 
 impl Ends {
@@ -36,10 +45,14 @@ impl Ends {
     }
 
     /// A request has come on this stream; what ends it from here on is known to us.
-    pub(super) fn begin(&mut self, stream: u32) {
-        self.refused.retain(|(refused, _)| *refused != stream); // reset before it was handed to us
+    pub(super) fn begin(&mut self, id: u32) {
+        self.refused.retain(|(refused, _)| *refused != id); // reset before it was handed to us
         if let Some(begun) = &mut self.begun {
-            begun.push(stream);
+            begun.push(Stream {
+                id,
+                is_owed: false,
+                waiting: None,
+            });
         }
     }
 
@@ -49,15 +62,17 @@ impl Ends {
     }
 
     /// The end of this stream is on its way.
-    pub(super) fn expect(&mut self, stream: u32) {
-        self.owed.insert(stream, None);
+    pub(super) fn expect(&mut self, id: u32) {
+        if let Some(stream) = self.find(id) {
+            stream.is_owed = true;
+        }
     }
 
     /// Whether it has gone out.
-    pub(super) fn poll(&mut self, stream: u32, cx: &mut Context<'_>) -> Poll<()> {
-        match self.owed.get_mut(&stream) {
-            Some(waiting) => {
-                *waiting = Some(cx.waker().clone());
+    pub(super) fn poll(&mut self, id: u32, cx: &mut Context<'_>) -> Poll<()> {
+        match self.find(id).filter(|stream| stream.is_owed) {
+            Some(stream) => {
+                stream.waiting = Some(cx.waker().clone());
                 Poll::Pending
             }
             None => Poll::Ready(()),
@@ -65,22 +80,21 @@ impl Ends {
     }
 
     /// Nobody waits for it any more.
-    pub(super) fn forget(&mut self, stream: u32) {
-        self.owed.remove(&stream);
-        self.leave(stream);
+    pub(super) fn forget(&mut self, id: u32) {
+        if let Some(begun) = &mut self.begun {
+            begun.retain(|stream| stream.id != id);
+        }
     }
 
-    /// Whether the stream was one of those that were begun, which it is no more.
-    fn leave(&mut self, stream: u32) -> bool {
-        let Some(begun) = &mut self.begun else {
-            return true;
-        };
-        let place = begun.iter().position(|known| *known == stream);
-        place.map(|place| begun.swap_remove(place)).is_some()
+    fn find(&mut self, id: u32) -> Option<&mut Stream> {
+        self.begun.as_mut()?.iter_mut().find(|stream| stream.id == id)
     }
 
     /// Looks at bytes as they go.
     pub(super) fn observe(&mut self, mut bytes: &[u8]) {
+        if self.begun.is_none() {
+            return;
+        }
         while !bytes.is_empty() {
             if self.payload > 0 {
                 let count = self.payload.min(bytes.len());
@@ -105,12 +119,12 @@ impl Ends {
 
     /// RFC 9113 §4.1: length, type, flags, stream; §6.4: of RST_STREAM the error code, too.
     fn begin_frame(&mut self) {
-        let [a, b, c, kind, flags, stream @ .., e, f, g, h] = self.header;
-        let stream = u32::from_be_bytes(stream);
+        let [a, b, c, kind, flags, id @ .., e, f, g, h] = self.header;
+        let id = u32::from_be_bytes(id);
         if kind == RST_STREAM {
             if self.have == RESET_BYTES {
                 self.have = 0;
-                self.note_reset(stream, u32::from_be_bytes([e, f, g, h]).into());
+                self.note_reset(id, u32::from_be_bytes([e, f, g, h]).into());
             }
             return;
         }
@@ -119,31 +133,29 @@ impl Ends {
         if !matches!(kind, DATA | HEADERS) || flags & END_STREAM == 0 {
             return;
         }
-        match self.owed.remove(&stream) {
-            Some(Some(waker)) => waker.wake(),
-            Some(None) => {}
-            // The crate's own 431, which is all it says to a head far too large.
-            None if kind == HEADERS && !self.is_begun(stream) => {
-                self.refused.push((stream, Cause::LimitReached));
+        match self.find(id) {
+            Some(stream) => {
+                stream.is_owed = false;
+                if let Some(waiting) = stream.waiting.take() {
+                    waiting.wake();
+                }
             }
+            // The crate's own 431, which is all it says to a head far too large.
+            None if kind == HEADERS => self.refused.push((id, Cause::LimitReached)),
             None => {}
         }
     }
 
-    fn is_begun(&self, stream: u32) -> bool {
-        self.begun.as_ref().is_none_or(|begun| begun.contains(&stream))
-    }
-
     /// What the crate says of a request that it does not hand to us. Other codes are ours, or those of streams
     /// that have ended.
-    fn note_reset(&mut self, stream: u32, reason: Reason) {
+    fn note_reset(&mut self, id: u32, reason: Reason) {
         let cause = match reason {
             Reason::PROTOCOL_ERROR => Cause::Malformed,
             Reason::REFUSED_STREAM => Cause::LimitReached,
             _ => return,
         };
-        if !self.leave(stream) {
-            self.refused.push((stream, cause));
+        if self.find(id).is_none() {
+            self.refused.push((id, cause));
         }
     }
 }
@@ -161,9 +173,11 @@ mod tests {
         sent.extend([0, 0, 8, 6, 0, 0, 0, 0, 0, 0, 0, 3, 0, 1, 0, 0, 5]);
         let cx = &mut Context::from_waker(Waker::noop());
         for size in 1..=sent.len() {
-            let mut ends = Ends::default();
-            ends.expect(5);
-            ends.expect(7);
+            let mut ends = Ends::of_client();
+            for stream in [5, 7] {
+                ends.begin(stream);
+                ends.expect(stream);
+            }
             let mut seen = 0;
             for piece in sent.chunks(size) {
                 assert_eq!(
@@ -203,9 +217,8 @@ mod tests {
             ];
             assert_eq!(ends.take_refused(), refused, "in pieces of {size}");
             assert_eq!(ends.take_refused(), []);
-            ends.forget(11);
-            ends.forget(13);
-            assert_eq!(ends.begun, Some(vec![]));
+            [9, 11, 13].map(|stream| ends.forget(stream));
+            assert!(ends.begun.is_some_and(|begun| begun.is_empty()));
             let mut to_endpoint = Ends::default();
             to_endpoint.observe(&sent);
             assert_eq!(to_endpoint.take_refused(), [], "its streams are ours");
