@@ -23,7 +23,7 @@ use pin_project_lite::pin_project;
 use alarms::Alarm;
 pub use gate::turn;
 pub use socket::{Address, Listener, Socket, is_lost};
-pub use start::{Driver, Preference, start, tells_readers_of_errors};
+pub use start::{Driver, Preference, RING_BYTES, charges_rings, start, tells_readers_of_errors};
 
 use crate::time::{Deadline, now};
 

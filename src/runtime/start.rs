@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::alarms;
 use super::gate::{self, turn};
@@ -11,6 +12,9 @@ use super::pool::Pool;
 
 /// Ring entries asked for, largest first: a ring is charged to RLIMIT_MEMLOCK on some kernels.
 const RING_ENTRIES: [u32; 2] = [1024, 256];
+
+/// What the largest is charged there (Linux 7.2).
+pub const RING_BYTES: u64 = 104 * 1024;
 
 /// When the kernel looks after what has completed. With none of these it interrupts the worker for each, which
 /// measured 30 to 50 % slower.
@@ -172,6 +176,28 @@ fn build(entries: u32, completions: Completions) -> std::io::Result<RingRuntime>
         .enable_timer()
         .attach_thread_pool(Box::new(Pool::new()))
         .build()
+}
+
+/// Whether this kernel charges the rings of this process to what its user may lock in memory
+/// (RLIMIT_MEMLOCK). `None`: io_uring cannot be had. For a process that serves nobody: it has no such
+/// memory for a moment.
+///
+/// Versions do not tell. Linux did so up to 5.11, then charged the memory of the control group alone
+/// (6.1 and 6.12 do), and does both today (7.2); and who has CAP_IPC_LOCK is never charged.
+pub fn charges_rings() -> Option<bool> {
+    let limit = getrlimit(Resource::Memlock);
+    let nothing = Rlimit {
+        current: Some(0),
+        ..limit
+    };
+    setrlimit(Resource::Memlock, nothing).ok()?;
+    let made = io_uring::IoUring::new(8).map(drop);
+    setrlimit(Resource::Memlock, limit).ok()?;
+    match made {
+        Ok(()) => Some(false),
+        Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => Some(true),
+        Err(_) => None,
+    }
 }
 
 /// monoio's probe says only no; a bare ring tells the reason.

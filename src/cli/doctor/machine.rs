@@ -7,6 +7,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use super::finding::{Finding, Findings};
 use crate::generation::Generation;
+use crate::runtime;
 
 /// Descriptors that are enough for a server nobody has told more about.
 const OPEN_FILES_ENOUGH: u64 = 65_536;
@@ -18,10 +19,15 @@ pub(super) fn look(found: &mut Findings, generation: Option<&Generation>) {
     found.add(kernel());
     found.add(cores(generation.and_then(|generation| generation.workers)));
     found.add(open_files(getrlimit(Resource::Nofile).maximum, generation));
-    found.add(locked_memory());
     let workers = generation
         .and_then(|generation| generation.workers)
         .unwrap_or_else(cores_usable);
+    let lockable = getrlimit(Resource::Memlock).current;
+    found.add(judge_locked_memory(
+        lockable,
+        runtime::charges_rings(),
+        workers as u64,
+    ));
     let is_limited = !has(CapabilitySet::SYS_RESOURCE);
     for sysctl in SYSCTLS {
         if let Some(value) = read_sysctl(sysctl.name) {
@@ -95,13 +101,26 @@ pub(super) fn open_files(limit: Option<u64>, generation: Option<&Generation>) ->
     }
 }
 
-/// Only old kernels charge rings to it; whether that is too little, the driver tells.
-fn locked_memory() -> Finding {
-    let text = match getrlimit(Resource::Memlock).maximum {
+/// All processes of a user share what they may lock, so enough may be too little; whether it was, the
+/// driver tells.
+pub(super) fn judge_locked_memory(limit: Option<u64>, is_charged: Option<bool>, workers: u64) -> Finding {
+    let what = match limit {
         Some(bytes) => format!("{} KiB of locked memory", bytes / 1024),
         None => "any amount of locked memory".to_owned(),
     };
-    Finding::fine("machine", text)
+    let wanted = workers.saturating_mul(runtime::RING_BYTES);
+    let rings = format!("rings of io_uring want {} KiB of it", wanted / 1024);
+    match (is_charged, limit) {
+        (Some(true), Some(limit)) if limit < wanted => Finding::advice(
+            "machine",
+            format!("{what}; {rings}"),
+            "a worker that gets none for its ring makes do with a smaller one, or with epoll",
+        )
+        .command("systemctl edit atlas    # [Service] LimitMEMLOCK=64M"),
+        (Some(true), _) => Finding::fine("machine", format!("{what}; {rings}")),
+        (Some(false), _) => Finding::fine("machine", format!("{what}; rings of io_uring want none of it")),
+        (None, _) => Finding::fine("machine", what),
+    }
 }
 
 /// A knob of the kernel.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::configuration::{judge_certificate, records};
 use super::finding::{Finding, Findings, Verdict};
 use super::kernel_tls::{Module, judge_module, judge_row, judge_verdict};
-use super::machine::{SYSCTLS, judge_cores, open_files};
+use super::machine::{SYSCTLS, judge_cores, judge_locked_memory, open_files};
 use crate::offload::{Consequence, Row};
 use crate::outcome::Refusal;
 use crate::runtime::Driver;
@@ -48,6 +48,28 @@ fn few_open_files_are_told() {
     let few = open_files(Some(1024), None);
     assert_eq!(few.verdict, Verdict::Advice);
     assert!(few.command.unwrap().contains("LimitNOFILE"));
+}
+
+#[test]
+fn locked_memory_is_too_little_only_where_rings_are_charged_to_it() {
+    const DOCKER: Option<u64> = Some(64 * 1024);
+    for (limit, is_charged, verdict, part) in [
+        (
+            DOCKER,
+            Some(true),
+            Verdict::Advice,
+            "64 KiB of locked memory; rings of io_uring want 208 KiB",
+        ),
+        (Some(208 * 1024), Some(true), Verdict::Fine, "want 208 KiB"),
+        (None, Some(true), Verdict::Fine, "any amount"),
+        (DOCKER, Some(false), Verdict::Fine, "want none of it"),
+        (DOCKER, None, Verdict::Fine, "64 KiB"),
+    ] {
+        let told = judge_locked_memory(limit, is_charged, 2);
+        assert_eq!(told.verdict, verdict, "{told:?}");
+        assert!(told.what.contains(part), "{told:?}");
+        assert_eq!(told.command.is_some(), verdict == Verdict::Advice);
+    }
 }
 
 #[test]
