@@ -80,8 +80,33 @@ fn a_configuration_that_can_be_run_is_fine() {
         finding(&document, "certificates", "server.crt")["verdict"],
         "fine"
     );
-    // A wish, so never wrong.
+    // Nothing is written, so it is a wish.
     assert_ne!(finding(&document, "TLS records", &at)["verdict"], "wrong");
+}
+
+/// Whether the machine can; this one, or the guest's.
+#[test]
+fn kernel_tls_that_a_line_asks_for_and_the_machine_has_not_is_wrong() {
+    let port = free_port();
+    let folder = written(
+        &format!("address = \"127.0.0.1\"\nport = {port}"),
+        &cert(&["a.test"]),
+    );
+    let file = folder.path().join("atlas.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("[tls]", "[tls]\nprefer_ktls = true")).unwrap();
+    let (code, document) = asked(folder.path());
+    let told = finding(&document, "TLS records", &port.to_string());
+    if told["what"].as_str().unwrap().contains("by the kernel") {
+        assert_eq!((code, &told["verdict"]), (Some(0), &Value::from("fine")));
+        return;
+    }
+    assert_eq!(
+        (code, &told["verdict"]),
+        (Some(1), &Value::from("wrong")),
+        "{told}"
+    );
+    assert!(told["advice"].as_str().unwrap().contains("line 5 asks"), "{told}");
 }
 
 #[test]

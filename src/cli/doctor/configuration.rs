@@ -1,9 +1,11 @@
 //! What a configuration asks of this machine: ports, certificates, kernel TLS.
 
+use std::ops::Range;
 use std::time::SystemTime;
 
 use super::finding::{Finding, Findings};
-use crate::generation::{Generation, Listener};
+use crate::config::{Lines, Loaded};
+use crate::generation::Listener;
 use crate::listener;
 use crate::offload::Offload;
 use crate::outcome::Refusal;
@@ -17,7 +19,10 @@ const RENEWAL_LATE_DAYS: i64 = 14;
 
 const DAY: i64 = 24 * 3600;
 
-pub(super) fn look(found: &mut Findings, generation: &Generation, offload: &Offload) {
+pub(super) fn look(found: &mut Findings, loaded: &Loaded, offload: &Offload) {
+    let Loaded {
+        generation, lines, ..
+    } = loaded;
     for listener in &generation.listeners {
         found.add(port(&listener.settings.address));
     }
@@ -27,19 +32,38 @@ pub(super) fn look(found: &mut Findings, generation: &Generation, offload: &Offl
     for listener in &generation.listeners {
         certificates(found, listener, wall());
     }
-    for listener in &generation.listeners {
+    for (listener, asked) in generation.listeners.iter().zip(&lines.listener_ktls) {
         if let Some(tls) = &listener.tls {
-            found.add(records(
-                &listener.settings.name,
-                tls.prefer_ktls,
-                offload.refusal(),
-            ));
+            let wish = Wish::of(tls.prefer_ktls, asked.as_ref(), lines);
+            found.add(records(&listener.settings.name, wish, offload.refusal()));
         }
     }
-    for upstream in &generation.upstreams {
+    for (upstream, asked) in generation.upstreams.iter().zip(&lines.upstream_ktls) {
         if let Some(tls) = &upstream.tls {
             let whose = format!("towards upstream {}", upstream.name);
-            found.add(records(&whose, tls.prefer_ktls, offload.refusal()));
+            let wish = Wish::of(tls.prefer_ktls, asked.as_ref(), lines);
+            found.add(records(&whose, wish, offload.refusal()));
+        }
+    }
+}
+
+/// Who is to make the records, by the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// This process: `prefer_ktls = false`.
+    Process,
+    /// The kernel where it can: nothing is written.
+    KernelIfItCan,
+    /// The kernel: this line has `prefer_ktls = true`.
+    KernelAsked(usize),
+}
+
+impl Wish {
+    fn of(prefer_ktls: bool, asked: Option<&Range<usize>>, lines: &Lines) -> Self {
+        match asked {
+            Some(place) => Self::KernelAsked(lines.source.position(place.start).line),
+            None if prefer_ktls => Self::KernelIfItCan,
+            None => Self::Process,
         }
     }
 }
@@ -102,20 +126,30 @@ pub(super) fn judge_certificate(listener: &str, certificate: &Certificate, now: 
     }
 }
 
-pub(super) fn records(whose: &str, prefer_ktls: bool, refusal: Option<Refusal>) -> Finding {
+/// A default is a wish, whose absence is advice; what is written is asked for.
+pub(super) fn records(whose: &str, wish: Wish, refusal: Option<Refusal>) -> Finding {
     const TOPIC: &str = "TLS records";
-    match (prefer_ktls, refusal) {
-        (false, _) => Finding::fine(
+    let Some(refusal) = refusal.filter(|_| wish != Wish::Process) else {
+        let whom = match wish {
+            Wish::Process => "this process, as `prefer_ktls = false` asks",
+            Wish::KernelIfItCan | Wish::KernelAsked(_) => "the kernel for bodies from `ktls_threshold` on",
+        };
+        return Finding::fine(TOPIC, format!("{whose}: by {whom}"));
+    };
+    let what = format!("{whose}: by this process, because {}", refusal.meaning());
+    match wish {
+        // What is not known, because the machine was too busy to find out, may be as it should.
+        Wish::KernelAsked(line) if refusal != Refusal::ProbeTimedOut => Finding::wrong(
             TOPIC,
-            format!("{whose}: by this process, as `prefer_ktls = false` asks"),
+            what,
+            format!(
+                "line {line} asks for the kernel, `prefer_ktls = true`: see `kernel TLS` above, or leave the line \
+                 out, and it is where the kernel can"
+            ),
         ),
-        (true, None) => Finding::fine(
+        _ => Finding::advice(
             TOPIC,
-            format!("{whose}: by the kernel for bodies from `ktls_threshold` on"),
-        ),
-        (true, Some(refusal)) => Finding::advice(
-            TOPIC,
-            format!("{whose}: by this process, because {}", refusal.meaning()),
+            what,
             "see `kernel TLS` above; `prefer_ktls = false` says that it is well so",
         ),
     }

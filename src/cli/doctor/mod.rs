@@ -68,8 +68,8 @@ fn look(loaded: Option<&Loaded>) -> Findings {
     machine::look(&mut found, generation);
     driver::look(&mut found);
     let offload = kernel_tls::look(&mut found);
-    if let Some(generation) = generation {
-        configuration::look(&mut found, generation, &offload);
+    if let Some(loaded) = loaded {
+        configuration::look(&mut found, loaded, &offload);
     }
     found
 }

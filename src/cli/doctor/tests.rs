@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::configuration::{judge_certificate, records};
+use super::configuration::{Wish, judge_certificate, records};
 use super::finding::{Finding, Findings, Verdict};
 use super::kernel_tls::{Module, judge_module, judge_row, judge_verdict};
 use super::machine::{SYSCTLS, judge_cores, judge_locked_memory, open_files};
@@ -136,16 +136,24 @@ fn a_module_that_is_not_loaded_comes_with_the_command_that_loads_it() {
 }
 
 #[test]
-fn kernel_tls_is_a_wish_and_its_absence_no_fault() {
-    for refusal in Refusal::ALL {
-        assert_eq!(judge_verdict(Some(*refusal)).verdict, Verdict::Advice);
-        let told = records("a", true, Some(*refusal));
-        assert_eq!(told.verdict, Verdict::Advice);
-        assert!(told.what.contains(refusal.meaning()), "{told:?}");
-        assert_eq!(records("a", false, Some(*refusal)).verdict, Verdict::Fine);
+fn kernel_tls_is_a_wish_unless_it_is_asked_for_by_a_line() {
+    for refusal in Refusal::ALL.iter().copied() {
+        assert_eq!(judge_verdict(Some(refusal)).verdict, Verdict::Advice);
+        let wished = records("a", Wish::KernelIfItCan, Some(refusal));
+        assert_eq!(wished.verdict, Verdict::Advice);
+        let asked = records("a", Wish::KernelAsked(9), Some(refusal));
+        let is_known = refusal != Refusal::ProbeTimedOut;
+        assert_eq!(asked.verdict == Verdict::Wrong, is_known, "{asked:?}");
+        assert_eq!(asked.advice.as_ref().unwrap().contains("line 9"), is_known);
+        for told in [wished, asked] {
+            assert!(told.what.contains(refusal.meaning()), "{told:?}");
+        }
+        assert_eq!(records("a", Wish::Process, Some(refusal)).verdict, Verdict::Fine);
     }
     assert_eq!(judge_verdict(None).verdict, Verdict::Fine);
-    assert_eq!(records("a", true, None).verdict, Verdict::Fine);
+    for wish in [Wish::Process, Wish::KernelIfItCan, Wish::KernelAsked(9)] {
+        assert_eq!(records("a", wish, None).verdict, Verdict::Fine);
+    }
 }
 
 #[test]

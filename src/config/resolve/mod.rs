@@ -129,6 +129,8 @@ impl Resolver<'_> {
             routes: self.route_tables().iter().map(file::Route::places).collect(),
             upstreams: self.upstream_places(),
             roots: root_places,
+            listener_ktls: self.listener_ktls_places(),
+            upstream_ktls: self.upstream_ktls_places(),
         };
         let timeouts = file.timeouts.as_ref().map(|timeouts| &timeouts.value);
         let generation = Generation {

@@ -9,7 +9,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 
 use super::super::error::Diagnostic;
-use super::super::file::{Tls, UpstreamTls};
+use super::super::file::{Listen, ListenTls, Tls, Upstream, UpstreamTls, UpstreamTlsValue};
 use super::super::read::At;
 use super::super::values::{MinVersion, Mode, Protocol};
 use super::{Resolver, bytes, is_on, values};
@@ -26,7 +26,7 @@ pub(super) fn of_generation(generation: &Generation) -> Vec<Arc<Settings>> {
     listeners.filter_map(|listener| listener.tls.clone()).collect()
 }
 
-impl Resolver<'_> {
+impl<'a> Resolver<'a> {
     /// TLS towards clients, as a table describes it for listeners of one mode.
     pub(super) fn server_tls(&mut self, table: &Tls, mode: Mode, http2: bool) -> Option<Arc<Settings>> {
         let mut certificates = vec![self.certificate(&Pair {
@@ -59,6 +59,27 @@ impl Resolver<'_> {
             earlier: &self.earlier,
         });
         self.or_refused(built, &table.span).map(Arc::new)
+    }
+
+    /// Where kernel TLS is asked for in so many words, for each listener.
+    pub(super) fn listener_ktls_places(&self) -> Vec<Option<Range<usize>>> {
+        let table_of = |listen: &'a Listen| match listen.tls.as_ref().map(|tls| &tls.value) {
+            Some(ListenTls::Table(own)) => Some(&**own),
+            Some(ListenTls::Short(_)) => None,
+            None => self.file.tls.as_ref().map(|tls| &tls.value),
+        };
+        let place_of = |listen| asked_at(table_of(listen)?.prefer_ktls.as_ref());
+        self.listens().iter().map(place_of).collect()
+    }
+
+    /// As [`Self::listener_ktls_places`], for each upstream.
+    pub(super) fn upstream_ktls_places(&self) -> Vec<Option<Range<usize>>> {
+        let place_of = |table: &Upstream| match &table.tls.as_ref()?.value {
+            UpstreamTlsValue::Table(own) => asked_at(own.prefer_ktls.as_ref()),
+            UpstreamTlsValue::Short(_) => None,
+        };
+        let tables = self.upstream_tables().iter();
+        tables.map(|(_, table)| place_of(table)).collect()
     }
 
     /// TLS towards the endpoints of an upstream, written at `place`.
@@ -224,6 +245,11 @@ struct Pair<'a> {
     key: Option<&'a At<PathBuf>>,
     /// Whether the two keys are there, right or wrong.
     has: [bool; 2],
+}
+
+/// Where `prefer_ktls = true` is written.
+fn asked_at(flag: Option<&At<bool>>) -> Option<Range<usize>> {
+    flag.filter(|flag| flag.value).map(|flag| flag.key.clone())
 }
 
 /// What may be left out, but has to be right if it is there.

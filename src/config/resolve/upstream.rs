@@ -20,7 +20,7 @@ use crate::upstream::{EndpointAddress, EndpointSettings, FromFile, Settings};
 const WINDOWS: RangeInclusive<u64> = 1024 * 1024..=1024 * 1024 * 1024;
 
 impl<'a> Resolver<'a> {
-    fn upstream_tables(&self) -> &'a [(At<String>, file::Upstream)] {
+    pub(super) fn upstream_tables(&self) -> &'a [(At<String>, file::Upstream)] {
         self.file.upstream.as_ref().map_or(&[], |all| &all.value)
     }
 

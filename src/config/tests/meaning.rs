@@ -365,6 +365,52 @@ fn lines_tell_where_everything_stands() {
     assert_eq!(lines.numbers(&lines.routes[0]), [12, 13]);
     assert_eq!(lines.numbers(&lines.upstreams[0]), [15, 16]);
     assert_eq!(lines.source.line(16), "endpoints = [\"127.0.0.1:3000\"]");
+    let asked = lines.listener_ktls[0].clone().unwrap();
+    assert_eq!(lines.numbers(&[asked]), [10]);
+    assert_eq!(lines.upstream_ktls, [None]);
+}
+
+#[test]
+fn kernel_tls_is_asked_for_where_it_is_written_for_a_listener_or_an_upstream() {
+    let folder = folder();
+    let text = r#"
+[[listen]]
+port = 1
+address = "127.0.0.1"
+[[listen]]
+port = 2
+address = "127.0.0.1"
+tls = { cert = "good.crt", key = "good.key", prefer_ktls = false }
+[[listen]]
+port = 3
+address = "127.0.0.1"
+tls = false
+[[listen]]
+port = 4
+address = "127.0.0.1"
+tls = { cert = "good.crt", key = "good.key" }
+[tls]
+cert = "good.crt"
+key = "good.key"
+prefer_ktls = true
+[[route]]
+upstream = [{ name = "a", weight = 1 }, { name = "b", weight = 1 }, { name = "c", weight = 1 }]
+[upstream.a]
+endpoints = ["127.0.0.1:3000"]
+tls = true
+[upstream.b]
+endpoints = ["127.0.0.1:3000"]
+[upstream.c]
+endpoints = ["127.0.0.1:3000"]
+tls = { prefer_ktls = true, server_name = "a.test" }
+"#;
+    let lines = good(text, folder.path()).lines;
+    let numbers = |places: &[Option<_>]| -> Vec<_> {
+        let number = |place: &Option<_>| place.clone().map(|place| lines.numbers(&[place])[0]);
+        places.iter().map(number).collect()
+    };
+    assert_eq!(numbers(&lines.listener_ktls), [Some(20), None, None, None]);
+    assert_eq!(numbers(&lines.upstream_ktls), [None, None, Some(30)]);
 }
 
 #[test]
