@@ -254,6 +254,36 @@ fn unsafe_code_lives_in_sys() {
 }
 
 #[test]
+fn secrets_of_connections_are_seen_by_offload_alone() {
+    const SECRET: &[&str] = &[
+        "dangerous_extract_secrets",
+        "dangerous_into_kernel_connection",
+        "ExtractedSecrets",
+        "ConnectionTrafficSecrets",
+        "update_tx_secret",
+        "update_rx_secret",
+    ];
+    let is_test = |path: &Path| {
+        let words = ["tests", "tests.rs", "kernel_tls"];
+        path.components()
+            .any(|part| words.iter().any(|word| part.as_os_str() == *word))
+    };
+    let strays: Vec<_> = sources()
+        .into_iter()
+        .filter(|(path, _)| path != Path::new("src/offload/keys.rs") && !is_test(path))
+        .filter(|(_, text)| {
+            text.lines()
+                .any(|line| SECRET.iter().any(|name| code(line).contains(name)))
+        })
+        .map(|(path, _)| path)
+        .collect();
+    assert!(
+        strays.is_empty(),
+        "secrets outside src/offload/keys.rs: {strays:?}"
+    );
+}
+
+#[test]
 fn every_file_opens_with_what_it_is() {
     let silent: Vec<_> = sources()
         .into_iter()

@@ -1,7 +1,7 @@
 //! What this kernel's TLS can do, and how a connection gets there.
 //!
 //! Beside `transport`, which knows when a connection may go; here is whether it can, and how. Only
-//! this module and `sys` see the secrets of a connection.
+//! `keys` and `sys` see the secrets of a connection; `tests/tidy.rs` looks after that.
 
 mod breaker;
 mod keys;
@@ -12,13 +12,14 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use rustix::io::Errno;
-use rustls::{CipherSuite, ConnectionTrafficSecrets, ExtractedSecrets, ProtocolVersion};
+use rustls::{CipherSuite, ProtocolVersion};
 
 use self::breaker::Breaker;
+pub use self::keys::{FirstKeys, Keys};
 use self::probe::Findings;
 use crate::outcome::{Cause, Refusal};
-pub use crate::sys::ktls::Direction;
 use crate::sys::ktls::{self, Cipher, Version};
+pub use crate::sys::ktls::{Direction, Key};
 use crate::time::{self, Deadline};
 
 /// What this kernel's TLS can do, for all workers; found out once.
@@ -198,47 +199,21 @@ pub fn attach(socket: &impl AsFd) -> Result<(), Refusal> {
 ///
 /// [`Cause::KernelRefusedKeys`]. The connection is lost; where its sending side had been handed
 /// over, the peer was told so by an alert.
-pub fn install(socket: &impl AsFd, version: ProtocolVersion, secrets: ExtractedSecrets) -> io::Result<()> {
-    let ExtractedSecrets { tx, rx } = secrets;
+pub fn install(socket: &impl AsFd, FirstKeys { send, receive }: FirstKeys) -> io::Result<()> {
     // Sending first: if receiving fails, an alert can still be sent.
-    set(socket, Direction::Send, version, &tx)?;
-    set(socket, Direction::Receive, version, &rx).inspect_err(|_| {
+    set(socket, Direction::Send, &send)?;
+    set(socket, Direction::Receive, &receive).inspect_err(|_| {
         let _ = ktls::send_record(socket.as_fd(), ALERT, &[FATAL, INTERNAL_ERROR]);
     })
 }
 
-/// Gives the kernel the next key of what it sends, after our KeyUpdate (TLS 1.3).
+/// Gives the kernel the next key of a direction, after our KeyUpdate or the peer's ([`Keys::next`]).
 ///
 /// # Errors
 ///
 /// [`Cause::KernelRefusedKeys`]. The connection is lost.
-pub fn renew_tx(socket: &impl AsFd, secrets: ConnectionTrafficSecrets) -> io::Result<()> {
-    set(socket, Direction::Send, ProtocolVersion::TLSv1_3, &(0, secrets))
-}
-
-/// Gives the kernel the next key of what it receives, after the peer's KeyUpdate (TLS 1.3).
-///
-/// # Errors
-///
-/// [`Cause::KernelRefusedKeys`]. The connection is lost.
-pub fn renew_rx(socket: &impl AsFd, secrets: ConnectionTrafficSecrets) -> io::Result<()> {
-    set(
-        socket,
-        Direction::Receive,
-        ProtocolVersion::TLSv1_3,
-        &(0, secrets),
-    )
-}
-
-/// How many records the kernel has sent or received under its present key, rustls's before it included if
-/// it is the first.
-///
-/// # Errors
-///
-/// `Unsupported` for a cipher the kernel knows nothing of; else the socket's error.
-pub fn records(socket: &impl AsFd, suite: CipherSuite, direction: Direction) -> io::Result<u64> {
-    let cipher = cipher_of(suite).ok_or(io::ErrorKind::Unsupported)?;
-    ktls::sequence(socket.as_fd(), direction, cipher)
+pub fn renew(socket: &impl AsFd, direction: Direction, key: Key) -> io::Result<()> {
+    set(socket, direction, &key)
 }
 
 const ALERT: u8 = 21;
@@ -246,20 +221,11 @@ const HANDSHAKE: u8 = 22;
 const FATAL: u8 = 2;
 const INTERNAL_ERROR: u8 = 80;
 
-fn set(
-    socket: &impl AsFd,
-    direction: Direction,
-    version: ProtocolVersion,
-    (sequence, secrets): &(u64, ConnectionTrafficSecrets),
-) -> io::Result<()> {
-    let key = version_of(version).and_then(|version| keys::key(version, secrets, *sequence));
-    let refused = match key.map(|key| ktls::set_key(socket.as_fd(), direction, &key)) {
-        Some(Ok(())) => return Ok(()),
-        Some(Err(error)) => error,
-        None => io::ErrorKind::Unsupported.into(),
-    };
-    tracing::warn!(error = %refused, ?direction, ?version, "the kernel refused a connection's keys");
-    Err(Cause::KernelRefusedKeys.into_error(refused.kind()))
+fn set(socket: &impl AsFd, direction: Direction, key: &Key) -> io::Result<()> {
+    ktls::set_key(socket.as_fd(), direction, key).map_err(|error| {
+        tracing::warn!(%error, ?direction, ?key, "the kernel refused a connection's keys");
+        Cause::KernelRefusedKeys.into_error(error.kind())
+    })
 }
 
 fn version_of(version: ProtocolVersion) -> Option<Version> {

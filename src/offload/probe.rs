@@ -15,7 +15,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 
 use super::{ALERT, Consequence, HANDSHAKE, Row};
 use crate::outcome::Refusal;
-use crate::sys::ktls::{self, Cipher, Direction, Key, RECORD_BYTES_MAX, Version};
+use crate::sys::ktls::{self, Cipher, Direction, Key, NONCE_BYTES, RECORD_BYTES_MAX, Version};
 use crate::time::{Deadline, now};
 
 /// For the whole probe. Some 20 ms are usual; but a machine that has just started is busy, and where
@@ -521,7 +521,7 @@ impl Prober {
         ensure(!self.deadline.passed(now()), "no time was left")?;
         let bytes = [number; 32];
         let bytes = &bytes[..self.cipher.key_bytes()];
-        let key = Key::new(self.version, self.cipher, bytes, [number; 12], 0).ok_or("no key")?;
+        let key = Key::new(self.version, self.cipher, bytes, &[number; NONCE_BYTES], 0).ok_or("no key")?;
         ktls::set_key(socket.as_fd(), direction, &key).map_err(told(option_of(direction)))
     }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use rustls::crypto::aws_lc_rs::{cipher_suite as suites, default_provider};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{
-    ClientConfig, ClientConnection, ConnectionCommon, RootCertStore, ServerConfig, ServerConnection,
-    SideData, SupportedCipherSuite,
+    ClientConfig, ClientConnection, ConnectionCommon, Error, ExtractedSecrets, RootCertStore, ServerConfig,
+    ServerConnection, SideData, SupportedCipherSuite,
 };
 
 use super::*;
@@ -72,6 +72,11 @@ fn pass<A: SideData, B: SideData>(from: &mut ConnectionCommon<A>, to: &mut Conne
         to.process_new_packets().unwrap();
     }
     wire
+}
+
+/// As [`Keys::of_server`] does it: rustls's connections in memory are of another kind.
+fn first(version: ProtocolVersion, secrets: Result<ExtractedSecrets, Error>) -> FirstKeys {
+    keys::first_keys(version, secrets.unwrap()).unwrap()
 }
 
 fn pair() -> (TcpStream, TcpStream) {
@@ -199,8 +204,8 @@ fn a_socket_whose_peer_has_closed_is_refused_or_there_is_no_kernel_tls() {
 fn keys_the_kernel_refuses_end_the_connection_by_name() {
     let (server, _, _) = handshake(suites::TLS13_AES_128_GCM_SHA256);
     let (ours, _theirs) = pair();
-    let secrets = server.dangerous_extract_secrets().unwrap();
-    let error = install(&ours, ProtocolVersion::TLSv1_3, secrets).unwrap_err();
+    let keys = first(ProtocolVersion::TLSv1_3, server.dangerous_extract_secrets());
+    let error = install(&ours, keys).unwrap_err();
     assert_eq!(
         Cause::of(&error),
         Cause::KernelRefusedKeys,
@@ -236,8 +241,8 @@ mod kernel_tls {
             attach(&ours).expect("a second time changes nothing");
             attach(&theirs).unwrap();
             let version = suite.version().version;
-            install(&ours, version, server.dangerous_extract_secrets().unwrap()).unwrap();
-            install(&theirs, version, client.dangerous_extract_secrets().unwrap()).unwrap();
+            install(&ours, first(version, server.dangerous_extract_secrets())).unwrap();
+            install(&theirs, first(version, client.dangerous_extract_secrets())).unwrap();
             for (from, to) in [(0, 1), (1, 0)] {
                 let ends = [&mut ours, &mut theirs];
                 let bytes: Vec<u8> = (0..40_000_u32).map(|at| (at % 251) as u8).collect();
@@ -260,7 +265,7 @@ mod kernel_tls {
             attach(&ours).unwrap();
             let secrets = server.dangerous_extract_secrets().unwrap();
             assert!(secrets.tx.0 > 0, "Finished was sent by rustls");
-            install(&ours, ProtocolVersion::TLSv1_2, secrets).unwrap();
+            install(&ours, first(ProtocolVersion::TLSv1_2, Ok(secrets))).unwrap();
             for size in 1..=300 {
                 ours.write_all(&vec![7; size]).unwrap();
             }
@@ -300,13 +305,13 @@ mod kernel_tls {
         attach(&ours).unwrap();
         attach(&theirs).unwrap();
         let version = ProtocolVersion::TLSv1_3;
-        install(&theirs, version, client.dangerous_extract_secrets().unwrap()).unwrap();
+        install(&theirs, first(version, client.dangerous_extract_secrets())).unwrap();
         // Both directions have to have one cipher.
-        let secrets = ExtractedSecrets {
-            tx: server.dangerous_extract_secrets().unwrap().tx,
-            rx: other.dangerous_extract_secrets().unwrap().rx,
+        let unlike = FirstKeys {
+            send: first(version, server.dangerous_extract_secrets()).send,
+            receive: first(version, other.dangerous_extract_secrets()).receive,
         };
-        let error = install(&ours, version, secrets).unwrap_err();
+        let error = install(&ours, unlike).unwrap_err();
         assert_eq!(Cause::of(&error), Cause::KernelRefusedKeys);
         let mut alert = [0; 64];
         let record = ktls::receive_record(theirs.as_fd(), &mut alert).unwrap();

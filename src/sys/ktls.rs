@@ -18,6 +18,9 @@ const TLS_SET_RECORD_TYPE: libc::c_int = 1;
 const TLS_GET_RECORD_TYPE: libc::c_int = 2;
 const CRYPTO_INFO_BYTES_MAX: usize = 56;
 
+/// Bytes of the nonce of each of the ciphers, the salt included.
+pub const NONCE_BYTES: usize = 12;
+
 /// A version of TLS the kernel may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
@@ -66,8 +69,8 @@ impl Cipher {
 
     /// Bytes of its `struct tls12_crypto_info_…`.
     const fn info_bytes(self) -> usize {
-        // Version and cipher, a nonce of 12, the key, the number of the next record.
-        2 + 2 + 12 + self.key_bytes() + 8
+        // Version and cipher, the nonce, the key, the number of the next record.
+        2 + 2 + NONCE_BYTES + self.key_bytes() + 8
     }
 }
 
@@ -117,10 +120,19 @@ impl Direction {
     }
 }
 
-/// One direction's key as the kernel takes it; its memory is overwritten when dropped.
+/// One direction's key as the kernel takes it; its memory is overwritten when dropped. It stays where it
+/// is when the `Key` is moved: a move copies, and nobody overwrites what it copied from.
 pub struct Key {
-    info: Zeroizing<[u8; CRYPTO_INFO_BYTES_MAX]>,
+    info: Box<Zeroizing<[u8; CRYPTO_INFO_BYTES_MAX]>>,
+    version: Version,
     cipher: Cipher,
+}
+
+/// Without what has to stay secret.
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({} {})", self.version, self.cipher)
+    }
 }
 
 impl Key {
@@ -130,7 +142,13 @@ impl Key {
     /// the number of the next record.
     ///
     /// `None` unless the key is as long as the cipher's keys are.
-    pub fn new(version: Version, cipher: Cipher, key: &[u8], nonce: [u8; 12], sequence: u64) -> Option<Self> {
+    pub fn new(
+        version: Version,
+        cipher: Cipher,
+        key: &[u8],
+        nonce: &[u8; NONCE_BYTES],
+        sequence: u64,
+    ) -> Option<Self> {
         if key.len() != cipher.key_bytes() {
             return None;
         }
@@ -147,19 +165,23 @@ impl Key {
             Cipher::Chacha20Poly1305 => [
                 &version.number().to_ne_bytes(),
                 &cipher.number().to_ne_bytes(),
-                &nonce,
+                nonce,
                 key,
                 &[],
                 &sequence.to_be_bytes(),
             ],
         };
-        let mut info = Zeroizing::new([0; CRYPTO_INFO_BYTES_MAX]);
+        let mut info = Box::new(Zeroizing::new([0; CRYPTO_INFO_BYTES_MAX]));
         let mut at = 0;
         for part in parts {
             info[at..at + part.len()].copy_from_slice(part);
             at += part.len();
         }
-        Some(Self { info, cipher })
+        Some(Self {
+            info,
+            version,
+            cipher,
+        })
     }
 }
 
@@ -361,7 +383,7 @@ mod tests {
             Version::Tls13,
             cipher,
             &key[..cipher.key_bytes()],
-            nonce,
+            &nonce,
             0x0102_0304,
         )
         .unwrap();
@@ -388,8 +410,37 @@ mod tests {
     }
 
     #[test]
+    fn a_key_tells_nobody_what_it_is_and_is_overwritten_when_it_is_dropped() {
+        fn overwritten(_: &impl zeroize::ZeroizeOnDrop) {}
+        let key = Key::new(Version::Tls13, Cipher::Aes128Gcm, &[171; 16], &[205; 12], 7).unwrap();
+        assert_eq!(
+            format!("{key:?} {key:#?}"),
+            "Key(TLS 1.3 AES-128-GCM) Key(TLS 1.3 AES-128-GCM)"
+        );
+        // By its type: what was dropped cannot be looked at. The key is in `info` alone.
+        let Key {
+            info,
+            version: Version::Tls13,
+            cipher: Cipher::Aes128Gcm,
+        } = &key
+        else {
+            panic!("another key")
+        };
+        overwritten(&**info);
+    }
+
+    #[test]
+    fn a_key_that_is_moved_leaves_no_copy_behind() {
+        let key = Key::new(Version::Tls13, Cipher::Aes128Gcm, &[171; 16], &[205; 12], 7).unwrap();
+        let place = key.info.as_ptr();
+        let moved = std::hint::black_box([key]);
+        assert_eq!(moved[0].info.as_ptr(), place);
+        assert_eq!(size_of::<Key>(), 2 * size_of::<usize>());
+    }
+
+    #[test]
     fn a_key_of_another_cipher_is_none() {
-        assert!(Key::new(Version::Tls12, Cipher::Aes256Gcm, &[0; 16], [0; 12], 0).is_none());
+        assert!(Key::new(Version::Tls12, Cipher::Aes256Gcm, &[0; 16], &[0; 12], 0).is_none());
     }
 
     #[test]

@@ -18,12 +18,12 @@ use std::time::Duration;
 
 use ::rustls::{ClientConnection, ServerConnection};
 
-pub use self::ktls::Keys;
 use self::ktls::Ktls;
 pub use self::promote::Promotion;
 use self::rustls::Rustls;
 pub use self::sealed::Sealed;
 use crate::buffer::Buffer;
+pub use crate::offload::Keys;
 use crate::offload::Offload;
 use crate::outcome::{Carriage, Carrier, Cause, Refusal};
 use crate::runtime::{self, Socket, before};

@@ -3,8 +3,6 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::ProtocolVersion;
-
 use super::ktls::Ktls;
 use super::sealed::{Obstacle, Sealed};
 use super::{Layer, Transport};
@@ -25,7 +23,7 @@ impl Transport {
     /// TLS with a client or an endpoint, after the handshake, on the way into the kernel.
     pub fn sealed(socket: Socket, sealed: Sealed, promotion: Promotion) -> Self {
         let (refusal, promotion) = match carried(&sealed, &promotion.offload) {
-            Ok(_) => (Refusal::BelowThreshold, Some(promotion)),
+            Ok(()) => (Refusal::BelowThreshold, Some(promotion)),
             Err(refusal) => (refusal, None),
         };
         let layer = Layer::Sealed(Box::new(sealed), promotion);
@@ -61,16 +59,13 @@ impl Transport {
             return Ok(());
         };
         let offload = wanted.offload.clone();
-        let version = match get_ready(sealed, &self.socket, &offload) {
-            Ok(version) => version,
-            Err(refusal) => {
-                self.carriage.carrier.set(Carrier::Process(refusal));
-                if is_final(refusal) {
-                    *promotion = None;
-                }
-                return Ok(());
+        if let Err(refusal) = get_ready(sealed, &self.socket, &offload) {
+            self.carriage.carrier.set(Carrier::Process(refusal));
+            if is_final(refusal) {
+                *promotion = None;
             }
-        };
+            return Ok(());
+        }
         // From here there is no way back: whoever has the keys makes the records.
         let lost = Layer::Lost(Cause::KernelRefusedKeys);
         self.carriage.carrier.set(Carrier::Kernel);
@@ -81,8 +76,8 @@ impl Transport {
             tracing::error!(%error, "a connection that was ready did not hand its keys out");
             Cause::KernelRefusedKeys.into_error(io::ErrorKind::Other)
         });
-        let installed = installed.and_then(|(secrets, keys, prefix)| {
-            offload::install(&self.socket, version, secrets)?;
+        let installed = installed.and_then(|(first, keys, prefix)| {
+            offload::install(&self.socket, first)?;
             Ok(Ktls::new(keys, prefix, offload.clone(), self.carriage.clone()))
         });
         match installed {
@@ -100,24 +95,22 @@ impl Transport {
 }
 
 /// Everything that can refuse; the connection can go on after each step.
-fn get_ready(sealed: &mut Sealed, socket: &Socket, offload: &Offload) -> Result<ProtocolVersion, Refusal> {
-    let version = carried(sealed, offload)?;
+fn get_ready(sealed: &mut Sealed, socket: &Socket, offload: &Offload) -> Result<(), Refusal> {
+    carried(sealed, offload)?;
     offload.allows()?;
     sealed.settle(socket).map_err(|obstacle| match obstacle {
         Obstacle::Passing => Refusal::NoBoundary,
         Obstacle::Ended => Refusal::PeerClosedEarly,
     })?;
-    offload::attach(socket)?;
-    Ok(version)
+    offload::attach(socket)
 }
 
-/// The version of a connection whose records the kernel could make.
-fn carried(sealed: &Sealed, offload: &Offload) -> Result<ProtocolVersion, Refusal> {
+/// Whether the kernel could make its records.
+fn carried(sealed: &Sealed, offload: &Offload) -> Result<(), Refusal> {
     let agreed = sealed.agreed();
     let version = agreed.protocol_version().ok_or(Refusal::Version)?;
     let suite = agreed.negotiated_cipher_suite().ok_or(Refusal::Cipher)?;
-    offload.carries(version, suite.suite())?;
-    Ok(version)
+    offload.carries(version, suite.suite())
 }
 
 /// Whether it makes no sense to ask again.

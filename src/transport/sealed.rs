@@ -10,12 +10,10 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{
-    ClientConfig, CommonState, Error, ExtractedSecrets, InvalidMessage, ProtocolVersion, ServerConfig,
-};
+use rustls::{ClientConfig, CommonState, Error, InvalidMessage, ProtocolVersion, ServerConfig};
 
-use super::ktls::Keys;
 use crate::buffer::{Buffer, LARGE, RECORDS, SMALL};
+use crate::offload::{FirstKeys, Keys};
 use crate::outcome::Cause;
 use crate::runtime::Socket;
 
@@ -461,18 +459,12 @@ impl Sealed {
     }
 
     /// Hands the keys out, and what was opened and not yet read. Only after [`Self::settle`].
-    pub(super) fn hand_on(self) -> Result<(ExtractedSecrets, Keys, Buffer), Error> {
-        let (secrets, keys) = match self.connection {
-            Connection::Server(connection) => {
-                let (secrets, rest) = connection.dangerous_into_kernel_connection()?;
-                (secrets, Keys::Server(rest))
-            }
-            Connection::Client(connection) => {
-                let (secrets, rest) = connection.dangerous_into_kernel_connection()?;
-                (secrets, Keys::Client(rest))
-            }
-        };
-        Ok((secrets, keys, self.plain))
+    pub(super) fn hand_on(self) -> Result<(FirstKeys, Keys, Buffer), Error> {
+        let (first, keys) = match self.connection {
+            Connection::Server(connection) => Keys::of_server(connection),
+            Connection::Client(connection) => Keys::of_client(connection),
+        }?;
+        Ok((first, keys, self.plain))
     }
 
     /// Bytes of the buffers it holds, for tests.

@@ -261,7 +261,7 @@ struct Sealer {
 }
 
 impl Sealer {
-    fn new(secrets: ExtractedSecrets) -> Self {
+    fn new(secrets: ::rustls::ExtractedSecrets) -> Self {
         use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
         let (sequence, ::rustls::ConnectionTrafficSecrets::Aes256Gcm { key, iv }) = secrets.tx else {
             panic!("another cipher is preferred now");

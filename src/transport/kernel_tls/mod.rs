@@ -12,7 +12,7 @@ use ::rustls::client::UnbufferedClientConnection;
 use ::rustls::pki_types::ServerName;
 use ::rustls::server::UnbufferedServerConnection;
 use ::rustls::unbuffered::ConnectionState;
-use ::rustls::{ClientConfig, ExtractedSecrets, ServerConfig, SupportedProtocolVersion, version};
+use ::rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion, version};
 use rustix::event::{PollFd, PollFlags, poll};
 use socket2::SockRef;
 
@@ -21,8 +21,8 @@ use super::tests::{
     read_count, read_to_end, run, set_tiny,
 };
 use super::*;
-use crate::offload;
 use crate::offload::tests::SUITES;
+use crate::offload::{self, Direction, FirstKeys};
 use crate::outcome::Cause;
 use crate::pipe::Pipe;
 use crate::runtime::Preference;
@@ -92,19 +92,16 @@ macro_rules! shake {
                 socket.read_exact(&mut incoming[at + 5..]).unwrap();
             }
             if is_done {
-                break connection.dangerous_into_kernel_connection().unwrap();
+                break connection;
             }
         }
     }};
 }
 
-fn hand_over(socket: &TcpStream, keys: &Keys, secrets: ExtractedSecrets) {
-    let version = match keys {
-        Keys::Server(connection) => connection.protocol_version(),
-        Keys::Client(connection) => connection.protocol_version(),
-    };
+fn hand_over(socket: &TcpStream, (first, keys): (FirstKeys, Keys)) -> Keys {
     offload::attach(socket).unwrap();
-    offload::install(socket, version, secrets).unwrap();
+    offload::install(socket, first).unwrap();
+    keys
 }
 
 fn accept(listener: &TcpListener, config: &Arc<ServerConfig>, offload: &Arc<Offload>) -> Transport {
@@ -115,9 +112,8 @@ fn accept_keys(listener: &TcpListener, config: &Arc<ServerConfig>) -> (TcpStream
     let (mut socket, _) = listener.accept().unwrap();
     socket.set_nodelay(true).unwrap();
     let connection = UnbufferedServerConnection::new(config.clone()).unwrap();
-    let (secrets, rest) = shake!(connection, &mut socket);
-    let keys = Keys::Server(rest);
-    hand_over(&socket, &keys, secrets);
+    let shaken = Keys::of_server(shake!(connection, &mut socket)).unwrap();
+    let keys = hand_over(&socket, shaken);
     (socket, keys)
 }
 
@@ -137,9 +133,8 @@ pub(crate) fn ends() -> [(TcpStream, Keys); 2] {
     let (mut socket, _) = listener.accept().unwrap();
     socket.set_nodelay(true).unwrap();
     let connection = UnbufferedServerConnection::new(config).unwrap();
-    let (secrets, rest) = shake!(connection, &mut socket);
-    let keys = Keys::Server(rest);
-    hand_over(&socket, &keys, secrets);
+    let shaken = Keys::of_server(shake!(connection, &mut socket)).unwrap();
+    let keys = hand_over(&socket, shaken);
     [(socket, keys), client.join().unwrap()]
 }
 
@@ -155,9 +150,8 @@ impl Peer {
         socket.set_nodelay(true).unwrap();
         let name = ServerName::try_from("a.test").unwrap();
         let connection = UnbufferedClientConnection::new(config.clone(), name).unwrap();
-        let (secrets, rest) = shake!(connection, &mut socket);
-        let keys = Keys::Client(rest);
-        hand_over(&socket, &keys, secrets);
+        let shaken = Keys::of_client(shake!(connection, &mut socket)).unwrap();
+        let keys = hand_over(&socket, shaken);
         Self { socket, keys }
     }
 
@@ -203,20 +197,17 @@ impl Peer {
         if !self.send_record(HANDSHAKE, &[24, 0, 0, 1, u8::from(is_requested)]) {
             return;
         }
-        let Keys::Client(connection) = &mut self.keys else {
-            unreachable!("a peer is a client");
-        };
-        let (_, secrets) = connection.update_tx_secret().unwrap();
-        offload::renew_tx(&self.socket, secrets).unwrap();
+        self.renew(Direction::Send);
     }
 
     /// Follows a key update that was just received.
     fn follow_key_update(&mut self) {
-        let Keys::Client(connection) = &mut self.keys else {
-            unreachable!("a peer is a client");
-        };
-        let (_, secrets) = connection.update_rx_secret().unwrap();
-        offload::renew_rx(&self.socket, secrets).unwrap();
+        self.renew(Direction::Receive);
+    }
+
+    fn renew(&mut self, direction: Direction) {
+        let next = self.keys.next(direction).unwrap();
+        offload::renew(&self.socket, direction, next).unwrap();
     }
 
     /// Until the end, so that no reset overtakes what was sent.

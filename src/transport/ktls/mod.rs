@@ -2,7 +2,6 @@
 //! updates, tickets, and the end.
 
 mod control;
-mod keys;
 mod limits;
 
 use std::io;
@@ -14,10 +13,9 @@ use rustix::io::{Errno, ioctl_fionread};
 use rustix::net::sockopt;
 
 use self::control::{ALERT, Alert, Fault, HANDSHAKE, Inbox, Message, NO_RENEGOTIATION, Stop, WARNING};
-pub use self::keys::Keys;
 use self::limits::{Pause, Storm, Wear, Worn};
 use crate::buffer::Buffer;
-use crate::offload::{self, Direction, Offload};
+use crate::offload::{self, Direction, Keys, Offload};
 use crate::outcome::{Carriage, Cause};
 use crate::runtime::{self, Socket};
 use crate::sys::ktls;
@@ -241,7 +239,7 @@ impl Ktls {
                 Message::KeyUpdate { is_requested } => self.follow_key_update(socket, is_requested)?,
                 Message::Ticket(ticket) => {
                     self.storm.control(now(), Cause::LimitReached)?;
-                    self.keys.keep_ticket(ticket)?;
+                    self.keys.keep_ticket(ticket).map_err(|_| Fault::UNREADABLE)?;
                 }
                 Message::Renegotiation => {
                     self.storm.control(now(), Cause::LimitReached)?;
@@ -262,9 +260,8 @@ impl Ktls {
             return Err(Fault::KEY_UPDATE.into());
         }
         self.count(socket, Direction::Receive);
-        let secrets = self.keys.next_rx()?;
+        self.renew(socket, Direction::Receive)?;
         self.earlier_received = self.carriage.records_received.get();
-        offload::renew_rx(socket, secrets).map_err(|_| self.refused_keys())?;
         // RFC 8446 §4.6.3: "the receiver MUST send a KeyUpdate of its own with request_update set
         // to "update_not_requested" prior to sending its next Application Data record". If it does
         // not fit now, whoever writes next finds it owed.
@@ -272,9 +269,12 @@ impl Ktls {
         self.say_if_it_fits(socket)
     }
 
-    fn refused_keys(&self) -> Stop {
-        self.offload.failed();
-        Fault::KERNEL_REFUSED_KEYS.into()
+    fn renew(&mut self, socket: &Socket, direction: Direction) -> Result<(), Stop> {
+        let next = self.keys.next(direction).map_err(|_| Fault::KEY_UPDATE)?;
+        offload::renew(socket, direction, next).map_err(|_| {
+            self.offload.failed();
+            Fault::KERNEL_REFUSED_KEYS.into()
+        })
     }
 
     pub(super) fn try_write(&mut self, socket: &Socket, from: &[u8]) -> io::Result<usize> {
@@ -409,9 +409,8 @@ impl Ktls {
             let sent = &self.carriage.key_updates_sent;
             sent.set(sent.get() + 1);
             self.count(socket, Direction::Send);
-            let secrets = self.keys.next_tx()?;
+            self.renew(socket, Direction::Send)?;
             self.earlier_sent = self.carriage.records_sent.get();
-            offload::renew_tx(socket, secrets).map_err(|_| self.refused_keys())?;
             self.wear.renewed();
         }
         if let Some(alert) = self.owed.alert {

@@ -571,7 +571,7 @@ mod kernel_tls {
     /// Gives one direction another key, so that the kernel refuses the right one: TLS 1.2 has no
     /// second key, on no kernel.
     fn spoil(transport: &Transport, direction: Direction) {
-        let key = Key::new(Version::Tls12, Cipher::Aes128Gcm, &[1; 16], [2; 12], 1).unwrap();
+        let key = Key::new(Version::Tls12, Cipher::Aes128Gcm, &[1; 16], &[2; 12], 1).unwrap();
         ktls::attach(transport.socket().as_fd()).unwrap();
         ktls::set_key(transport.socket().as_fd(), direction, &key).unwrap();
     }
