@@ -9,7 +9,7 @@ use super::*;
 use crate::pipe::Pipe;
 use crate::runtime::{self, Preference};
 
-const LONG: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(60);
 const SIZE: usize = 5_000_000;
 
 /// Two connected sockets over loopback: ours, and the peer's.

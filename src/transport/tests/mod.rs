@@ -28,7 +28,9 @@ use crate::time::now;
 pub(super) type Client = StreamOwned<ClientConnection, TcpStream>;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
-pub(super) const LONG: Duration = Duration::from_secs(20);
+
+/// Far more than anything here takes, also where a guest gets a tenth of a core.
+pub(super) const LONG: Duration = Duration::from_secs(60);
 
 /// Buffers of sockets, so small that every large write has to wait many times; much smaller ones
 /// make loopback, whose packets have 64 KiB, wait for timers.
