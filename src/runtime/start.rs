@@ -183,7 +183,7 @@ fn build(entries: u32, completions: Completions) -> std::io::Result<RingRuntime>
 /// memory for a moment.
 ///
 /// Versions do not tell. Linux did so up to 5.11, then charged the memory of the control group alone
-/// (6.1 and 6.12 do), and does both today (7.2); and who has CAP_IPC_LOCK is never charged.
+/// (6.1 and 6.12 do), and does both today (6.18, 7.2); and who has CAP_IPC_LOCK is never charged.
 pub fn charges_rings() -> Option<bool> {
     let limit = getrlimit(Resource::Memlock);
     let nothing = Rlimit {
