@@ -202,7 +202,8 @@ fn checked(value: &[u8]) -> Result<&[u8], Refused> {
     }
 }
 
-/// Writes a field whose value was checked; its name is a token by its type.
+/// Writes a field whose value was checked. A name of the `http` crate holds no end of line; whether it is a token the
+/// parser sees.
 fn put_field(out: &mut Buffer, name: &HeaderName, checked: &[u8]) {
     let name = name.as_str().as_bytes();
     out.reserve(name.len() + checked.len() + 4);
