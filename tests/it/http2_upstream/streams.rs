@@ -1,5 +1,6 @@
 //! Streams and connections: how many, where a request goes that was not processed, what stays behind.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -367,21 +368,30 @@ fn what_a_client_holds_that_reads_none_of_its_streams_can_be_bounded() {
     let count = sent.clone();
     let endpoint = plays(move |session| {
         let mut window = 0;
+        // The connection has a window, too, and what goes beyond it is a fault (RFC 9113 §6.9.1).
+        let (mut whole, mut rooms) = (65_535, VecDeque::new());
         while let Some((kind, flags, stream, payload)) = session.frame() {
-            let room = match kind {
-                SETTINGS if flags & ACK == 0 => {
-                    window = window_in(&payload).expect("it tells");
-                    0
-                }
+            match kind {
+                SETTINGS if flags & ACK == 0 => window = window_in(&payload).expect("it tells"),
                 HEADERS => {
                     session.send(headers(stream, &[(":status", "200")], false));
-                    window
+                    rooms.push_back((stream, window));
                 }
-                WINDOW_UPDATE if stream > 0 => room_in(payload),
-                _ => 0,
-            };
-            send_noise(session, stream, room);
-            count.fetch_add(room, SeqCst);
+                WINDOW_UPDATE if stream > 0 => rooms.push_back((stream, room_in(payload))),
+                WINDOW_UPDATE => whole += room_in(payload),
+                _ => {}
+            }
+            while whole > 0
+                && let Some((stream, room)) = rooms.pop_front()
+            {
+                let now = room.min(whole);
+                whole -= now;
+                send_noise(session, stream, now);
+                count.fetch_add(now, SeqCst);
+                if room > now {
+                    rooms.push_front((stream, room - now));
+                }
+            }
         }
     });
     let atlas = towards(&endpoint, "http2_window = \"8MiB\"", &[]);
