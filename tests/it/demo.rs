@@ -47,7 +47,10 @@ fn the_demo_serves_its_page_its_echo_and_its_files() {
     // Whatever this kernel refuses, or that no body was large enough.
     let why = alone.split("Why not the kernel</th><td>").nth(1);
     let (word, meaning) = why.and_then(|why| why.split_once(": ")).expect("it is told");
-    assert!(!word.contains('<') && meaning.starts_with(char::is_alphabetic), "{alone}");
+    assert!(
+        !word.contains('<') && meaning.starts_with(char::is_alphabetic),
+        "{alone}"
+    );
     assert!(page.contains("io_uring") || page.contains("epoll"), "{page}");
     let echo = curl(&["-d", "say it again", "-H", "X-Mark: 42"], "/echo");
     assert!(echo.contains("say it again"), "{echo}");
