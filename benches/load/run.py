@@ -2,9 +2,10 @@
 """Atlas beside nginx and HAProxy: CPU per request, per GB, per handshake; memory per connection.
 
 One worker each, pinned to one core; the load and the origin on the other. Every case is measured
-in interleaved rounds (A B C A B C …) and told as the median, with the ratio to nginx of the same
-run. CPU is utime + stime of the whole server, its children included, so a server that waits is
-not charged for waiting.
+in interleaved rounds (A B C A B C …) and told as the median; a ratio is the median of the ratios
+within a round, since a machine that changes its speed does so for neighbours alike. CPU is what the
+scheduler has counted for all threads of the server, its children included, so a server that waits
+is not charged for waiting.
 
     cargo build --release && benches/load/run.py            # everything, about ten minutes
     benches/load/run.py --cases proxy-1k --rounds 5         # one case
@@ -39,7 +40,6 @@ RUN = HERE / "run"  # in .gitignore
 NAME = "bench.test"
 PORTS = {"origin": 18080, "atlas": 18443, "nginx": 18444, "haproxy": 18445}
 KIB, MIB, GB = 1024, 1024 * 1024, 1e9
-TICKS = os.sysconf("SC_CLK_TCK")
 SETTLE_SECONDS = 2
 
 # name: (what it is, unit, servers that can do it)
@@ -576,9 +576,9 @@ def tree(pid):
 def cpu_seconds(pid):
     total = 0
     for each in tree(pid):
-        fields = pathlib.Path(f"/proc/{each}/stat").read_text().rsplit(")", 1)[1].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / TICKS
+        for thread in pathlib.Path(f"/proc/{each}/task").iterdir():
+            total += int((thread / "schedstat").read_text().split()[0])
+    return total / 1e9
 
 
 def memory_bytes(pid):
@@ -622,21 +622,24 @@ def report(results, described, options):
     lines.append("|" + "---|" * (lines[0].count("|") - 1))
     for case, values in results.items():
         title, unit, _ = CASES[case]
-        middle = {name: statistics.median(rounds) for name, rounds in values.items()}
         cells = [spread(values[name]) if name in values else "–" for name in options.servers]
         for name in options.servers:
             if name != "nginx":
-                both = name in middle and middle.get("nginx")
-                cells.append(f"{middle[name] / middle['nginx']:.2f}" if both else "–")
+                both = name in values and "nginx" in values
+                cells.append(f"{ratio(values[name], values['nginx']):.2f}" if both else "–")
         lines.append(f"| {title} | {unit} | " + " | ".join(cells) + " |")
     one = results.get("endpoints-1", {}).get("atlas")
     for case in ("endpoints-10", "endpoints-1000"):
         if one and case in results:
-            ratio = statistics.median(results[case]["atlas"]) / statistics.median(one)
-            lines.append(f"\nAtlas, {CASES[case][0]} ÷ 1 endpoint: {ratio:.3f}")
-    lines += ["", f"Median of {options.rounds} interleaved rounds, smallest and largest in brackets."]
+            to_one = ratio(results[case]["atlas"], one)
+            lines.append(f"\nAtlas, {CASES[case][0]} ÷ 1 endpoint: {to_one:.3f}")
+    lines += ["", f"Medians of {options.rounds} interleaved rounds, smallest and largest in brackets."]
     lines += ["", *(f"- {line}" for line in described)]
     return "\n".join(lines) + "\n"
+
+
+def ratio(rounds, others):
+    return statistics.median(one / other for one, other in zip(rounds, others, strict=True))
 
 
 def spread(rounds):
