@@ -15,13 +15,14 @@ use crate::outcome::{Cause, End, Phase, Side, Tally};
 use crate::relay::{self, Ahead};
 use crate::route::Split;
 use crate::transport::Transport;
-use crate::upstream::Addresses;
 use crate::upstream::balance::hash;
 use crate::upstream::health::Outcome;
+use crate::upstream::{Addresses, Attempts, Upstream};
 
 impl Proxy {
-    /// Relays a downstream connection to one of these upstreams until it ends, or the drain's deadline cuts it. `client`: who came, and where to. The caller closes the downstream transport, unless it was
-    /// marked to be reset.
+    /// Relays a downstream connection to one of these upstreams until it ends, or the drain's deadline cuts it.
+    /// `client`: who came, and where to. The caller closes the downstream transport, unless it was marked to be
+    /// reset.
     pub async fn pass(
         &self,
         split: &Split,
@@ -39,12 +40,7 @@ impl Proxy {
                 return end;
             }
         };
-        let mut attempts = upstream.begin(true);
-        attempts.on_behalf_of(client);
-        if upstream.settings().hash.is_some() {
-            let address = client.map(|(client, _)| client.ip().to_canonical().to_string());
-            attempts.belongs_to(address.map(|address| hash(address.as_bytes())));
-        }
+        let mut attempts = search(&upstream, client);
         let connected = match upstream.is_limited() {
             false => upstream.connect(&mut attempts).await,
             true => match select(pin!(upstream.connect(&mut attempts)), pin!(gone(downstream))).await {
@@ -84,6 +80,17 @@ impl Proxy {
         record.moved.copied = (from + to).saturating_sub(record.moved.spliced);
         end
     }
+}
+
+/// What decides which endpoints a connection may be relayed to.
+fn search(upstream: &Upstream, client: Option<Addresses>) -> Attempts {
+    let mut attempts = upstream.begin(true);
+    attempts.on_behalf_of(client);
+    if upstream.settings().hash.is_some() {
+        let address = client.map(|(client, _)| client.ip().to_canonical().to_string());
+        attempts.belongs_to(address.map(|address| hash(address.as_bytes())));
+    }
+    attempts
 }
 
 /// How the client ended its connection before it had said anything, while it waits for its turn.
