@@ -183,6 +183,8 @@ impl<'d> Driver<'d> {
                 self.shared.wire.taken();
                 continue;
             }
+            // Last, so that what all requests had to say leaves in one record and one call.
+            self.send();
             match self.poll_time(cx) {
                 Time::Enough => return Poll::Pending,
                 Time::Over(end) => return Poll::Ready(end),
@@ -191,7 +193,7 @@ impl<'d> Driver<'d> {
         }
     }
 
-    /// Reads what came, begins requests, and sends what is ready.
+    /// Reads what came, begins requests, and gathers what is ready to be sent.
     fn poll_connection<S: Service>(&mut self, service: &'d S) -> Poll<End> {
         let waker = self.signal.waker();
         let cx = &mut Context::from_waker(&waker);
@@ -222,9 +224,14 @@ impl<'d> Driver<'d> {
         if let (Some(cause), None) = (self.shared.wire.failed(), &self.goodbye) {
             self.say_goodbye(Reason::ENHANCE_YOUR_CALM, self.client_end(cause));
         }
-        // An error is told by the next look at the connection.
-        let _ = self.shared.wire.poll_send(cx);
         Poll::Pending
+    }
+
+    /// Sends what was gathered, as far as the client takes it.
+    fn send(&self) {
+        let waker = self.signal.waker();
+        // An error is told by the next look at the connection.
+        let _ = self.shared.wire.poll_send(&mut Context::from_waker(&waker));
     }
 
     fn poll_streams(&mut self) {
