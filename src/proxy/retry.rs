@@ -87,7 +87,10 @@ impl<'r> Course<'r> {
         };
         match next {
             Next::None => return Err(end),
-            Next::Same if end.cause == Cause::Unprocessed => self.attempts.refused(lease.endpoint(), end),
+            Next::Same if end.cause == Cause::Unprocessed => match lease.is_going_away() {
+                true => self.attempts.overtaken(lease.endpoint(), end),
+                false => self.attempts.refused(lease.endpoint(), end),
+            },
             Next::Same => self.attempts.again(lease.endpoint(), end),
             Next::Other => self.attempts.elsewhere(lease.endpoint(), end),
         }
@@ -110,6 +113,8 @@ pub(super) struct Resend {
     /// As [`Ended`] has it.
     was_refused: bool,
     /// As [`Ended`] has it.
+    overtaken: u32,
+    /// As [`Ended`] has it.
     has_died: bool,
 }
 
@@ -130,6 +135,7 @@ impl Resend {
                 false => None,
             },
             was_refused: attempts.was_refused(),
+            overtaken: attempts.times_overtaken(),
             has_died,
         }
     }
@@ -142,6 +148,8 @@ impl Resend {
             is_untaken: self.is_untaken(end, lease),
             is_left_alone: lease.is_left_alone(),
             was_refused: self.was_refused,
+            is_going_away: lease.is_going_away(),
+            overtaken: self.overtaken,
             has_died: self.has_died,
         };
         self.rules.after(&ended, live)

@@ -38,6 +38,8 @@ pub struct Attempts {
     pub(super) waits_until: Option<Deadline>,
     /// An endpoint had refused what it was sent.
     was_refused: bool,
+    /// Connections that went away before they had got to it.
+    overtaken: u32,
     /// How many endpoints may be asked.
     pub(super) endpoints_max: usize,
     stops_at_failure: bool,
@@ -60,6 +62,7 @@ impl Attempts {
             bound: None,
             waits_until: None,
             was_refused: false,
+            overtaken: 0,
             endpoints_max: usize::MAX,
             stops_at_failure: false,
             client: None,
@@ -141,6 +144,18 @@ impl Attempts {
     /// Whether an endpoint had not looked at it, and was asked once more.
     pub fn was_refused(&self) -> bool {
         self.was_refused
+    }
+
+    /// The connection went away before the endpoint had got to what it was sent: it is asked once more.
+    pub fn overtaken(&mut self, endpoint: &Endpoint, end: End) {
+        self.failed.push((endpoint.shared_name(), end));
+        self.overtaken += 1;
+        self.fresh = true;
+    }
+
+    /// How often [`Self::overtaken`] was called.
+    pub fn times_overtaken(&self) -> u32 {
+        self.overtaken
     }
 
     /// How many connections were tried, idle ones included.
@@ -270,6 +285,14 @@ impl<'u> Lease<'u> {
     /// closed by now, or the stream be refused.
     pub fn may_be_refused(&self) -> bool {
         self.is_reused || matches!(self.held, Held::Http2(_))
+    }
+
+    /// Whether the endpoint takes no more on the connection, though others on it are still answered.
+    pub fn is_going_away(&self) -> bool {
+        match &self.held {
+            Held::Http1(_) => false,
+            Held::Http2(stream) => stream.is_retired(),
+        }
     }
 
     /// How much of what was sent the endpoint's kernel has taken, as far as that is known: not

@@ -4,6 +4,9 @@
 use super::Live;
 use crate::outcome::{Cause, End, Phase, Side};
 
+/// How many connections may go away before a request is let go.
+const OVERTAKEN_MAX: u32 = 16;
+
 /// What a route says of it, for one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
@@ -34,6 +37,10 @@ pub struct Ended {
     pub is_left_alone: bool,
     /// An endpoint had not looked at it before.
     pub was_refused: bool,
+    /// The endpoint takes no more on this connection.
+    pub is_going_away: bool,
+    /// How many connections had gone away before it.
+    pub overtaken: u32,
     /// An endpoint had died of it before.
     pub has_died: bool,
 }
@@ -55,9 +62,10 @@ impl Rules {
         let end = ended.end;
         match end.cause {
             // RFC 9113 §8.7: "Requests that have not been processed have not failed; clients MAY automatically
-            // retry them, even those with non-idempotent methods." At the same endpoint, once: a connection that
-            // goes away tells nothing of the next one. An endpoint that refuses again has too much to do, and so
-            // may the others.
+            // retry them, even those with non-idempotent methods." A connection that goes away tells nothing of the
+            // next one, and endpoints let each have so many requests only; who waits behind others may find
+            // several full. An endpoint that refuses twice has too much to do, and so may the others.
+            Cause::Unprocessed if ended.is_going_away && ended.overtaken < OVERTAKEN_MAX => Next::Same,
             Cause::Unprocessed if !ended.was_refused => Next::Same,
             Cause::Unprocessed if self.on_connect && live.retry() => Next::Other,
             Cause::Unprocessed => Next::None,
@@ -136,6 +144,8 @@ pub(super) mod tests {
             is_untaken: false,
             is_left_alone: false,
             was_refused: false,
+            is_going_away: false,
+            overtaken: 0,
             has_died: false,
         }
     }
@@ -154,6 +164,15 @@ pub(super) mod tests {
         let refused_again = Ended {
             was_refused: true,
             ..unprocessed
+        };
+        let overtaken = Ended {
+            is_going_away: true,
+            overtaken: OVERTAKEN_MAX - 1,
+            ..refused_again
+        };
+        let overtaken_again = Ended {
+            overtaken: OVERTAKEN_MAX,
+            ..overtaken
         };
         let reused = Ended {
             is_reused: true,
@@ -190,6 +209,9 @@ pub(super) mod tests {
                 Other,
             ),
             ("that of one without retries", NEVER, refused_again, None, None),
+            ("a POST whose connection goes away", POST, overtaken, Same, Same),
+            ("that of a route without retries", NEVER, overtaken, Same, Same),
+            ("as many as may", POST, overtaken_again, None, Other),
             ("an idle connection", GET, idle, Same, Same),
             ("that with attempts", COUNTED, idle, Same, Same),
             ("that without retries", NEVER, idle, Same, Same),

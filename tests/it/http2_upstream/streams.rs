@@ -209,6 +209,39 @@ fn no_request_fails_when_an_endpoint_goes_away_in_mid_flight() {
 }
 
 #[test]
+fn no_request_fails_at_an_endpoint_that_has_a_few_for_each_connection() {
+    on_both_drivers(|driver| {
+        // As nginx with `keepalive_requests 2`: the last of twenty finds nine connections full.
+        let endpoint = plays(|session| {
+            let streams = take(session, 20 - 2 * session.number);
+            session.send(goaway(streams[1], NO_ERROR));
+            for stream in &streams[..2] {
+                session.answer(*stream, "ok");
+            }
+            assert!(!session.until(|kind, _, _| kind == HEADERS), "nothing new comes");
+        });
+        let atlas = atlas()
+            .listens_plain()
+            .top("workers = 1")
+            .forwards_to_with(&endpoint, "http2 = true")
+            .driver(driver)
+            .start();
+        assert_eq!(statuses(at_once(&atlas, 20)), [200; 20]);
+        assert_eq!(endpoint.accepted(), 10);
+        let attempts = wait_until("all are in the log", || {
+            let records = atlas.records();
+            let mut attempts: Vec<_> = records.iter().filter_map(|it| it["attempts"].as_u64()).collect();
+            attempts.sort();
+            (attempts.len() == 20).then_some(attempts)
+        });
+        assert_eq!(
+            attempts,
+            (1..=10).flat_map(|count| [count; 2]).collect::<Vec<_>>()
+        );
+    });
+}
+
+#[test]
 fn a_long_body_that_was_not_processed_ends_by_name() {
     let endpoint = plays(|session| {
         if let Some((stream, _)) = session.request() {

@@ -258,9 +258,12 @@ fn builder(settings: &Settings, windows: &Windows) -> Builder {
 impl State {
     /// Why a stream cannot be used any more.
     fn cause(&self, error: &h2::Error) -> Cause {
-        let is_refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-        if error.is_remote() && (is_refused || error.is_go_away()) {
-            // RFC 9113 §8.7: what is refused, or behind a GOAWAY's last stream, was not processed.
+        // RFC 9113 §8.7: what is refused, or behind a GOAWAY's last stream, was not processed.
+        if error.is_remote() && error.is_go_away() {
+            self.is_retired.set(true);
+            return Cause::Unprocessed;
+        }
+        if error.is_remote() && error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM) {
             return Cause::Unprocessed;
         }
         let known = self

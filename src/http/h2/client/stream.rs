@@ -79,6 +79,11 @@ impl Stream {
         self.state.is_retired.set(true);
     }
 
+    /// Whether the connection takes no more streams.
+    pub fn is_retired(&self) -> bool {
+        self.state.is_retired.get()
+    }
+
     /// Waits until the endpoint wants no more of the request, or has given up the exchange; why.
     pub(super) async fn let_go(&self) -> Cause {
         poll_fn(|cx| self.poll_let_go(cx)).await
