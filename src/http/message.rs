@@ -138,6 +138,12 @@ impl Fields {
         self.lines.is_empty()
     }
 
+    /// Bytes they take as text of HTTP/1.1 or in HPACK, at the most.
+    pub(in crate::http) fn size(&self) -> usize {
+        const LENGTHS_BYTES: usize = 16;
+        self.bytes.len() + LENGTHS_BYTES * self.len()
+    }
+
     /// Adds a field at the end. A value with CR, LF or NUL is not added, since it could not be
     /// written: the caller has checked what it did not make itself.
     pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {

@@ -3,11 +3,13 @@
 //! streams that it refuses itself.
 
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use h2::Reason;
 
 use super::frame::{DATA, END_STREAM, HEADER_BYTES, HEADERS, RESET_BYTES, RST_STREAM};
 use crate::outcome::Cause;
+use crate::time::now;
 
 /// Streams of a client: whether the end of each has gone out, and those that the crate refuses.
 ///
@@ -22,6 +24,8 @@ pub(super) struct Ends {
     /// Those that were begun and are not forgotten. As many as the client may open, and mostly a few: looking
     /// through them costs less than hashing.
     begun: Option<Vec<Stream>>,
+    /// How many of them are left.
+    left: usize,
     /// Streams that ended without having been begun, and why, since they were last asked for.
     refused: Vec<(u32, Cause)>,
 }
@@ -33,6 +37,10 @@ struct Stream {
     is_owed: bool,
     /// Who waits for that.
     waiting: Option<Waker>,
+    /// Nobody does, nor will.
+    is_left: bool,
+    /// Since when that is known to last.
+    left_since: Option<Instant>,
 }
 
 impl Ends {
@@ -52,6 +60,8 @@ impl Ends {
                 id,
                 is_owed: false,
                 waiting: None,
+                is_left: false,
+                left_since: None,
             });
         }
     }
@@ -79,7 +89,36 @@ impl Ends {
         }
     }
 
-    /// Nobody waits for it any more.
+    /// Nobody waits for it any more. It is forgotten once it has gone out.
+    pub(super) fn leave(&mut self, id: u32) {
+        match self.find(id) {
+            Some(stream) if stream.is_owed => {
+                stream.is_left = true;
+                self.left += 1;
+            }
+            _ => self.forget(id),
+        }
+    }
+
+    /// Its peer has reset a stream: an end that was left does not go out any more.
+    pub(super) fn given_up(&mut self, id: u32) {
+        if self.find(id).is_some_and(|stream| stream.is_left) {
+            self.left -= 1;
+            self.forget(id);
+        }
+    }
+
+    /// Since when an end that was left has not gone out; to be asked now and then.
+    pub(super) fn left_since(&mut self) -> Option<Instant> {
+        if self.left == 0 {
+            return None;
+        }
+        let now = now();
+        let left = self.begun.iter_mut().flatten().filter(|stream| stream.is_left);
+        left.map(|stream| *stream.left_since.get_or_insert(now)).min()
+    }
+
+    /// Nobody waits for it any more, and it may not go out.
     pub(super) fn forget(&mut self, id: u32) {
         if let Some(begun) = &mut self.begun {
             begun.retain(|stream| stream.id != id);
@@ -134,6 +173,7 @@ impl Ends {
             return;
         }
         match self.find(id) {
+            Some(stream) if stream.is_left => self.given_up(id),
             Some(stream) => {
                 stream.is_owed = false;
                 if let Some(waiting) = stream.waiting.take() {
@@ -149,6 +189,7 @@ impl Ends {
     /// What the crate says of a request that it does not hand to us. Other codes are ours, or those of streams
     /// that have ended.
     fn note_reset(&mut self, id: u32, reason: Reason) {
+        self.given_up(id);
         let cause = match reason {
             Reason::PROTOCOL_ERROR => Cause::Malformed,
             Reason::REFUSED_STREAM => Cause::LimitReached,
@@ -192,6 +233,33 @@ mod tests {
             ends.forget(7);
             assert!(ends.poll(7, cx).is_ready());
         }
+    }
+
+    #[test]
+    fn an_end_that_is_left_is_forgotten_once_it_cannot_be_owed_any_more() {
+        let end = |stream: u8, kind: u8| [0, 0, 1, kind, END_STREAM, 0, 0, 0, stream, b'h'];
+        let mut ends = Ends::of_client();
+        for stream in [1, 3, 5, 7, 9, 11] {
+            ends.begin(stream);
+            ends.expect(stream);
+        }
+        ends.observe(&end(1, DATA));
+        for stream in [1, 3, 5, 7, 9] {
+            ends.leave(stream);
+        }
+        let since = ends.left_since().expect("four of them are owed");
+        ends.observe(&end(3, HEADERS));
+        ends.observe(&[0, 0, 4, RST_STREAM, 0, 0, 0, 0, 5, 0, 0, 0, 2]);
+        ends.given_up(7);
+        ends.given_up(11);
+        assert_eq!(ends.left_since(), Some(since), "9 is owed");
+        ends.observe(&end(9, DATA));
+        assert_eq!(ends.left_since(), None);
+        assert_eq!(ends.take_refused(), []);
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(ends.poll(11, cx).is_pending(), "somebody waits for this one");
+        ends.forget(11);
+        assert!(ends.begun.is_some_and(|begun| begun.is_empty()));
     }
 
     #[test]

@@ -119,12 +119,13 @@ impl Guard {
         }
     }
 
-    /// Looks at bytes as they came. `sent`: bytes that went the other way so far.
+    /// Looks at bytes as they came. `sent`: bytes that went the other way so far; `reset` hears of each stream
+    /// that is reset.
     ///
     /// # Errors
     ///
     /// What there was too much of.
-    pub(super) fn observe(&mut self, mut bytes: &[u8], sent: u64) -> Result<(), Cause> {
+    pub(super) fn observe(&mut self, mut bytes: &[u8], sent: u64, reset: impl Fn(u32)) -> Result<(), Cause> {
         let skipped = self.preface.min(bytes.len());
         self.preface -= skipped;
         bytes = &bytes[skipped..];
@@ -142,6 +143,9 @@ impl Guard {
                     break;
                 }
                 self.have = 0;
+                if let [.., RST_STREAM, _, a, b, c, d] = self.header {
+                    reset(u32::from_be_bytes([a & 0x7f, b, c, d])); // RFC 9113 §4.1: a bit is reserved
+                }
                 self.begin(sent)?;
             }
             if self.payload == 0 && !self.in_block {
@@ -308,11 +312,13 @@ mod tests {
         frame
     }
 
+    fn observe(guard: &mut Guard, bytes: &[u8], sent: u64) -> Result<(), Cause> {
+        guard.observe(bytes, sent, |_| ())
+    }
+
     fn guard() -> Guard {
         let mut guard = Guard::of_client(&TOLERANT);
-        guard
-            .observe(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0)
-            .expect("it is the preface");
+        observe(&mut guard, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0).expect("it is the preface");
         guard
     }
 
@@ -320,7 +326,7 @@ mod tests {
     fn after(kind: u8, flags: u8, payload: usize) -> Option<(usize, Cause)> {
         let mut guard = guard();
         (0..200).find_map(|count| {
-            let told = guard.observe(&frame(kind, flags, payload), 0);
+            let told = observe(&mut guard, &frame(kind, flags, payload), 0);
             told.err().map(|cause| (count, cause))
         })
     }
@@ -353,7 +359,9 @@ mod tests {
         }
         for size in [1, 2, 7, 9, 10, 64, 1000] {
             let mut guard = Guard::of_client(&TOLERANT);
-            let told = bytes.chunks(size).try_for_each(|piece| guard.observe(piece, 0));
+            let told = bytes
+                .chunks(size)
+                .try_for_each(|piece| observe(&mut guard, piece, 0));
             assert_eq!(told, Err(Cause::RapidReset), "in pieces of {size}");
         }
     }
@@ -362,7 +370,7 @@ mod tests {
     fn requests_that_were_let_finish_make_up_for_those_that_were_not() {
         let mut guard = guard();
         for _ in 0..100 {
-            assert_eq!(guard.observe(&frame(RST_STREAM, 0, 4), 0), Ok(()));
+            assert_eq!(observe(&mut guard, &frame(RST_STREAM, 0, 4), 0), Ok(()));
             guard.finished();
         }
     }
@@ -371,7 +379,11 @@ mod tests {
     fn whoever_gets_bytes_may_open_its_windows() {
         let mut guard = guard();
         for sent in 0..1000 {
-            let told = guard.observe(&frame(WINDOW_UPDATE, 0, 4), sent * BYTES_PER_WINDOW_UPDATE);
+            let told = observe(
+                &mut guard,
+                &frame(WINDOW_UPDATE, 0, 4),
+                sent * BYTES_PER_WINDOW_UPDATE,
+            );
             assert_eq!(told, Ok(()), "after {sent}");
         }
     }
@@ -383,13 +395,13 @@ mod tests {
         let most = UNACKNOWLEDGED_MAX / BYTES_PER_WINDOW_UPDATE;
         for count in 0..most {
             assert_eq!(
-                guard.observe(&update, 2 * UNACKNOWLEDGED_MAX),
+                observe(&mut guard, &update, 2 * UNACKNOWLEDGED_MAX),
                 Ok(()),
                 "after {count}"
             );
         }
         let told = (0..=u64::from(TOLERANT.overhead_max))
-            .try_for_each(|_| guard.observe(&update, 2 * UNACKNOWLEDGED_MAX));
+            .try_for_each(|_| observe(&mut guard, &update, 2 * UNACKNOWLEDGED_MAX));
         assert_eq!(told, Err(Cause::WindowUpdateFlood));
     }
 
@@ -398,7 +410,7 @@ mod tests {
         let mut guard = guard();
         let mut come = |size: usize, count: u32| {
             for _ in 0..count {
-                guard.observe(&frame(DATA, 0, size), 0).unwrap();
+                observe(&mut guard, &frame(DATA, 0, size), 0).unwrap();
             }
             let is_ahead = guard.is_ahead();
             guard.taken();
@@ -419,16 +431,16 @@ mod tests {
         for _ in 0..10_000 {
             guard.asked();
             for _ in 0..HEADS_PER_REQUEST {
-                assert_eq!(guard.observe(&head, 0), Ok(()));
+                assert_eq!(observe(&mut guard, &head, 0), Ok(()));
             }
         }
-        let told = (0..=HEADS_AHEAD_MAX).try_for_each(|_| guard.observe(&head, 0));
+        let told = (0..=HEADS_AHEAD_MAX).try_for_each(|_| observe(&mut guard, &head, 0));
         assert_eq!(told, Err(Cause::FrameFlood), "nobody has asked for these");
         // What was not sent is not saved up beyond a bound.
         let mut guard = Guard::of_endpoint(&TOLERANT);
         (0..10_000).for_each(|_| guard.asked());
         let most = HEADS_OWED_MAX + HEADS_AHEAD_MAX;
-        let told = (0..=most).try_for_each(|_| guard.observe(&head, 0));
+        let told = (0..=most).try_for_each(|_| observe(&mut guard, &head, 0));
         assert_eq!(told, Err(Cause::FrameFlood));
     }
 
@@ -448,14 +460,29 @@ mod tests {
         let mut guard = guard();
         assert_eq!(guard.unfinished(), None);
         let headers = frame(HEADERS, 0, 10);
-        guard.observe(&headers[..4], 0).unwrap();
+        observe(&mut guard, &headers[..4], 0).unwrap();
         let since = guard.unfinished();
         assert!(since.is_some());
-        guard.observe(&headers[4..], 0).unwrap();
+        observe(&mut guard, &headers[4..], 0).unwrap();
         assert_eq!(guard.unfinished(), since, "the block has not ended");
-        guard.observe(&frame(CONTINUATION, END_HEADERS, 3), 0).unwrap();
+        observe(&mut guard, &frame(CONTINUATION, END_HEADERS, 3), 0).unwrap();
         assert_eq!(guard.unfinished(), None);
-        guard.observe(&frame(DATA, 0, 100)[..50], 0).unwrap();
+        observe(&mut guard, &frame(DATA, 0, 100)[..50], 0).unwrap();
         assert_eq!(guard.unfinished(), None, "bodies have deadlines of their own");
+    }
+
+    #[test]
+    fn it_tells_which_streams_are_reset() {
+        let mut bytes = frame(DATA, 0, 100);
+        bytes.extend(frame(RST_STREAM, 0, 4));
+        bytes.extend([0, 0, 4, RST_STREAM, 0, 0x80, 1, 2, 3, 0, 0, 0, 8]);
+        for size in 1..=bytes.len() {
+            let (mut guard, told) = (guard(), std::cell::RefCell::new(Vec::new()));
+            for piece in bytes.chunks(size) {
+                let looked = guard.observe(piece, 0, |stream| told.borrow_mut().push(stream));
+                assert_eq!(looked, Ok(()));
+            }
+            assert_eq!(told.into_inner(), [1, 0x01_02_03], "in pieces of {size}");
+        }
     }
 }

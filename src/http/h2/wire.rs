@@ -33,6 +33,9 @@ const EXCESSES: [(&[u8], Cause); 5] = [
     (b"header_list_way_too_large", Cause::LimitReached),
 ];
 
+/// How often a stream's time may pass while its client is busy with others.
+pub(super) const BUSY_TIMEOUTS_MAX: u32 = 10;
+
 type Rest = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Which way bytes go.
@@ -65,6 +68,8 @@ pub(super) struct Wire<T> {
     excess: Cell<Option<Cause>>,
     has_ended: Cell<bool>,
     is_deaf: Cell<bool>,
+    /// Bytes of responses that nobody waits for, since the crate was last looked at.
+    leaving: Cell<usize>,
 }
 
 impl<T: Borrow<Transport>> Wire<T> {
@@ -100,6 +105,7 @@ impl<T: Borrow<Transport>> Wire<T> {
             excess: Cell::default(),
             has_ended: Cell::default(),
             is_deaf: Cell::default(),
+            leaving: Cell::default(),
         }
     }
 
@@ -126,6 +132,23 @@ impl<T: Borrow<Transport>> Wire<T> {
     /// Whether frames wait to be sent.
     pub(super) fn is_sending(&self) -> bool {
         !self.output.borrow().is_empty()
+    }
+
+    /// Lets a response leave that the crate has whole and may send: nobody waits for its end. False where that
+    /// is not sure to go out, `size` bytes at the most, when the connection is next looked at.
+    pub(super) fn lets_leave(&self, size: u64) -> bool {
+        let leaving =
+            usize::try_from(size).map_or(usize::MAX, |size| self.leaving.get().saturating_add(size));
+        if self.stuck.get().is_some() || self.output.borrow().len().saturating_add(leaving) > LARGE {
+            return false;
+        }
+        self.leaving.set(leaving);
+        true
+    }
+
+    /// What was let leave is with the frames that wait to be sent.
+    pub(super) fn has_left(&self) {
+        self.leaving.set(0);
     }
 
     /// Reads nothing more: what the client sends from here on is not wanted.
@@ -183,6 +206,11 @@ impl<T: Borrow<Transport>> Wire<T> {
         self.ends.borrow_mut().poll(stream, cx)
     }
 
+    /// Nobody waits for the end of a stream any more, which goes out all the same.
+    pub(super) fn leave_end(&self, stream: u32) {
+        self.ends.borrow_mut().leave(stream);
+    }
+
     /// Nobody waits for the end of a stream any more.
     pub(super) fn forget_end(&self, stream: u32) {
         self.ends.borrow_mut().forget(stream);
@@ -195,12 +223,14 @@ impl<T: Borrow<Transport>> Wire<T> {
 
     /// When the client has to have sent the rest of a frame, and to have taken something.
     pub(super) fn deadlines(&self, header_timeout: Duration) -> (Option<Deadline>, Option<Deadline>) {
-        let unfinished = self.guard.borrow().unfinished();
+        let frame = self.guard.borrow().unfinished();
+        let left = self.ends.borrow_mut().left_since();
+        let stuck = self.stuck.get();
+        let stuck = stuck.map(|since| Deadline::after(since, self.write_timeout));
+        let left = left.map(|since| Deadline::after(since, self.write_timeout * BUSY_TIMEOUTS_MAX));
         (
-            unfinished.map(|since| Deadline::after(since, header_timeout)),
-            self.stuck
-                .get()
-                .map(|since| Deadline::after(since, self.write_timeout)),
+            frame.map(|since| Deadline::after(since, header_timeout)),
+            stuck.into_iter().chain(left).min(),
         )
     }
 
@@ -298,7 +328,8 @@ impl<T: Borrow<Transport>> Wire<T> {
     /// Counts what came. Of what there is too much nothing is passed on.
     fn observe(&self, into: &ReadBuf<'_>) -> Poll<io::Result<()>> {
         let sent = self.transport().bytes_out();
-        match self.guard.borrow_mut().observe(into.filled(), sent) {
+        let reset = |stream| self.ends.borrow_mut().given_up(stream);
+        match self.guard.borrow_mut().observe(into.filled(), sent, reset) {
             Ok(()) => Poll::Ready(Ok(())),
             Err(cause) => {
                 self.stop(cause);

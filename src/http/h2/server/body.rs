@@ -48,9 +48,13 @@ pub struct RequestBody<'s> {
 
 impl<'s> RequestBody<'s> {
     pub(super) fn new(state: &'s State<'s>, request: &RequestHead, stream: RecvStream) -> Self {
+        let ended = stream.is_end_stream();
+        if ended {
+            state.request_ended();
+        }
         Self {
             state,
-            ended: stream.is_end_stream(),
+            ended,
             stream,
             piece: Bytes::new(),
             left: match request.body() {
@@ -115,6 +119,7 @@ impl<'s> RequestBody<'s> {
             let Some(piece) = found else {
                 self.ended = true;
                 self.trailers = self.read_trailers().await?;
+                self.state.request_ended();
                 return Ok(None);
             };
             let piece = piece.map_err(|error| self.state.cause(&error))?;

@@ -215,6 +215,7 @@ impl<'d> Driver<'d> {
                 Poll::Pending => break None,
             }
         };
+        self.shared.wire.has_left();
         for (_, cause) in self.shared.wire.take_refused() {
             service.stream_refused(cause);
         }

@@ -11,6 +11,9 @@ use crate::http::h1::wire::Pace;
 use crate::http::{Fields, RequestHead, ResponseHead};
 use crate::outcome::{Cause, End, Phase, Side};
 
+/// What the frames of a small response take beside what is in them, and the fields that are added to its own.
+const FRAMES_BYTES: usize = 256;
+
 /// The way back on a stream of HTTP/2.
 pub struct Responder<'s> {
     state: &'s State<'s>,
@@ -19,6 +22,8 @@ pub struct Responder<'s> {
     /// Bytes still owed, if their number was promised.
     left: u64,
     sent: u64,
+    /// Of the head in a frame, at the most.
+    head_bytes: usize,
     status: Option<StatusCode>,
     is_tunnel: bool,
     pace: Pace,
@@ -37,6 +42,7 @@ impl<'s> Responder<'s> {
             framing: Framing::Suppressed,
             left: 0,
             sent: 0,
+            head_bytes: 0,
             status: None,
             is_tunnel: false,
             pace: Pace::default(),
@@ -74,6 +80,7 @@ impl<'s> Responder<'s> {
         let (response, framing) = translate::response(head, self.to_head).map_err(upstreams)?;
         let is_all = matches!(framing, Framing::Suppressed | Framing::Exact(0));
         self.state.start(response, is_all)?;
+        self.head_bytes = head.fields.size() + FRAMES_BYTES;
         self.status = Some(head.status);
         self.framing = framing;
         if let Framing::Exact(length) = framing {
@@ -168,7 +175,7 @@ impl<'s> Responder<'s> {
             return Err(promise_broken());
         }
         self.state.finish(translate::response_trailers(trailers))?;
-        self.state.is_gone_out().await
+        self.state.is_gone_out(self.head_bytes as u64 + self.sent).await
     }
 
     fn has_length(&self) -> bool {

@@ -207,9 +207,10 @@ fn checked(value: &[u8]) -> Result<&[u8], Refused> {
 fn put_field(out: &mut Buffer, name: &HeaderName, checked: &[u8]) {
     let name = name.as_str().as_bytes();
     out.reserve(name.len() + checked.len() + 4);
-    for part in [name, b": ", checked, b"\r\n"] {
-        out.push(part);
-    }
+    out.push(name);
+    out.push(b": ");
+    out.push(checked);
+    out.push(b"\r\n");
 }
 
 /// Writes a line, if nothing in it would end it early.
@@ -259,7 +260,6 @@ pub fn response(head: &ResponseHead, to_head: bool) -> Result<(http::Response<()
     *response.status_mut() = head.status;
     let fields = response.headers_mut();
     *fields = header_map(&head.fields)?;
-    fields.remove(header::CONTENT_LENGTH);
     let to = Recipient {
         version: Version::Http11, // which bodies there are does not change with the version
         head: to_head,
@@ -300,7 +300,6 @@ pub fn response(head: &ResponseHead, to_head: bool) -> Result<(http::Response<()
 pub(super) fn agreement(head: &ResponseHead) -> Result<http::Response<()>, Cause> {
     let mut response = http::Response::new(()); // 200
     *response.headers_mut() = header_map(&head.fields)?;
-    response.headers_mut().remove(header::CONTENT_LENGTH);
     response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
     Ok(response)
 }
@@ -316,12 +315,13 @@ pub fn response_trailers(trailers: Option<&Fields>) -> Option<HeaderMap> {
     header_map(&good).ok().filter(|map| !map.is_empty())
 }
 
-/// Fields as the `h2` crate takes them, without those of one connection.
+/// Fields as the `h2` crate takes them, without those of one connection and without the length, which is known
+/// apart from them.
 fn header_map(fields: &Fields) -> Result<HeaderMap, Cause> {
     let mut map = HeaderMap::with_capacity(fields.len() + 2);
     for (name, value) in fields.lines() {
         let name = HeaderName::from_bytes(name).map_err(|_| Cause::Malformed)?;
-        if OF_CONNECTIONS.contains(&name) {
+        if name == header::CONTENT_LENGTH || OF_CONNECTIONS.contains(&name) {
             continue;
         }
         let value = Bytes::copy_from_slice(value.trim_ascii());
