@@ -68,6 +68,9 @@ pub(super) struct Wire<T> {
     excess: Cell<Option<Cause>>,
     has_ended: Cell<bool>,
     is_deaf: Cell<bool>,
+    /// Nothing more can be read in this round: what comes wakes the task for the next one. The crate asks again
+    /// for each request it hands out.
+    is_dry: Cell<bool>,
     /// Bytes of responses that nobody waits for, since the crate was last looked at.
     leaving: Cell<usize>,
 }
@@ -105,6 +108,7 @@ impl<T: Borrow<Transport>> Wire<T> {
             excess: Cell::default(),
             has_ended: Cell::default(),
             is_deaf: Cell::default(),
+            is_dry: Cell::default(),
             leaving: Cell::default(),
         }
     }
@@ -181,9 +185,11 @@ impl<T: Borrow<Transport>> Wire<T> {
         }
     }
 
-    /// The requests under way have taken what came for them.
-    pub(super) fn taken(&self) {
+    /// To be called before the crate looks at the connection anew: whom something came for has taken it, and more may
+    /// have come.
+    pub(super) fn begin_round(&self) {
         self.guard.borrow_mut().taken();
+        self.is_dry.set(false);
     }
 
     /// A request has come on this stream.
@@ -287,7 +293,7 @@ impl<T: Borrow<Transport>> Wire<T> {
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.is_deaf.get() {
+        if self.is_deaf.get() || self.is_dry.get() {
             return Poll::Pending;
         }
         if self.guard.borrow().is_ahead() {
@@ -318,7 +324,9 @@ impl<T: Borrow<Transport>> Wire<T> {
                     return self.observe(into);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.is_dry.set(true);
                     ready!(self.transport().socket().poll_readable(cx)).map_err(|error| self.fail(error))?;
+                    self.is_dry.set(false);
                 }
                 Err(error) => return Poll::Ready(Err(self.fail(error))),
             }

@@ -92,7 +92,7 @@ impl Driver<'_> {
         let waker = self.signal.waker();
         let cx = &mut Context::from_waker(&waker);
         let wire = &self.state.wire;
-        wire.taken(); // whom it came for has been woken before us
+        wire.begin_round(); // whom something came for has been woken before us
         if let Poll::Ready(result) = Pin::new(&mut self.connection).poll(cx) {
             return Poll::Ready(self.ended(result.err().as_ref()));
         }

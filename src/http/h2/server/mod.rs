@@ -97,6 +97,7 @@ async fn shake<'w, 'c>(
     let end = |cause| End::new(Side::Downstream, Phase::Request, cause);
     let mut handshake = pin!(builder(settings).handshake(wire::Io(wire)));
     let shaken = poll_fn(|cx| {
+        wire.begin_round();
         let shaken = handshake.as_mut().poll(cx);
         // Our settings go out at once: a client may wait for them.
         match wire.poll_send(cx) {
@@ -180,7 +181,6 @@ impl<'d> Driver<'d> {
             }
             if is_called || are_called {
                 self.poll_streams();
-                self.shared.wire.taken();
                 continue;
             }
             // Last, so that what all requests had to say leaves in one record and one call.
@@ -197,6 +197,7 @@ impl<'d> Driver<'d> {
     fn poll_connection<S: Service>(&mut self, service: &'d S) -> Poll<End> {
         let waker = self.signal.waker();
         let cx = &mut Context::from_waker(&waker);
+        self.shared.wire.begin_round();
         let over = loop {
             let accepted = pin!(self.connection.accept()).poll(cx);
             match accepted {
