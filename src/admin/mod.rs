@@ -193,7 +193,7 @@ async fn connection(socket: Socket, slot: Slot, admin: Rc<Admin>, drain: Drain) 
         ..Settings::default()
     };
     let end = h1::server::serve(&transport, &settings, &*admin, &drain).await;
-    tracing::trace!(%end, "a connection to the admin address ended");
+    tracing::debug!(%end, "a connection to the admin address ended");
     transport.close(Deadline::within(CLOSE_TIMEOUT)).await;
     drop(slot);
 }
