@@ -197,7 +197,7 @@ struct State {
     accepted: AtomicUsize,
     open: AtomicUsize,
     seen: Mutex<Vec<Seen>>,
-    streams: Mutex<Vec<Socket>>,
+    streams: Mutex<HashMap<usize, Socket>>,
 }
 
 /// An origin that runs; it stops when dropped.
@@ -242,7 +242,7 @@ impl Origin {
 
     /// Closes all connections that are open, and goes on accepting.
     pub fn closes_all(&self) {
-        for stream in self.state.streams.lock().expect("no holder panics").drain(..) {
+        for (_, stream) in self.state.streams.lock().expect("no holder panics").drain() {
             stream.shutdown();
         }
     }
@@ -278,11 +278,16 @@ fn accept(listener: &Listener, script: &Arc<Script>, state: &Arc<State>) {
         let Ok(socket) = socket else { continue };
         let number = state.accepted.fetch_add(1, Ordering::SeqCst);
         let kept = socket.try_clone().expect("descriptors are not short");
-        state.streams.lock().expect("no holder panics").push(kept);
+        state
+            .streams
+            .lock()
+            .expect("no holder panics")
+            .insert(number, kept);
         state.open.fetch_add(1, Ordering::SeqCst);
         let (script, state) = (script.clone(), state.clone());
         thread::spawn(move || {
             serve(socket, number, &script, &state);
+            state.streams.lock().expect("no holder panics").remove(&number);
             state.open.fetch_sub(1, Ordering::SeqCst);
         });
     }
