@@ -66,7 +66,7 @@ impl Rules {
             // next one, and endpoints let each have so many requests only; who waits behind others may find
             // several full. An endpoint that refuses twice has too much to do, and so may the others.
             Cause::Unprocessed if ended.is_going_away && ended.overtaken < OVERTAKEN_MAX => Next::Same,
-            Cause::Unprocessed if !ended.was_refused => Next::Same,
+            Cause::Unprocessed if !ended.is_going_away && !ended.was_refused => Next::Same,
             Cause::Unprocessed if self.on_connect && live.retry() => Next::Other,
             Cause::Unprocessed => Next::None,
             _ if is_gone(end) && ended.is_reused => {
@@ -172,6 +172,7 @@ pub(super) mod tests {
         };
         let overtaken_again = Ended {
             overtaken: OVERTAKEN_MAX,
+            was_refused: false,
             ..overtaken
         };
         let reused = Ended {
