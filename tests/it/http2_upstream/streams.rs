@@ -37,6 +37,24 @@ fn take(session: &mut Session, count: usize) -> Vec<u32> {
         .collect()
 }
 
+/// Takes so many requests, goes away, and answers the first of them.
+fn goes_away(session: &mut Session, taken: usize, answered: usize) {
+    let streams = take(session, taken);
+    session.send(goaway(streams[answered - 1], NO_ERROR));
+    for stream in &streams[..answered] {
+        session.answer(*stream, "ok");
+    }
+    assert!(!session.until(|kind, _, _| kind == HEADERS), "nothing new comes");
+}
+
+fn with_one_worker(endpoint: &Origin, driver: Driver) -> Atlas {
+    let atlas = atlas().listens_plain().top("workers = 1");
+    atlas
+        .forwards_to_with(endpoint, "http2 = true")
+        .driver(driver)
+        .start()
+}
+
 #[test]
 fn what_is_refused_is_sent_again_with_its_body() {
     on_both_drivers(|driver| {
@@ -183,19 +201,9 @@ fn no_request_fails_when_an_endpoint_goes_away_in_mid_flight() {
             if session.number > 0 {
                 return session.serve();
             }
-            let streams = take(session, 20);
-            session.send(goaway(streams[9], NO_ERROR));
-            for stream in &streams[..10] {
-                session.answer(*stream, "ok");
-            }
-            assert!(!session.until(|kind, _, _| kind == HEADERS), "nothing new comes");
+            goes_away(session, 20, 10);
         });
-        let atlas = atlas()
-            .listens_plain()
-            .top("workers = 1")
-            .forwards_to_with(&endpoint, "http2 = true")
-            .driver(driver)
-            .start();
+        let atlas = with_one_worker(&endpoint, driver);
         assert_eq!(statuses(at_once(&atlas, 20)), [200; 20]);
         assert_eq!(endpoint.accepted(), 2);
         wait_until("the first connection is closed", || {
@@ -212,20 +220,8 @@ fn no_request_fails_when_an_endpoint_goes_away_in_mid_flight() {
 fn no_request_fails_at_an_endpoint_that_has_a_few_for_each_connection() {
     on_both_drivers(|driver| {
         // As nginx with `keepalive_requests 2`: the last of twenty finds nine connections full.
-        let endpoint = plays(|session| {
-            let streams = take(session, 20 - 2 * session.number);
-            session.send(goaway(streams[1], NO_ERROR));
-            for stream in &streams[..2] {
-                session.answer(*stream, "ok");
-            }
-            assert!(!session.until(|kind, _, _| kind == HEADERS), "nothing new comes");
-        });
-        let atlas = atlas()
-            .listens_plain()
-            .top("workers = 1")
-            .forwards_to_with(&endpoint, "http2 = true")
-            .driver(driver)
-            .start();
+        let endpoint = plays(|session| goes_away(session, 20 - 2 * session.number, 2));
+        let atlas = with_one_worker(&endpoint, driver);
         assert_eq!(statuses(at_once(&atlas, 20)), [200; 20]);
         assert_eq!(endpoint.accepted(), 10);
         let attempts = wait_until("all are in the log", || {
