@@ -48,7 +48,7 @@ fn is_told(atlas: &Atlas, once: &Path) {
     assert!(!once.exists(), "the clock has failed");
     atlas.log_line(&["a fault in Atlas ended a connection"]);
     // The backtrace, a line for each call, then what the connection was.
-    atlas.log_line(&["atlas::connection::serve"]);
+    atlas.log_line(&["src/connection.rs"]);
     atlas.log_line(&["thread=\"worker-0\"", "client=Some(127.0.0.1"]);
     assert_eq!(atlas.metric("atlas_panics_total", &[]), 1.0);
 }

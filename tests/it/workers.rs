@@ -23,6 +23,7 @@ fn where_io_uring_is_denied_epoll_serves_and_one_line_says_why() {
         .expects_log("io_uring")
         .start();
     assert_eq!(atlas.get("/").text(), "hello");
+    atlas.log_line(&["io_uring"]); // written by a thread of its own
     let about: Vec<_> = atlas
         .log()
         .into_iter()
