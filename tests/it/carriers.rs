@@ -85,6 +85,7 @@ fn an_upload_in_chunks_is_worth_it_by_what_has_passed() {
     let head = "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n";
     let answer = atlas.send([head, &chunk.repeat(64), "0\r\n\r\n"].concat());
     assert_eq!(answer.status, 200);
+    atlas.exchange("/"); // has ended, so that all of it is counted
     let finished = ["peer=\"upstream\"", "result=\"finished\""];
     let promoted = atlas.metric("atlas_kernel_tls_promotions_total", &finished);
     assert_eq!(
@@ -163,7 +164,8 @@ fn a_kernel_that_takes_no_socket_on_is_named() {
         (Errno::NOBUFS, "attach_no_memory"),
         (Errno::PERM, "attach_failed"),
     ] {
-        let atlas = serves_large().without_kernel_tls(error).start();
+        let prefers = serves_large().tls_lines("prefer_ktls = true\nktls_threshold = \"1MiB\"");
+        let atlas = prefers.without_kernel_tls(error).start();
         assert_eq!(atlas.get("/large").body.len(), LARGE);
         let record = atlas.exchange("/large");
         assert_eq!(
