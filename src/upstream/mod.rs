@@ -64,6 +64,8 @@ pub struct Upstream {
     first: RefCell<Balancer>,
     /// Chooses among the backups.
     backups: RefCell<Balancer>,
+    /// One of the two is to be told of loads; else no endpoint need be looked at for that.
+    minds_loads: bool,
     /// How many have one of these.
     workers: usize,
     /// Some endpoint has a limit.
@@ -139,6 +141,8 @@ impl Upstream {
                 endpoint.inherit(known.get(&endpoint.identity()).copied(), keeps_connections);
             }
         }
+        let first = balancer(&settings, workers, false);
+        let backups = balancer(&settings, workers, true);
         let upstream = Self {
             limits,
             tls: settings.tls.as_ref().map(|tls| tls.for_worker()),
@@ -148,8 +152,9 @@ impl Upstream {
             },
             offload: RefCell::new(offload),
             endpoints,
-            first: RefCell::new(balancer(&settings, workers, false)),
-            backups: RefCell::new(balancer(&settings, workers, true)),
+            minds_loads: first.minds_loads() || backups.minds_loads(),
+            first: RefCell::new(first),
+            backups: RefCell::new(backups),
             workers,
             is_limited: settings.endpoints.iter().any(|one| one.connections_max.is_some()),
             queue: Queue::default(),
@@ -489,6 +494,9 @@ impl Upstream {
     }
 
     fn load_changed(&self, index: usize) {
+        if !self.minds_loads {
+            return;
+        }
         let balancer = match self.endpoints[index].is_backup() {
             false => &self.first,
             true => &self.backups,

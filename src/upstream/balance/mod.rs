@@ -132,6 +132,11 @@ impl Balancer {
         chosen.or_else(|| draw_from_all(&self.weights, candidates, random))
     }
 
+    /// Whether [`Self::load_changed`] does anything.
+    pub fn minds_loads(&self) -> bool {
+        matches!(self.way, Way::LeastConnections(_) | Way::Hashed(_))
+    }
+
     /// To be told when an exchange with an endpoint has begun or ended.
     pub fn load_changed(&mut self, index: usize, candidates: &impl Candidates) {
         match &mut self.way {
