@@ -289,8 +289,13 @@ fn floods_do_not_slow_another_down() {
     let (_origin, atlas) = start("[[route]]\npath = \"/ok\"\nrespond = 200");
     let stop = AtomicBool::new(false);
     let before = atlas.memory_kib();
+    // On one processor they take Atlas's time by making the floods, whatever Atlas makes of them.
+    let flooders = match std::thread::available_parallelism() {
+        Ok(cores) if cores.get() > 1 => 4,
+        _ => 1,
+    };
     std::thread::scope(|scope| {
-        for at in 0..4 {
+        for at in 0..flooders {
             let (atlas, stop) = (&atlas, &stop);
             scope.spawn(move || {
                 let floods = floods();

@@ -329,7 +329,8 @@ fn requests_beyond_every_connection_wait_their_turn_or_are_told() {
             }
         }
     });
-    let atlas = towards(&endpoint, "connect_timeout = \"1s\"", &[]);
+    // Long enough for all to be opened, one after the other.
+    let atlas = towards(&endpoint, "connect_timeout = \"3s\"", &[]);
     let mut waiting = at_once(&atlas, 64);
     wait_until("all connections are full", || {
         (endpoint.accepted() == 64).then_some(())
