@@ -227,6 +227,12 @@ impl Socket {
         Ok(count)
     }
 
+    /// From here on what does not fill a packet waits for what follows, 200 ms at most (tcp(7), TCP_CORK); or no
+    /// longer. Nothing changes where it is no TCP.
+    pub fn join_packets(&self, join: bool) {
+        let _ = sockopt::set_tcp_cork(self, join);
+    }
+
     /// As [`Self::try_recv`], leaving what it finds for the next read.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! Static files: conditions, ranges, neighbours, and nothing outside the root.
 
+use std::time::{Duration, Instant};
+
 use crate::support::{Answer, Atlas, Builder, atlas, has, noise, wait_until};
 
 /// An Atlas that serves `site` below its folder, with these options.
@@ -122,6 +124,23 @@ fn head_is_get_without_the_body() {
         (answer.status, answer.field("content-length"), answer.body.len()),
         (200, Some("10"), 0)
     );
+}
+
+#[test]
+fn the_end_of_a_long_file_is_not_kept_back() {
+    // Packets are filled while a long file goes out; whoever forgot the last one would send it 200 ms late.
+    let long = noise(1_200_007);
+    let atlas = serves("").file("site/long", long.clone()).start();
+    let mut client = atlas.connect();
+    let started = Instant::now();
+    for end in (600_001..).step_by(29_999).take(20) {
+        assert!(client.get("/long").body == long);
+        let range = format!("bytes=0-{end}");
+        let part = client.request("GET", "/long", &[("Range", &range)], b"");
+        assert!(part.body == long[..=end]);
+    }
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(5), "40 of them took {took:?}"); // and 8 s, kept back
 }
 
 #[test]

@@ -206,6 +206,8 @@ pub(super) struct Output<'c> {
     min_rate: u64,
     pub(super) buffer: Buffer,
     pace: Pace,
+    /// What does not fill a packet waits.
+    joins_packets: bool,
 }
 
 impl<'c> Output<'c> {
@@ -223,6 +225,7 @@ impl<'c> Output<'c> {
             min_rate,
             buffer: Buffer::none(),
             pace: Pace::default(),
+            joins_packets: false,
         }
     }
 
@@ -262,7 +265,17 @@ impl<'c> Output<'c> {
             }
             result => result,
         };
+        if std::mem::take(&mut self.joins_packets) {
+            self.transport.socket().join_packets(false);
+        }
         flushed.map_err(|error| self.end(Cause::of(&error)))
+    }
+
+    /// More follows at once, and a flush after it: packets go out full.
+    fn join_packets(&mut self) {
+        if !std::mem::replace(&mut self.joins_packets, true) {
+            self.transport.socket().join_packets(true);
+        }
     }
 
     async fn send_buffer(&mut self) -> Result<(), End> {
@@ -422,6 +435,9 @@ impl<'c> Sender<'c> {
     pub(super) async fn write_file(&mut self, file: BorrowedFd<'_>, part: Range<u64>) -> Result<u64, End> {
         if self.has_length() && part.end - part.start > self.left {
             return Err(self.promise_broken());
+        }
+        if self.left > FILE_PIECE_MAX as u64 {
+            self.output.join_packets(); // else each piece would end in the middle of one
         }
         let count = self.output.send_file(file, part).await?;
         self.count(count).map(|()| count)
