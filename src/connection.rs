@@ -74,7 +74,9 @@ pub async fn serve(accepted: Accepted, serving: &Serving) {
     counters.connection_closed();
     serving.counters.connection_ended(end);
     if !matches!(end.phase, Phase::Accept | Phase::Handshake) {
-        serving.counters.carried(facts.carriage.carrier.get());
+        serving
+            .counters
+            .carried(Peer::Downstream, facts.carriage.carrier.get());
     }
     serving.counters.carried_since(
         Peer::Downstream,

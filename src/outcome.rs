@@ -282,9 +282,10 @@ impl fmt::Display for Named {
 impl std::error::Error for Named {}
 
 /// Who makes and opens the TLS records of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Carrier {
     /// No TLS.
+    #[default]
     None,
     /// rustls, in this process, and why it is not the kernel.
     Process(Refusal),
@@ -377,8 +378,8 @@ pub struct Carriage {
 /// What a [`Carriage`] had come to at a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// The kernel makes the records, or had just refused to.
-    pub in_kernel: bool,
+    /// Who makes the records; the kernel, too, where it had just refused to.
+    pub carrier: Carrier,
     /// As [`Carriage::spliced`].
     pub spliced: u64,
     /// As [`Carriage::sendfile`].
@@ -406,7 +407,7 @@ impl Carriage {
     /// What it has come to.
     pub fn tally(&self) -> Tally {
         Tally {
-            in_kernel: self.carrier.get() == Carrier::Kernel,
+            carrier: self.carrier.get(),
             spliced: self.spliced.get(),
             sendfile: self.sendfile.get(),
             key_updates_received: self.key_updates_received.get(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::record::{ConnectionFacts, ConnectionRecord, ExchangeRecord, Moved, Request, RequestFacts};
-use crate::outcome::{Cause, End, Side};
+use crate::outcome::{Carrier, Cause, End, Side};
 use crate::time::wall;
 
 /// How many bytes of a value are written; a record must not fill a batch by itself.
@@ -137,6 +137,7 @@ pub(super) fn json_connection(
     object.duration("duration_ms", record.took());
     object.text_if("upstream", record.upstream.as_deref());
     object.text_if("endpoint", record.endpoint.as_deref());
+    object.upstream_carrier(record.upstream_carrier);
     object.number_if("attempts", u64::from(record.attempts));
     object.number_if("streams_refused", facts.streams_refused.get());
     object.finish(end);
@@ -165,6 +166,7 @@ pub(super) fn json_exchange(
         object.key("endpoint");
         object.displayed(endpoint);
     }
+    object.upstream_carrier(record.upstream_carrier);
     object.number_if("attempts", u64::from(record.attempts));
     object.attempts(&record.failed);
     object.text_if("request_id", request.request_id);
@@ -211,6 +213,17 @@ impl<'b> Object<'b> {
         self.number_if("key_updates_sent", tally.key_updates_sent.into());
         self.number_if("records_received", facts.carriage.records_received.get());
         self.number_if("records_sent", facts.carriage.records_sent.get());
+    }
+
+    /// Nothing where there is no TLS.
+    fn upstream_carrier(&mut self, carrier: Carrier) {
+        if carrier != Carrier::None {
+            self.text("upstream_carrier", carrier.as_str().as_bytes());
+            self.text_if(
+                "upstream_refusal",
+                carrier.refusal().map(|refusal| refusal.as_str()),
+            );
+        }
     }
 
     fn request(&mut self, request: &RequestFacts<'_>) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::log::Log;
-use crate::outcome::{Carriage, End};
+use crate::outcome::{Carriage, Carrier, End};
 use crate::time::now;
 
 /// What is known of a client's connection, shared by all records on it.
@@ -91,6 +91,8 @@ pub struct ConnectionRecord {
     pub upstream: Option<Arc<str>>,
     /// The endpoint (TCP mode).
     pub endpoint: Option<Box<str>>,
+    /// Who makes the TLS records of the connection to it (TCP mode).
+    pub upstream_carrier: Carrier,
     /// How many endpoints were tried (TCP mode).
     pub attempts: u32,
 }
@@ -116,6 +118,7 @@ impl ConnectionRecord {
             moved: Moved::default(),
             upstream: None,
             endpoint: None,
+            upstream_carrier: Carrier::None,
             attempts: 0,
         }
     }
@@ -148,6 +151,8 @@ pub struct ExchangeRecord {
     pub moved: Moved,
     /// The upstream's name.
     pub upstream: Option<Arc<str>>,
+    /// Who makes the TLS records of the connection to the endpoint asked last.
+    pub upstream_carrier: Carrier,
     /// How many connections to endpoints the request was tried on.
     pub attempts: u32,
     /// Attempts that others followed, or that ended it: which endpoint, how.
@@ -166,6 +171,7 @@ impl ExchangeRecord {
             bytes_out: 0,
             moved: Moved::default(),
             upstream: None,
+            upstream_carrier: Carrier::None,
             attempts: 0,
             failed: Vec::new(),
         }

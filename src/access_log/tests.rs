@@ -217,6 +217,7 @@ fn json_has_the_keys_that_apply_and_no_others() {
     record.bytes_out = 7;
     record.moved.copied = 12;
     record.upstream = Some(Arc::from("app"));
+    record.upstream_carrier = Carrier::Process(Refusal::Cipher);
     record.attempts = 2;
     let request = RequestFacts {
         host: Some("a.test"),
@@ -235,8 +236,9 @@ fn json_has_the_keys_that_apply_and_no_others() {
         keys(&records[0]),
         "alpn attempts bytes_copied bytes_in bytes_out carrier cause cipher client duration_ms endpoint host kind \
          listener method path peer phase protocol refusal request_id resumed server_name side status time \
-         tls_version upstream worker"
+         tls_version upstream upstream_carrier upstream_refusal worker"
     );
+    assert_eq!(records[0]["upstream_refusal"], "cipher");
     assert_eq!(records[0]["endpoint"], "127.0.0.1:8080");
     assert_eq!(records[0]["path"], "/x?y=1");
     assert_eq!(records[0]["refusal"], "no_ulp");

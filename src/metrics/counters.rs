@@ -139,7 +139,8 @@ pub struct Counters {
     upstreams: Named<UpstreamCounters>,
     handshakes: Box<[Counter]>,
     handshakes_resumed: Counter,
-    carriers: Box<[Counter]>,
+    /// For each kind of peer.
+    carriers: [Box<[Counter]>; Peer::ALL.len()],
     connections: Ends,
     exchanges: Ends,
     streams_refused: Box<[Counter]>,
@@ -171,7 +172,7 @@ impl Counters {
             upstreams: Named::default(),
             handshakes: counters(TLS_VERSIONS.len() * Cause::ALL.len()),
             handshakes_resumed: Counter::default(),
-            carriers: counters(carriers().len()),
+            carriers: Peer::ALL.map(|_| counters(carriers().len())),
             connections: Ends::new(),
             exchanges: Ends::new(),
             streams_refused: counters(Cause::ALL.len()),
@@ -218,14 +219,15 @@ impl Counters {
         self.handshakes[row * Cause::ALL.len() + cause as usize].add(1);
     }
 
-    /// A downstream connection ended that this one had carried at its end.
-    pub fn carried(&self, carrier: Carrier) {
+    /// A client's connection has ended, or what was asked of an endpoint over one, that this one had carried at
+    /// that end.
+    pub fn carried(&self, peer: Peer, carrier: Carrier) {
         let at = match carrier {
             Carrier::None => 0,
             Carrier::Kernel => 1,
             Carrier::Process(refusal) => 2 + refusal as usize,
         };
-        self.carriers[at].add(1);
+        self.carriers[peer as usize][at].add(1);
     }
 
     /// A downstream connection ended.
@@ -267,7 +269,7 @@ impl Counters {
         carried.key_updates_received.add(received.into());
         let sent = now.key_updates_sent - before.key_updates_sent;
         carried.key_updates_sent.add(sent.into());
-        if now.in_kernel && !before.in_kernel {
+        if now.carrier == Carrier::Kernel && before.carrier != Carrier::Kernel {
             let is_refused =
                 end.is_some_and(|end| end.cause == Cause::KernelRefusedKeys && end.side == peer.side());
             match is_refused {
@@ -329,8 +331,8 @@ impl Counters {
         self.handshakes_resumed.value()
     }
 
-    pub(super) fn carried_by(&self) -> &[Counter] {
-        &self.carriers
+    pub(super) fn carried_by(&self, peer: Peer) -> &[Counter] {
+        &self.carriers[peer as usize]
     }
 
     pub(super) fn connections_by_end(&self) -> &[Counter] {

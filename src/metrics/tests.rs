@@ -78,8 +78,9 @@ fn count(worker: &Counters) {
     listener.accept_failed(&io::Error::from_raw_os_error(libc::EMFILE));
     worker.handshake_finished("TLSv1.3", true);
     worker.handshake_failed(Cause::NotTls);
-    worker.carried(Carrier::Process(Refusal::NotPreferred));
-    worker.carried(Carrier::None);
+    worker.carried(Peer::Downstream, Carrier::Process(Refusal::NotPreferred));
+    worker.carried(Peer::Downstream, Carrier::None);
+    worker.carried(Peer::Upstream, Carrier::Kernel);
     worker.connection_ended(End::new(Side::Atlas, Phase::Idle, Cause::Idle));
     worker.exchange_ended(
         End::new(Side::Upstream, Phase::Connect, Cause::TimedOut),
@@ -99,7 +100,7 @@ fn count(worker: &Counters) {
 /// What was carried, by whom, and what was lost with it.
 fn count_carried(worker: &Counters) {
     let tally = |spliced, sendfile, received, sent| Tally {
-        in_kernel: true,
+        carrier: Carrier::Kernel,
         spliced,
         sendfile,
         key_updates_received: received,
@@ -132,6 +133,8 @@ const TOLD: &[(&str, f64)] = &[
     ("atlas_downstream_handshakes_resumed_total", 2.0),
     (r#"atlas_downstream_carriers_total{carrier="process",refusal="not_preferred"}"#, 2.0),
     (r#"atlas_downstream_carriers_total{carrier="none",refusal=""}"#, 2.0),
+    (r#"atlas_upstream_carriers_total{carrier="kernel",refusal=""}"#, 2.0),
+    (r#"atlas_upstream_carriers_total{carrier="none",refusal=""}"#, 0.0),
     (r#"atlas_downstream_connections_ended_total{side="atlas",phase="idle",cause="idle"}"#, 2.0),
     (r#"atlas_exchanges_total{side="upstream",phase="connect",cause="timed_out"}"#, 2.0),
     (r#"atlas_responses_total{class="5xx"}"#, 2.0),
@@ -196,12 +199,15 @@ fn every_end_has_a_counter_of_its_own() {
         counters.connection_ended(end);
     }
     for carrier in counters::carriers() {
-        counters.carried(carrier);
+        for peer in Peer::ALL {
+            counters.carried(peer, carrier);
+        }
     }
     let all = [
         counters.exchanges_by_end(),
         counters.connections_by_end(),
-        counters.carried_by(),
+        counters.carried_by(Peer::Downstream),
+        counters.carried_by(Peer::Upstream),
     ];
     assert!(
         all.iter()

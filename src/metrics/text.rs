@@ -200,23 +200,27 @@ fn handshakes(families: &mut Families, workers: &[Arc<Counters>]) {
             Vec::new(),
             worker.handshakes_resumed(),
         );
-        for (carrier, count) in carriers().into_iter().zip(worker.carried_by()) {
-            let labels = vec![
-                ("carrier", carrier.as_str().to_owned()),
-                (
-                    "refusal",
-                    carrier
-                        .refusal()
-                        .map_or_else(String::new, |refusal| refusal.as_str().to_owned()),
-                ),
-            ];
-            families.counter(
-                "atlas_downstream_carriers",
-                "Connections of clients, by who makes their TLS records and why not the kernel",
-                labels,
-                count.value(),
-            );
-        }
+        by_carrier(
+            families,
+            "atlas_downstream_carriers",
+            "Connections of clients, by who makes their TLS records and why not the kernel",
+            worker.carried_by(Peer::Downstream),
+        );
+        by_carrier(
+            families,
+            "atlas_upstream_carriers",
+            "Exchanges with endpoints, connections in tcp mode among them, by who made their TLS records and why not the kernel",
+            worker.carried_by(Peer::Upstream),
+        );
+    }
+}
+
+fn by_carrier(families: &mut Families, name: &'static str, help: &'static str, counts: &[Counter]) {
+    for (carrier, count) in carriers().into_iter().zip(counts) {
+        let refusal = carrier.refusal().map_or("", |refusal| refusal.as_str());
+        let labels = [("carrier", carrier.as_str()), ("refusal", refusal)];
+        let labels = labels.map(|(name, value)| (name, value.to_owned()));
+        families.counter(name, help, labels.into(), count.value());
     }
 }
 

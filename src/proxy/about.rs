@@ -3,6 +3,7 @@
 use super::headers::RequestId;
 use crate::access_log::ConnectionFacts;
 use crate::http::{RequestHead, Version};
+use crate::outcome::Carrier;
 
 /// Its Content-Type.
 pub(super) const CONTENT_TYPE: &str = "text/html; charset=utf-8";
@@ -83,7 +84,7 @@ fn connection(page: &mut String, facts: &ConnectionFacts, version: Version, sche
         ("Bytes sent through this process so far", copied.as_deref()),
         (
             "TLS records in the kernel so far",
-            tally.in_kernel.then_some(&records),
+            (tally.carrier == Carrier::Kernel).then_some(&records),
         ),
         ("Key updates so far", is_secure.then_some(&key_updates)),
         ("Worker", Some(&worker)),

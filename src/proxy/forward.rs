@@ -74,6 +74,7 @@ impl<F> Visit<'_, F> {
             };
             note(upstream, &attempt, response);
             tell_attempts(&mut course.attempts, account);
+            tell_carrier(&attempt.lease, account);
             match attempt.exchanged {
                 Ok(Exchanged { end, .. }) => {
                     attempt.lease.give_back();
@@ -253,6 +254,7 @@ impl<F> Visit<'_, F> {
         counters.bytes_moved(Direction::FromUpstream, moved.bytes_in);
         counters.bytes_moved(Direction::ToUpstream, moved.bytes_out);
         counters.carried_since(Peer::Upstream, before.tally, moved.tally, end);
+        counters.carried(Peer::Upstream, moved.tally.carrier);
     }
 }
 
@@ -348,6 +350,13 @@ fn tell_attempts(attempts: &mut Attempts, account: &mut Account<'_>) {
     }
 }
 
+/// The record is told who makes the TLS records to the endpoint, as it stands.
+fn tell_carrier(lease: &Lease<'_>, account: &mut Account<'_>) {
+    if let Some(record) = account.record() {
+        record.upstream_carrier = lease.carrier();
+    }
+}
+
 /// The connection of the next attempt, which is `reached` already or leased now; the record is told how the search
 /// for it went.
 async fn next_lease<'u>(
@@ -368,6 +377,7 @@ async fn next_lease<'u>(
         (leased, _) => leased?,
     };
     account.endpoint = Some(lease.endpoint().shared_name());
+    tell_carrier(&lease, account);
     Ok(lease)
 }
 

@@ -19,7 +19,7 @@ use crate::drain::{Drain, Step};
 use crate::http::h1::client::Outgoing;
 use crate::http::{BodyLength, Fields};
 use crate::metrics::{Counters, Direction, Mirrored, Peer};
-use crate::outcome::{Cause, End, Phase, Side};
+use crate::outcome::{Carrier, Cause, End, Phase, Side};
 use crate::route::{Mirror, Route};
 use crate::runtime::{self, before};
 use crate::time::{Deadline, now};
@@ -213,6 +213,7 @@ struct Answered {
     endpoint: Option<Arc<str>>,
     status: Option<StatusCode>,
     bytes: u64,
+    carrier: Carrier,
     attempts: u32,
     failed: Vec<(Arc<str>, End)>,
 }
@@ -254,6 +255,8 @@ impl Mirroring {
         self.counters.bytes_moved(Direction::ToUpstream, moved.bytes_out);
         self.counters
             .carried_since(Peer::Upstream, moved_before.tally, moved.tally, exchanged.err());
+        self.counters.carried(Peer::Upstream, moved.tally.carrier);
+        answered.carrier = moved.tally.carrier;
         match (exchanged, answered.status) {
             (Ok(()), Some(status)) => {
                 self.upstream
@@ -308,6 +311,7 @@ impl Mirroring {
         record.status = answered.status.map(|status| status.as_u16());
         record.bytes_in = self.body.len() as u64;
         record.bytes_out = answered.bytes;
+        record.upstream_carrier = answered.carrier;
         record.attempts = answered.attempts;
         record.failed = answered.failed;
         let facts = RequestFacts {

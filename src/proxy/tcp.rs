@@ -73,6 +73,8 @@ impl Proxy {
         let carried = transport.carriage().tally();
         self.counters
             .carried_since(Peer::Upstream, Tally::default(), carried, Some(end));
+        self.counters.carried(Peer::Upstream, carried.carrier);
+        record.upstream_carrier = carried.carrier;
         transport.count_records();
         self.counters.records_moved(Peer::Upstream, transport.carriage());
         let spliced = |transport: &Transport| transport.carriage().spliced.get();

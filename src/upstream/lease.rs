@@ -11,7 +11,7 @@ use super::{Endpoint, Upstream};
 use crate::http::client::{RequestWriter, ResponseReader};
 use crate::http::h1::client::Connection;
 use crate::http::h2::client::Stream;
-use crate::outcome::{End, Tally};
+use crate::outcome::{Carrier, End, Tally};
 use crate::runtime::Address;
 use crate::sys;
 use crate::time::{Deadline, now};
@@ -302,6 +302,11 @@ impl<'u> Lease<'u> {
             Held::Http1(connection) => sys::tcp_bytes_acked(connection.transport().socket().as_fd()),
             Held::Http2(_) => None,
         }
+    }
+
+    /// Who makes its TLS records.
+    pub fn carrier(&self) -> Carrier {
+        self.transport().carriage().carrier.get()
     }
 
     /// What was moved so far, for [`Self::moved_since`].
