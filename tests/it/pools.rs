@@ -1,5 +1,10 @@
 //! Connections to endpoints that are kept: how long, and what is told of them.
 
+use std::io::{Read, Write};
+
+use rustix::net::sockopt::set_tcp_cork;
+
+use crate::support::origin::Stream;
 use crate::support::*;
 
 #[test]
@@ -94,4 +99,55 @@ fn each_endpoint_and_each_workers_reuse_are_told() {
     assert_eq!(atlas.get("/").status, 200);
     assert_eq!(of("atlas_endpoint_requests_total", &one, ""), 11.0);
     assert_eq!(one.accepted(), 1, "its connection went on");
+}
+
+const SURPLUS: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+
+/// TLS may have opened more than was asked for, which no look at the socket shows: taken for the response to the
+/// next request, it could be an answer of the endpoint's choice to somebody else's.
+#[test]
+fn what_comes_behind_a_response_is_not_taken_for_the_next_one() {
+    let tls = |more: &str| format!("tls = {{ ca = \"ca.pem\", server_name = \"inner.test\"{more} }}");
+    for lines in [String::new(), tls(""), tls(", prefer_ktls = false")] {
+        for size in [4, 8_000, 16_384, 16_385, 100_000] {
+            let origin = match lines.is_empty() {
+                true => origin(),
+                false => origin().tls(cert(&["inner.test"])),
+            };
+            let origin = origin.raw(move |stream| answer_too_much(stream, size)).start();
+            let atlas = atlas()
+                .top("workers = 1")
+                .file("ca.pem", ca().pem())
+                .listens_plain()
+                .text("[[route]]\nupstream = \"app\"")
+                .upstream("app", &[origin.address()], &lines)
+                .start();
+            for _ in 0..3 {
+                let answer = atlas.get("/");
+                assert_eq!((answer.status, answer.body.len()), (200, size), "{lines}");
+            }
+            assert_eq!(origin.accepted(), 3, "{lines}, {size} bytes");
+        }
+    }
+}
+
+/// Answers each request, and adds an answer that nobody has asked for, in records of their own that come together.
+fn answer_too_much(mut stream: Stream, size: usize) {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n");
+    let body = vec![b'a'; size];
+    let mut request = Vec::new();
+    let mut byte = [0];
+    while matches!(stream.read(&mut byte), Ok(1)) {
+        request.push(byte[0]);
+        if request.ends_with(b"\r\n\r\n") {
+            request.clear();
+            set_tcp_cork(stream.tcp(), true).unwrap();
+            for piece in [head.as_bytes(), &body, SURPLUS] {
+                if stream.write_all(piece).is_err() {
+                    return;
+                }
+            }
+            set_tcp_cork(stream.tcp(), false).unwrap();
+        }
+    }
 }

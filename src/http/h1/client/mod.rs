@@ -1,6 +1,7 @@
 //! One upstream HTTP/1 connection: writes requests, reads responses.
 
 use std::cell::Cell;
+use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -115,11 +116,22 @@ impl Connection {
     }
 
     /// Whether the last exchange left it ready for another: both messages were finished in order,
-    /// neither side asked to close, and no byte came that nobody asked for.
+    /// neither side asked to close, no byte came that nobody asked for, and its keys are good for more.
     pub fn is_reusable(&self) -> bool {
         let state = &self.state;
         let finished = state.request_finished.get() && state.response_finished.get();
-        finished && state.persists.get() && self.input.is_empty()
+        finished
+            && state.persists.get()
+            && self.input.is_empty()
+            && !self.transport.is_worn()
+            && self.is_silent()
+    }
+
+    /// Whether nothing waits to be read, opened by TLS perhaps, where the socket shows nothing any more: the next
+    /// exchange would take it for its response.
+    fn is_silent(&self) -> bool {
+        let read = self.transport.try_read(&mut [0]);
+        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Whether the endpoint has closed it, or sent something nobody asked for, meanwhile.
