@@ -153,7 +153,9 @@ async fn run(
         .counters
         .bytes_moved(Direction::ToDownstream, transport.bytes_out());
     if ends_in_order(end) {
-        Box::pin(transport.close(Deadline::within(CLOSE_TIMEOUT))).await;
+        // What the kernel's TLS has accepted and not yet sent would be lost with the connection.
+        let write_timeout = serving.generation.http.write_timeout;
+        Box::pin(transport.close_after(write_timeout, CLOSE_TIMEOUT)).await;
     }
     drop(slot); // held to here: a connection that is closing still is one
     Ok(end)

@@ -375,14 +375,19 @@ impl Transport {
     /// Ends the connection in order: [`Self::finish`], then waits for the peer's end so that the
     /// kernel does not throw our last bytes away with a reset. Whether the peer's end came.
     pub async fn close(&self, deadline: Deadline) -> bool {
-        if self.aborted.get() {
+        matches!(
+            before(deadline, self.close_after(Duration::MAX, Duration::MAX)).await,
+            Ok(true)
+        )
+    }
+
+    /// As [`Self::close`]: of a peer that is slow what was written is still to be taken, for which it has `timeout`
+    /// whenever nothing moves, and `linger` for its own end.
+    pub async fn close_after(&self, timeout: Duration, linger: Duration) -> bool {
+        if self.aborted.get() || self.finish(timeout).await.is_err() {
             return false;
         }
-        let goodbye = async {
-            self.finish(Duration::MAX).await?;
-            self.linger().await
-        };
-        matches!(before(deadline, goodbye).await, Ok(Ok(())))
+        matches!(before(Deadline::within(linger), self.linger()).await, Ok(Ok(())))
     }
 
     /// Reads and forgets until the peer's end. While it waits it holds no buffer.

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::guest;
 use crate::support::{
-    Atlas, Connection, Digest, alone, atlas, ca, cert, command, free_port, has, nginx, noise, origin,
+    Atlas, Connection, Digest, Ending, alone, atlas, ca, cert, command, free_port, has, nginx, noise, origin,
     wait_until,
 };
 
@@ -236,4 +236,43 @@ fn s_server(folder: &Path, version: &str) -> (Server, u16) {
         std::net::TcpStream::connect(("127.0.0.1", port)).ok()
     });
     (server, port)
+}
+
+/// What the kernel has accepted it has not yet sent: a connection that is dropped then takes the last record, or
+/// the goodbye, with it.
+#[test]
+fn a_client_that_is_slow_to_read_gets_the_end_too() {
+    if is_missing() {
+        return;
+    }
+    let sizes: Vec<usize> = (1..=16).map(|nth| nth * 250_007).collect();
+    let mut builder = atlas()
+        .listens_tls("a.test")
+        .tls_lines("ktls_threshold = 0")
+        .text("[[route]]\nfiles = \".\"");
+    for size in &sizes {
+        builder = builder.file(&format!("{size}"), noise(*size));
+    }
+    let atlas = builder.start();
+    std::thread::scope(|scope| {
+        for size in sizes {
+            let atlas = &atlas;
+            scope.spawn(move || {
+                let mut client = atlas.connect();
+                client.send(format!(
+                    "GET /{size} HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n"
+                ));
+                // Longer than a goodbye is waited for that nothing keeps back.
+                std::thread::sleep(std::time::Duration::from_secs(4));
+                let answer = client.answer();
+                assert!(
+                    answer.body == noise(size),
+                    "{} of {size} bytes",
+                    answer.body.len()
+                );
+                assert_eq!(client.ends().0, Ending::Closed, "after {size} bytes");
+                assert_eq!(atlas.exchange(&format!("/{size}"))["carrier"], "kernel");
+            });
+        }
+    });
 }
