@@ -84,6 +84,8 @@ pub struct Socket {
     writing: RefCell<Option<Wait>>,
     /// Whether a read may find something without waiting first.
     maybe_readable: Cell<bool>,
+    /// The wait of whoever reads is over, whatever the driver tells.
+    is_called: Cell<bool>,
     spent: Cell<u32>,
     /// What a call has told that the connection was lost by.
     error: Cell<Option<Errno>>,
@@ -106,6 +108,7 @@ impl Socket {
             reading: RefCell::default(),
             writing: RefCell::default(),
             maybe_readable: Cell::new(true),
+            is_called: Cell::new(false),
             spent: Cell::new(0),
             error: Cell::new(None),
         })
@@ -332,9 +335,20 @@ impl Socket {
         self.maybe_readable.set(true);
     }
 
+    /// Has whoever waits to read in this task look: what it waits for was taken from the socket for it, and the driver
+    /// has nothing to tell of any more. Who calls goes on with [`Self::turn`], where its turn is over by this: the task
+    /// is run again, and the reader with it. Its waker is not kept here: it would keep alive what keeps it.
+    pub fn call_reader(&self) {
+        self.is_called.set(true);
+        self.spent.set(TURN_COST_MAX);
+    }
+
     /// As [`Self::readable`], inside another future.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let ready = self.poll_wait(&self.reading, wait_readable, cx);
+        let ready = match self.is_called.take() {
+            true => Poll::Ready(Ok(())),
+            false => self.poll_wait(&self.reading, wait_readable, cx),
+        };
         if ready.is_ready() {
             self.maybe_readable.set(true);
         }

@@ -59,7 +59,11 @@ impl Transport {
             return Ok(());
         };
         let offload = wanted.offload.clone();
-        if let Err(refusal) = get_ready(sealed, &self.socket, &offload) {
+        let ready = get_ready(sealed, &self.socket, &offload);
+        if sealed.has_news() {
+            self.socket.call_reader(); // who waits for what was just taken from the socket
+        }
+        if let Err(refusal) = ready {
             self.carriage.carrier.set(Carrier::Process(refusal));
             if is_final(refusal) {
                 *promotion = None;
@@ -88,6 +92,7 @@ impl Transport {
             }
             Err(error) => {
                 offload.failed();
+                self.socket.call_reader();
                 Err(error)
             }
         }

@@ -433,6 +433,11 @@ impl Sealed {
         }
     }
 
+    /// Whether a reader would not have to wait.
+    pub(super) fn has_news(&self) -> bool {
+        !self.plain.is_empty() || self.failed.is_some() || self.closed || self.ended
+    }
+
     fn settle_incoming(&mut self, socket: &Socket) -> Result<(), Obstacle> {
         loop {
             while self.has_record() && self.plain.len() < LARGE {

@@ -258,6 +258,7 @@ impl<'c> Output<'c> {
 
     /// Sends everything and gives the memory back.
     pub(super) async fn flush(&mut self) -> Result<(), End> {
+        self.transport.socket().turn().await;
         self.send_buffer().await?;
         let flushed = match self.transport.try_flush() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -655,3 +655,34 @@ mod kernel_tls {
         clients.join().unwrap();
     }
 }
+
+#[test]
+fn a_reader_that_waits_is_told_of_what_a_promotion_has_read() {
+    let client = |mut client: Cutter| {
+        client.write(b"request").send_but(3);
+        assert_eq!(client.read(3).unwrap(), b"got");
+        client.send_but(0);
+        let _ = client.read(1);
+    };
+    meet(
+        suites::TLS13_AES_128_GCM_SHA256,
+        Offload::assumed,
+        client,
+        async |transport: Transport| {
+            let mut received = [0; 7];
+            let reading = transport.read(&mut received);
+            let promoting = async {
+                transport.write_all(b"got", LONG).await.unwrap();
+                // The driver, which would tell of the rest, does not get to it.
+                std::thread::sleep(Duration::from_millis(100));
+                let _ = transport.promote(LARGE_BODY); // this kernel may have no TLS, or refuse the keys
+                transport.socket().turn().await;
+                std::future::pending::<()>().await;
+            };
+            let (reading, promoting) = (std::pin::pin!(reading), std::pin::pin!(promoting));
+            let both = futures_util::future::select(reading, promoting);
+            let ended = before(Deadline::within(SECOND), both).await;
+            assert!(ended.is_ok(), "the reader still waits");
+        },
+    );
+}
