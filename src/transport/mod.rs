@@ -358,6 +358,12 @@ impl Transport {
         self.socket.shutdown_write()
     }
 
+    /// Whether its keys have been used for half of what they are good for, and cannot be renewed: nothing new
+    /// should be begun on it.
+    pub fn is_worn(&self) -> bool {
+        matches!(&*self.layer.borrow(), Layer::Ktls(tls) if tls.is_worn())
+    }
+
     /// Has [`Self::carriage`] tell how many TLS records there were up to now, where the kernel makes them.
     pub fn count_records(&self) {
         if let Layer::Ktls(tls) = &*self.layer.borrow() {

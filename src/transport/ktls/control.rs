@@ -181,7 +181,15 @@ impl Inbox {
             return Ok(None);
         };
         let size = usize::try_from(u32::from_be_bytes([0, *a, *b, *c])).map_err(|_| Fault::UNREADABLE)?;
-        if size > MESSAGE_BYTES_MAX {
+        // Told by its header: what must not come is not waited for.
+        let size_max = match (*kind, is_tls13) {
+            (KEY_UPDATE, true) => 1,
+            (NEW_SESSION_TICKET, true) if is_client => MESSAGE_BYTES_MAX,
+            (HELLO_REQUEST, false) if is_client => MESSAGE_BYTES_MAX,
+            (CLIENT_HELLO, false) if !is_client => MESSAGE_BYTES_MAX,
+            _ => return Err(Fault::UNEXPECTED),
+        };
+        if size > size_max {
             return Err(Fault::UNREADABLE);
         }
         let Some(body) = body.get(..size) else {
@@ -197,6 +205,11 @@ impl Inbox {
             (CLIENT_HELLO, false) if !is_client => Ok(Some(Message::Renegotiation)),
             _ => Err(Fault::UNEXPECTED),
         }
+    }
+
+    /// Whether no message has begun that goes on.
+    pub(super) fn is_empty(&self) -> bool {
+        self.at == self.bytes.len()
     }
 
     /// Bytes of memory it holds, for tests.

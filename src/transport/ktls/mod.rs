@@ -50,6 +50,8 @@ pub(super) struct Ktls {
     earlier_received: u64,
     storm: Storm,
     wear: Wear,
+    /// The key for sending should be renewed, and cannot be.
+    is_worn: bool,
     pause: Pause,
 }
 
@@ -99,7 +101,12 @@ impl Ktls {
             earlier_sent: 0,
             earlier_received: 0,
             storm: Storm::default(),
+            is_worn: false,
         }
+    }
+
+    pub(super) fn is_worn(&self) -> bool {
+        self.is_worn
     }
 
     /// Whether nothing that was opened before waits here.
@@ -243,10 +250,16 @@ impl Ktls {
                 }
                 Message::Renegotiation => {
                     self.storm.control(now(), Cause::LimitReached)?;
-                    self.owed.alert = Some([WARNING, NO_RENEGOTIATION]);
-                    self.say_if_it_fits(socket)?;
+                    // Nothing may be said behind our own close_notify.
+                    if self.goodbye == Goodbye::Unsaid {
+                        self.owed.alert = Some([WARNING, NO_RENEGOTIATION]);
+                        self.say_if_it_fits(socket)?;
+                    }
                 }
             }
+        }
+        if !inbox.is_empty() {
+            self.storm.control(now(), Cause::LimitReached)?; // a message may be a byte a record
         }
         self.inbox = inbox;
         Ok(())
@@ -264,9 +277,13 @@ impl Ktls {
         self.earlier_received = self.carriage.records_received.get();
         // RFC 8446 §4.6.3: "the receiver MUST send a KeyUpdate of its own with request_update set
         // to "update_not_requested" prior to sending its next Application Data record". If it does
-        // not fit now, whoever writes next finds it owed.
-        self.owed.key_update |= is_requested;
-        self.say_if_it_fits(socket)
+        // not fit now, whoever writes next finds it owed. Behind our close_notify none will be sent, and what is
+        // said behind a FIN makes the kernel end the other direction, too.
+        if self.goodbye == Goodbye::Unsaid {
+            self.owed.key_update |= is_requested;
+            self.say_if_it_fits(socket)?;
+        }
+        Ok(())
     }
 
     fn renew(&mut self, socket: &Socket, direction: Direction) -> Result<(), Stop> {
@@ -331,7 +348,7 @@ impl Ktls {
         match self.wear.look(|| self.keys.records(socket, Direction::Send)) {
             Worn::Not => {}
             Worn::Soon if self.keys.is_tls13() && self.offload.can_rekey() => self.owed.key_update = true,
-            Worn::Soon => {}
+            Worn::Soon => self.is_worn = true,
             Worn::Out => return Err(Fault::KEY_WORN_OUT.into()),
         }
         self.say(socket)

@@ -575,7 +575,7 @@ impl<'c> Responder<'c> {
         }
         let framing = encode::framing(head, self.to);
         let ends = framing == Framing::UntilClose || self.drain.has_started() || !self.state.skippable.get();
-        let persists = self.state.persists.get() && !ends;
+        let persists = self.state.persists.get() && !ends && !self.transport.is_worn();
         self.state.persists.set(persists);
         self.status = Some(head.status);
         self.state.progress.set(Progress::Started(framing));
