@@ -39,11 +39,12 @@ const MIDWAY: u64 = 20_000;
 const THRESHOLDS: [Option<u64>; 4] = [None, Some(u64::MAX), Some(MIDWAY), Some(0)];
 
 impl Carrier {
-    /// What the other end of a connection is made of where only one of them matters.
+    /// What the other end of a connection is made of where only one of them matters: one that can
+    /// renew its keys, and is no kernel.
     pub(crate) fn opposite(self) -> Self {
         match self {
             Self::Plain => Self::Plain,
-            _ => Self::Rustls,
+            _ => Self::Sealed,
         }
     }
 
@@ -107,19 +108,22 @@ impl Bench {
 
     /// The carriers of two ends that understand each other, as far as this machine has them.
     pub(crate) fn pairs(&self) -> Vec<(Carrier, Carrier)> {
-        let carriers: &[Carrier] = match self.offload.refusal() {
-            Some(refusal) => {
-                eprintln!("skipped: this kernel has no TLS ({})", refusal.as_str());
-                &[Carrier::Rustls, Carrier::Sealed]
-            }
-            None => &[Carrier::Rustls, Carrier::Sealed, Carrier::Midway, Carrier::Kernel],
-        };
-        let secure = carriers
+        let mut pairs = self.relays();
+        pairs.retain(|(one, other)| (*one == Carrier::Plain) == (*other == Carrier::Plain));
+        pairs
+    }
+
+    /// The carriers of the two connections of a relay, as far as this machine has them.
+    pub(crate) fn relays(&self) -> Vec<(Carrier, Carrier)> {
+        let mut carriers = vec![Carrier::Plain, Carrier::Rustls, Carrier::Sealed];
+        match self.offload.refusal() {
+            Some(refusal) => eprintln!("skipped: this kernel has no TLS ({})", refusal.as_str()),
+            None => carriers.extend([Carrier::Midway, Carrier::Kernel]),
+        }
+        let pairs = carriers
             .iter()
             .flat_map(|one| carriers.iter().map(|other| (*one, *other)));
-        std::iter::once((Carrier::Plain, Carrier::Plain))
-            .chain(secure)
-            .collect()
+        pairs.collect()
     }
 
     /// Whether no kernel is involved that cannot follow a key update.

@@ -55,7 +55,7 @@ fn what_one_end_writes_the_other_reads() {
 #[test]
 fn a_relay_changes_nothing() {
     let bench = Bench::new();
-    for (downstream, upstream) in bench.pairs() {
+    for (downstream, upstream) in bench.relays() {
         let may_renew = bench.may_renew(&[downstream, upstream]);
         run(
             &format!("relay from {downstream:?} to {upstream:?}"),

@@ -5,8 +5,9 @@ use super::*;
 #[test]
 fn a_key_update_in_mid_upload_is_followed_or_ends_it_by_name() {
     let Some(offload) = offload() else { return };
+    let can_rekey = offload.can_rekey();
     for is_spliced in [false, true] {
-        let client = |mut client: Client| {
+        let client = move |mut client: Client| {
             client.write_all(&pattern(100_000, 4)).unwrap();
             client.conn.refresh_traffic_keys().unwrap();
             let _ = client.write_all(&pattern(100_000, 5));
@@ -16,7 +17,7 @@ fn a_key_update_in_mid_upload_is_followed_or_ends_it_by_name() {
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                     assert!(error.to_string().contains("InternalError"), "{error}");
                 }
-                Err(_) => {} // it was told while this side was still writing
+                Err(_) => assert!(!can_rekey), // it was told while this side was still writing
             }
         };
         with_rustls(TLS_1_3, &offload, client, async |ours: Transport| {
@@ -51,51 +52,108 @@ fn a_key_update_in_mid_upload_is_followed_or_ends_it_by_name() {
     }
 }
 
+/// Ways a body goes out.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Write,
+    Splice,
+    Sendfile,
+}
+
 #[test]
-fn a_key_update_in_mid_download_is_answered_before_more_data() {
-    let Some(offload) = offload().filter(|offload| offload.can_rekey()) else {
-        return;
-    };
-    let peer = |mut peer: Peer| {
-        set_tiny(&peer.socket);
-        let mut count = peer.read(100_000).len();
-        peer.update_keys(true);
-        peer.send(b"go on");
-        // Data that was on its way, then the answer, then data under the next key.
-        loop {
-            let (kind, bytes) = peer.record();
-            if kind == Some(HANDSHAKE) {
-                assert_eq!(bytes, [24, 0, 0, 1, 0]);
-                break;
+fn a_key_update_in_mid_download_is_answered_before_more_data_or_ends_it_by_name() {
+    const BODY: usize = 2_000_000;
+    let Some(offload) = offload() else { return };
+    let can_rekey = offload.can_rekey();
+    for way in [Way::Write, Way::Splice, Way::Sendfile] {
+        let peer = move |mut peer: Peer| {
+            set_tiny(&peer.socket);
+            let mut received = peer.read(100_000);
+            if !can_rekey {
+                assert!(peer.send_record(HANDSHAKE, &[24, 0, 0, 1, 1]));
+                peer.drain();
+                return;
             }
-            count += bytes.len();
+            peer.update_keys(true);
+            peer.send(b"go on");
+            // Data that was on its way, then the answer, then data under the next key.
+            loop {
+                let (kind, bytes) = peer.record();
+                if kind == Some(HANDSHAKE) {
+                    assert_eq!(bytes, [24, 0, 0, 1, 0]);
+                    break;
+                }
+                received.extend(bytes);
+            }
+            peer.follow_key_update();
+            while received.len() < BODY {
+                received.extend(peer.read(1));
+            }
+            assert_eq!(hash(&received), hash(&pattern(BODY, 7)), "{way:?}");
+            peer.send(b"enough");
+        };
+        with_peer(TLS_1_3, &offload, peer, async |ours: Transport| {
+            SockRef::from(ours.socket())
+                .set_send_buffer_size(32 * 1024)
+                .unwrap();
+            let download = async {
+                let sent = download(&ours, way, pattern(BODY, 7)).await;
+                if sent.is_err() {
+                    // The peer is told by whoever reads, and what was on its way is not waited for.
+                    ours.close(Deadline::within(SECOND)).await;
+                }
+                sent
+            };
+            let told = async {
+                match can_rekey {
+                    true => Ok(read_count(&ours, 11).await),
+                    false => ours.read(&mut [0; 11]).await.map(|_| Vec::new()),
+                }
+            };
+            let (sent, received) = futures_util::future::join(download, told).await;
+            let carriage = ours.carriage();
+            assert_eq!(carriage.key_updates_received.get(), 1);
+            if can_rekey {
+                sent.unwrap();
+                assert_eq!(received.unwrap(), b"go onenough");
+                assert_eq!(carriage.key_updates_sent.get(), 1);
+                let uncopied = carriage.spliced.get() + carriage.sendfile.get();
+                assert_eq!(uncopied > 0, !matches!(way, Way::Write), "{way:?}");
+            } else {
+                assert_eq!(cause_of(received), Cause::KeyUpdate);
+                assert_eq!(cause_of(sent), Cause::KeyUpdate);
+            }
+        });
+    }
+}
+
+/// Sends a body.
+async fn download(ours: &Transport, way: Way, body: Vec<u8>) -> io::Result<()> {
+    match way {
+        Way::Write => ours.write_all(&body, LONG).await,
+        Way::Splice => {
+            let (listener, port) = listen();
+            let origin = std::thread::spawn(move || {
+                let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+                let _ = socket.write_all(&body);
+            });
+            let from = Transport::plain(into_socket(listener.accept().unwrap().0));
+            let spliced = splice_all(&from, ours).await;
+            drop(from);
+            origin.join().unwrap();
+            spliced
         }
-        peer.follow_key_update();
-        while count < 2_000_000 {
-            count += peer.read(1).len();
+        Way::Sendfile => {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&body).unwrap();
+            sendfile_all(&file, ours, body.len()).await
         }
-        peer.send(b"enough");
-    };
-    with_peer(TLS_1_3, &offload, peer, async |ours: Transport| {
-        SockRef::from(ours.socket())
-            .set_send_buffer_size(32 * 1024)
-            .unwrap();
-        let body = vec![7; 2_000_000];
-        let (sent, received) =
-            futures_util::future::join(ours.write_all(&body, LONG), read_count(&ours, 11)).await;
-        sent.unwrap();
-        assert_eq!(received, b"go onenough");
-        let carriage = ours.carriage();
-        assert_eq!(carriage.key_updates_received.get(), 1);
-        assert_eq!(carriage.key_updates_sent.get(), 1);
-    });
+    }
 }
 
 #[test]
 fn a_storm_of_key_updates_ends_by_name() {
-    let Some(offload) = offload().filter(|offload| offload.can_rekey()) else {
-        return;
-    };
+    let Some(offload) = rekeying() else { return };
     for is_requested in [false, true] {
         let peer = move |mut peer: Peer| {
             for _ in 0..40 {
@@ -112,9 +170,7 @@ fn a_storm_of_key_updates_ends_by_name() {
 
 #[test]
 fn many_key_updates_with_data_between_are_followed() {
-    let Some(offload) = offload().filter(|offload| offload.can_rekey()) else {
-        return;
-    };
+    let Some(offload) = rekeying() else { return };
     const ROUNDS: u32 = 40;
     const PIECE: usize = 64 * 1024;
     let peer = |mut peer: Peer| {
@@ -144,13 +200,11 @@ fn many_key_updates_with_data_between_are_followed() {
 fn a_worn_key_is_renewed_or_ends_the_connection_by_name() {
     let Some(offload) = offload() else { return };
     for versions in BOTH {
-        let client = |mut client: Client| {
-            let answer = read_to_end(&mut client);
-            if let Ok(answer) = answer {
-                assert_eq!(answer.len(), 100_000);
-            }
-        };
         let can_renew = offload.can_rekey() && versions == TLS_1_3;
+        let client = move |mut client: Client| match read_to_end(&mut client) {
+            Ok(answer) => assert_eq!((can_renew, answer.len()), (true, 100_000)),
+            Err(error) => assert!(!can_renew, "{error}"),
+        };
         with_rustls(versions, &offload, client, async |ours: Transport| {
             if let Layer::Ktls(tls) = &mut *ours.layer.borrow_mut() {
                 tls.wear_out_after(50);
@@ -262,4 +316,72 @@ fn key_updates_of_openssl_are_followed_or_end_it_by_name() {
     });
     let _ = openssl.kill();
     openssl.wait().unwrap();
+}
+
+#[test]
+fn a_key_update_behind_our_own_end_is_followed_and_not_answered() {
+    let Some(offload) = rekeying() else { return };
+    let peer = |mut peer: Peer| {
+        assert_eq!(peer.record(), (Some(ALERT), CLOSE_NOTIFY.to_vec()));
+        peer.update_keys(true);
+        peer.send(b"still");
+        pause(Duration::from_millis(50));
+        peer.send(b"there");
+        peer.send_record(ALERT, &CLOSE_NOTIFY);
+        peer.drain();
+    };
+    with_peer(TLS_1_3, &offload, peer, async |ours: Transport| {
+        ours.finish(LONG).await.unwrap();
+        assert_eq!(read_count(&ours, 10).await, b"stillthere");
+        assert_eq!(ours.read(&mut [0; 10]).await.unwrap(), 0);
+        let carriage = ours.carriage();
+        assert_eq!(carriage.key_updates_received.get(), 1);
+        assert_eq!(carriage.key_updates_sent.get(), 0);
+    });
+}
+
+#[test]
+fn a_message_that_comes_byte_by_byte_is_not_waited_for() {
+    let Some(offload) = offload() else { return };
+    // One that may be long, and one that may not.
+    for (versions, begins, cause) in [
+        (TLS_1_2, [1, 0, 0xff, 0xff], Cause::LimitReached),
+        (TLS_1_3, [24, 0, 0xff, 0xff], Cause::Malformed),
+    ] {
+        let peer = move |peer: Peer| {
+            peer.send_record(HANDSHAKE, &begins);
+            for _ in 0..1000 {
+                if !peer.send_record(HANDSHAKE, &[0]) {
+                    break;
+                }
+            }
+            peer.drain();
+        };
+        with_peer(versions, &offload, peer, async |ours: Transport| {
+            assert_eq!(cause_of(ours.read(&mut [0; 10]).await), cause);
+            ours.count_records();
+            let records = ours.carriage().records_received.get();
+            assert!(records <= 40, "{records} records were read");
+        });
+    }
+}
+
+#[test]
+fn nothing_new_is_begun_under_a_key_that_cannot_be_renewed() {
+    let Some(offload) = offload() else { return };
+    for versions in BOTH {
+        let can_renew = offload.can_rekey() && versions == TLS_1_3;
+        let client = |mut client: Client| drop(read_to_end(&mut client));
+        with_rustls(versions, &offload, client, async |ours: Transport| {
+            if let Layer::Ktls(tls) = &mut *ours.layer.borrow_mut() {
+                tls.wear_out_after(50);
+            }
+            for sent in 0..40 {
+                assert!(!ours.is_worn() || sent >= 20, "after {sent} records");
+                ours.write_all(&[7; 1000], LONG).await.unwrap();
+            }
+            assert_eq!(ours.is_worn(), !can_renew);
+            ours.close(Deadline::within(SECOND)).await;
+        });
+    }
 }

@@ -18,14 +18,14 @@ use socket2::SockRef;
 
 use super::tests::{
     Client, LONG, SECOND, configs_of, configs_of_suite, connect, hash, into_socket, listen, pattern, pause,
-    read_count, read_to_end, run, set_tiny,
+    read_count, read_to_end, run, set_tiny, shake_sealed,
 };
 use super::*;
 use crate::offload::tests::SUITES;
 use crate::offload::{self, Direction, FirstKeys};
 use crate::outcome::Cause;
-use crate::pipe::Pipe;
-use crate::runtime::Preference;
+use crate::pipe::{self, Pipe};
+use crate::runtime::{Driver, Preference};
 use crate::sys::ktls as kernel;
 use crate::time::now;
 
@@ -51,6 +51,19 @@ pub(crate) fn offload() -> Option<Arc<Offload>> {
         #[expect(clippy::print_stderr, reason = "who reads the test's output has to know")]
         {
             eprintln!("skipped: this kernel has no TLS ({})", refusal.as_str());
+        }
+        return None;
+    }
+    Some(offload)
+}
+
+/// The same, where the kernel takes the next keys of a connection.
+fn rekeying() -> Option<Arc<Offload>> {
+    let offload = offload()?;
+    if !offload.can_rekey() {
+        #[expect(clippy::print_stderr, reason = "who reads the test's output has to know")]
+        {
+            eprintln!("skipped: this kernel renews no keys");
         }
         return None;
     }
@@ -291,6 +304,32 @@ async fn splice_in(from: &Transport, pipe: &mut Pipe) -> io::Result<usize> {
             result => return result,
         }
     }
+}
+
+/// Splices from one to the other until the first one's end.
+async fn splice_all(from: &Transport, to: &Transport) -> io::Result<()> {
+    let mut pipe = Pipe::take().unwrap();
+    while splice_in(from, &mut pipe).await? > 0 {
+        while !pipe.is_empty() {
+            match pipe.empty(|fd, len| to.try_splice_out(fd, len, false)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.socket().writable().await?,
+                result => _ = result?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sends so many bytes of a file.
+async fn sendfile_all(file: &std::fs::File, to: &Transport, count: usize) -> io::Result<()> {
+    let mut at = 0;
+    while at < count {
+        match to.try_sendfile(file.as_fd(), at as u64, count - at) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.socket().writable().await?,
+            result => at += result?,
+        }
+    }
+    Ok(())
 }
 
 /// Takes out what is in it.

@@ -644,7 +644,7 @@ async fn accept(maker: Maker, listener: &TcpListener, config: &Arc<ServerConfig>
 }
 
 /// As `tls` does it: the last flight of TLS 1.3 is left to go with the first data.
-async fn shake_sealed(
+pub(super) async fn shake_sealed(
     socket: Socket,
     mut sealed: Sealed,
     promotion: Promotion,
