@@ -1,8 +1,9 @@
 //! The addresses this process listens on, from the first bind to the last use of each.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::generation::Generation;
@@ -21,8 +22,11 @@ const IN_USE_PAUSE: Duration = Duration::from_millis(50);
 /// Which addresses are bound. Their sockets belong to the workers.
 #[derive(Default)]
 pub(super) struct Sockets {
-    bound: BTreeSet<Address>,
+    bound: BTreeMap<Address, Option<File>>,
 }
+
+/// The file of a Unix socket: device and inode.
+type File = (u64, u64);
 
 /// Sockets for each worker, each with its address.
 pub(super) type PerWorker = Vec<Vec<(Address, OwnedFd)>>;
@@ -42,10 +46,10 @@ impl Sockets {
         };
         for listener in &generation.listeners {
             let address = &listener.settings.address;
-            if self.bound.contains(address) {
+            if self.bound.contains_key(address) {
                 continue;
             }
-            if let Some(own) = self.bound.iter().find(|bound| bound.overlaps(address)) {
+            if let Some(own) = self.bound.keys().find(|bound| bound.overlaps(address)) {
                 return Err(format!(
                     "cannot listen on {address}: Atlas itself still listens on {own}; a reload cannot \
                      change the one into the other, a restart can"
@@ -62,15 +66,16 @@ impl Sockets {
 
     /// The generation is in force: its addresses are bound, and no others.
     pub(super) fn keep(&mut self, generation: &Generation) {
-        let now: BTreeSet<_> = generation
-            .listeners
-            .iter()
-            .map(|l| l.settings.address.clone())
-            .collect();
-        for gone in self.bound.difference(&now) {
-            remove_path(gone);
+        let mut before = std::mem::take(&mut self.bound);
+        for listener in &generation.listeners {
+            let address = &listener.settings.address;
+            let file = match before.remove(address) {
+                Some(file) => file,
+                None => file_of(address),
+            };
+            self.bound.insert(address.clone(), file);
         }
-        self.bound = now;
+        before.iter().for_each(remove);
     }
 }
 
@@ -96,14 +101,29 @@ async fn bind_within(
 
 impl Drop for Sockets {
     fn drop(&mut self) {
-        self.bound.iter().for_each(remove_path);
+        self.bound.iter().for_each(remove);
     }
 }
 
-/// Nobody connects to a Unix socket that nobody accepts on.
-fn remove_path(address: &Address) {
-    if let Address::Unix(path) = address {
-        let path: &PathBuf = path;
+fn file_of(address: &Address) -> Option<File> {
+    match address {
+        Address::Unix(path) => file_at(path),
+        Address::Tcp(_) => None,
+    }
+}
+
+fn file_at(path: &Path) -> Option<File> {
+    let facts = std::fs::symlink_metadata(path).ok()?;
+    Some((facts.dev(), facts.ino()))
+}
+
+/// Nobody connects to a Unix socket that nobody accepts on. While this process drained another may have come to
+/// listen there: its file stays.
+fn remove((address, file): (&Address, &Option<File>)) {
+    if let Address::Unix(path) = address
+        && file.is_some()
+        && file_at(path) == *file
+    {
         let _ = std::fs::remove_file(path);
     }
 }

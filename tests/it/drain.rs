@@ -1,5 +1,8 @@
 //! Going away: nothing new is taken, what runs is finished, and the exit code says how it went.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -246,4 +249,42 @@ fn a_response_that_is_cut_does_not_look_whole() {
         assert_eq!(atlas.stop(), 0);
         assert_eq!(client.ends().0, Ending::Reset);
     });
+}
+
+/// As a restart does it where the new process does not wait for the old one.
+#[test]
+fn the_unix_socket_of_a_successor_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("atlas.sock");
+    let origin = slow();
+    let start = || {
+        atlas()
+            .listener(false, &format!("address = \"unix:{}\"", path.display()))
+            .forwards_to(&origin)
+            .start()
+    };
+    let ask = |path: &Path, what: &str| {
+        let mut client = UnixStream::connect(path).unwrap();
+        let request = format!("GET {what} HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n");
+        client.write_all(request.as_bytes()).unwrap();
+        client
+    };
+    let answer = |mut client: UnixStream| {
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let first = start();
+    let running = ask(&path, "/slow");
+    wait_until("it is on its way", || {
+        (!origin.requests().is_empty() || origin.accepted() > 0).then_some(())
+    });
+    first.signal(Signal::TERM);
+    let second = start();
+    assert!(answer(ask(&path, "/")).starts_with("HTTP/1.1 200"));
+    assert!(answer(running).ends_with("ababababab"));
+    assert_eq!(first.exit_code(), 0);
+    assert!(answer(ask(&path, "/")).starts_with("HTTP/1.1 200"));
+    assert_eq!(second.stop(), 0);
+    assert!(!path.exists(), "what is nobody's is taken away");
 }
