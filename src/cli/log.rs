@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer as Text};
 use tracing_subscriber::fmt::{FmtContext, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
@@ -91,13 +92,24 @@ fn filter() -> (EnvFilter, Option<String>) {
     let Some((name, text)) = asked else {
         return (EnvFilter::new(DEFAULT_FILTER), None);
     };
-    match EnvFilter::try_new(&text) {
+    let understood = match no_level(&text) {
+        Some(word) => Err(format!("`{word}` is none of error, warn, info, debug")),
+        None => EnvFilter::try_new(&text).map_err(|error| error.to_string()),
+    };
+    match understood {
         Ok(filter) => (filter, None),
         Err(error) => {
             let complaint = format!("{name}={text} is not understood ({error}); logging {DEFAULT_FILTER}");
             (EnvFilter::new(DEFAULT_FILTER), Some(complaint))
         }
     }
+}
+
+/// A word that stands where a level should. The filter would take it for the name of a module, and log nothing but
+/// of that: one letter too many, and errors are not told.
+fn no_level(text: &str) -> Option<&str> {
+    let mut words = text.split(',').map(str::trim);
+    words.find(|word| !word.is_empty() && !word.contains(['=', '[']) && word.parse::<LevelFilter>().is_err())
 }
 
 /// Logs every panic with the connection it happened on, and counts it.

@@ -245,3 +245,29 @@ fn the_example_is_a_good_configuration_but_for_its_files() {
     let text_of = std::fs::read_to_string(&example).expect("the example is there");
     assert!(text_of.contains("[upstream"), "it shows every table");
 }
+
+/// A word that is no level would be a module's name, and silence all others.
+#[test]
+fn a_level_that_is_none_does_not_silence_errors() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let (_folder, file) = written(&SMALLEST.replace("0.0.0.0", "127.0.0.1").replace("443", &port));
+    for (level, complains) in [
+        ("warning", true),
+        ("inof,h2=off", true),
+        ("error", false),
+        ("warn,h2=off", false),
+    ] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_atlas"))
+            .args(["run", "-c"])
+            .arg(&file)
+            .env("ATLAS_LOG", level)
+            .output()
+            .unwrap();
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains("another program listens there"), "{level}: {told}");
+        assert_eq!(told.contains("is not understood"), complains, "{level}: {told}");
+        assert!(!told.contains('\x1b'), "{level}: {told}");
+    }
+}
