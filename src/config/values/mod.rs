@@ -397,6 +397,10 @@ fn unix_path(path: &str) -> Result<PathBuf, Wrong> {
     if path.is_empty() || path.contains('\0') {
         return Err(Wrong::new("`unix:` needs a path", help));
     }
+    if !path.starts_with('/') {
+        // The kernel would begin at the folder Atlas was started in, which is another one under systemd.
+        return Err(Wrong::new("the path of a Unix socket begins with `/`", help));
+    }
     if path.len() > UNIX_PATH_BYTES_MAX {
         let message = format!(
             "the path of a Unix socket has at most {UNIX_PATH_BYTES_MAX} bytes, this one {}",

@@ -135,6 +135,7 @@ fn endpoints_are_addresses_names_or_sockets() {
         "a/b:80",
         "http://a:80",
         "unix:",
+        "unix:app.sock",
         "/run/app.sock",
         "é:80",
     ] {
