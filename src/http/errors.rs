@@ -89,7 +89,6 @@ impl Fault {
             Cause::NoCommonVersion | Cause::NoCommonCipher | Cause::NoCommonProtocol | Cause::NotTls => {
                 Self::UPSTREAM_TLS_FAILED
             }
-            Cause::Drained | Cause::Cut => Self::GOING_AWAY,
             Cause::LimitReached => Self::UPSTREAM_BUSY,
             Cause::QueueFull => Self::UPSTREAM_QUEUE_FULL,
             Cause::QueueTimedOut => Self::UPSTREAM_QUEUE_TIMED_OUT,
@@ -296,7 +295,7 @@ catalogue! {
     UPSTREAM_RESPONSE_MALFORMED = "upstream_response_malformed", BAD_GATEWAY, Some("http_protocol_error"),
         "The server behind this one sent something that is not valid HTTP.",
         "The response breaks a rule of HTTP/1.1, or could be read in two ways; or it switches to a protocol nobody asked for.",
-        "Check that the endpoint speaks HTTP/1.1 on this port, and look at its response with `curl -v`.";
+        "Check that the endpoint speaks HTTP/1.1 on this port, or HTTP/2 if the upstream has `http2 = true`, and look at its response with `curl -v`.";
     UPSTREAM_HEAD_TOO_LARGE = "upstream_head_too_large", BAD_GATEWAY, Some("http_response_header_section_size"),
         "The server behind this one sent too large a head.",
         "The response's head has more bytes or fields than Atlas takes, or too many informational responses came before it.",
@@ -329,10 +328,6 @@ catalogue! {
         "The server behind this one has too much to do.",
         "The upstream has as many requests under way as its `requests_max` allows.",
         "Look for what is slow behind Atlas: requests pile up there. Raise `requests_max` if the endpoints can do more, or add endpoints.";
-    GOING_AWAY = "going_away", SERVICE_UNAVAILABLE, Some("destination_unavailable"),
-        "This server is about to stop.",
-        "Atlas is draining, and the request could not be finished before `timeouts.drain`.",
-        "Raise `timeouts.drain` if requests take longer than that.";
     UPSTREAM_CONNECT_TIMED_OUT = "upstream_connect_timed_out", GATEWAY_TIMEOUT, Some("connection_timeout"),
         "The server behind this one does not answer.",
         "No connection to an endpoint came about within `connect_timeout`, its TLS handshake included.",
@@ -464,7 +459,6 @@ mod tests {
             (Side::Upstream, Phase::ResponseBody, Cause::Closed, 502),
             (Side::Upstream, Phase::RequestBody, Cause::TimedOut, 504),
             (Side::Atlas, Phase::Connect, Cause::LimitReached, 503),
-            (Side::Atlas, Phase::Response, Cause::Cut, 503),
         ];
         for (side, phase, cause, status) in table {
             let end = End::new(side, phase, cause);

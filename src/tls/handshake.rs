@@ -7,8 +7,8 @@ use rustls::client::ClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::Accepted;
 use rustls::{
-    AlertDescription, CipherSuite, CommonState, ConnectionCommon, Error, HandshakeKind, PeerIncompatible,
-    ProtocolVersion, SideData,
+    AlertDescription, CipherSuite, CommonState, ConnectionCommon, Error, HandshakeKind, InvalidMessage,
+    PeerIncompatible, ProtocolVersion, SideData,
 };
 
 use super::{Alert, ClientSettings, Failed, Hello, Secured, Settings, TlsFacts, hello};
@@ -482,6 +482,10 @@ fn cause_of(error: &Error) -> Cause {
         Error::PeerIncompatible(reason) => cause_of_incompatible(reason),
         Error::AlertReceived(description) => cause_of_alert(*description),
         Error::InvalidCertificate(_) | Error::NoCertificatesPresented => Cause::CertificateUntrusted,
+        // Another protocol: HTTP without TLS, mostly.
+        Error::InvalidMessage(
+            InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
+        ) => Cause::NotTls,
         Error::InvalidMessage(_)
         | Error::DecryptError
         | Error::PeerMisbehaved(_)

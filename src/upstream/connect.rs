@@ -172,6 +172,7 @@ fn advice(cause: Cause) -> &'static str {
         Cause::CertificateUntrusted => {
             "; `ca` says who signs for the upstream's endpoints, `server_name` what they are called"
         }
+        Cause::NotTls => "; if it speaks without TLS on this port, leave out the upstream's `tls`",
         _ => "",
     }
 }
@@ -179,14 +180,16 @@ fn advice(cause: Cause) -> &'static str {
 fn end_of(error: &io::Error) -> End {
     use io::ErrorKind as Kind;
     let (side, cause) = match error.kind() {
-        // A Unix socket that nobody listens on: the file is missing, or its queue is full.
-        Kind::ConnectionRefused | Kind::NotFound | Kind::WouldBlock => (Side::Upstream, Cause::Refused),
+        // Of a Unix socket: its queue is full.
+        Kind::ConnectionRefused | Kind::WouldBlock => (Side::Upstream, Cause::Refused),
+        // Of a Unix socket: there is none, or it may not be opened. A firewall may say the latter, too.
+        Kind::NotFound | Kind::PermissionDenied => (Side::Upstream, Cause::Unreachable),
         Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NetworkDown => {
             (Side::Upstream, Cause::Unreachable)
         }
         Kind::TimedOut => (Side::Upstream, Cause::TimedOut),
         Kind::ConnectionReset | Kind::ConnectionAborted => (Side::Upstream, Cause::Reset),
-        // No descriptors, no ports, no memory, no permission.
+        // No descriptors, no ports, no memory.
         _ => (Side::Atlas, Cause::System),
     };
     End::new(side, Phase::Connect, cause)

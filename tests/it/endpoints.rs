@@ -289,6 +289,36 @@ fn an_endpoint_can_be_a_unix_socket() {
 }
 
 #[test]
+fn a_unix_socket_that_is_not_there_or_may_not_be_opened_is_unreachable() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let shut = folder.path().join("shut.sock");
+    let _origin = origin().on_unix(&shut).start();
+    std::fs::set_permissions(&shut, PermissionsExt::from_mode(0)).unwrap();
+    // To root nothing is shut.
+    let paths: &[&str] = match rustix::process::geteuid().is_root() {
+        true => &["none.sock"],
+        false => &["none.sock", "shut.sock"],
+    };
+    for path in paths {
+        let endpoint = format!("unix:{}", folder.path().join(path).display());
+        let atlas = atlas()
+            .expects_log("cannot connect")
+            .listens_plain()
+            .text("[[route]]\nupstream = \"app\"")
+            .upstream("app", &[&endpoint], "")
+            .start();
+        let answer = atlas.get("/");
+        assert_eq!(answer.status, 502, "{path}");
+        assert!(
+            answer.text().contains("upstream_unreachable"),
+            "{path}: {}",
+            answer.text()
+        );
+    }
+}
+
+#[test]
 fn an_endpoint_can_speak_tls() {
     let origin = origin().tls(cert(&["inner.test"])).answers("/", "hello").start();
     let atlas = atlas()

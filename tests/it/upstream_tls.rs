@@ -194,3 +194,20 @@ fn http2_is_offered_where_it_is_wanted_and_chosen_by_the_endpoint() {
     assert_eq!(offered(""), "http/1.1");
     assert_eq!(offered("http2 = true"), "h2");
 }
+
+#[test]
+fn an_endpoint_that_speaks_without_tls_is_told_apart() {
+    // As nginx does where it is not told to speak TLS.
+    let answers = |mut stream: Stream| {
+        let _ = stream.read(&mut [0; 1024]);
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        stream.finish();
+    };
+    let endpoint = origin().raw(answers).start();
+    let atlas = before(endpoint.address(), "true", &["cannot connect"]);
+    let line = refused(&atlas, "upstream_tls_failed", "not_tls");
+    assert!(
+        line.contains("leave out the upstream's `tls`"),
+        "it tells what to write: {line}"
+    );
+}
