@@ -25,6 +25,8 @@ const SETTLES: Duration = Duration::from_millis(30);
 struct Server {
     name: &'static str,
     port: u16,
+    /// It is to hand TLS to the kernel.
+    kernel: bool,
     process: Running,
 }
 
@@ -247,6 +249,7 @@ pub(crate) fn measure() {
         }
     }
     println!("{}", table(&cases, &servers, &mut results));
+    println!("{}", overheads(&cases, &servers, &mut results));
     println!("kernel TLS, by the kernel's account:");
     print!("{}", fs::read_to_string("/proc/net/tls_stat").unwrap_or_default());
 }
@@ -268,9 +271,19 @@ fn run(case: &Case, server: &Server, tls: &Way) -> f64 {
     };
     let ask = |client: &mut Client| client.get(case.path, case.bytes);
     let anew = || ask(&mut connect());
+    let taken_before = taken();
     let mut open = connect();
     ask(&mut open);
     std::thread::sleep(SETTLES);
+    if case.speaks == Speaks::Https && case.bytes >= MIB {
+        assert_eq!(
+            taken() > taken_before,
+            server.kernel,
+            "{} and {}",
+            server.name,
+            case.title
+        );
+    }
     let perf = records().then(|| perf::Recording::start(case.name, server.name));
     let before = executed(server.process.0.id());
     match case.requests {
@@ -280,6 +293,13 @@ fn run(case: &Case, server: &Server, tls: &Way) -> f64 {
     std::thread::sleep(SETTLES);
     drop(perf);
     (executed(server.process.0.id()) - before) as f64
+}
+
+/// Connections whose sending side the kernel has taken so far.
+fn taken() -> u64 {
+    let counters = fs::read_to_string("/proc/net/tls_stat").unwrap_or_default();
+    let mut counted = counters.lines().filter_map(|line| line.strip_prefix("TlsTxSw"));
+    counted.next().map_or(0, |count| count.trim().parse().unwrap())
 }
 
 /// Instructions all tasks of a process have executed, kernel included: with `-icount shift=0` a
@@ -319,6 +339,24 @@ fn table(cases: &[&Case], servers: &[Server], results: &mut [Vec<Vec<f64>>]) -> 
     }
     table.push('\n');
     table
+}
+
+/// What TLS adds to plain HTTP, where both were measured; the results are sorted by then.
+fn overheads(cases: &[&Case], servers: &[Server], results: &mut [Vec<Vec<f64>>]) -> String {
+    let mut text = String::new();
+    for (row, case) in cases.iter().enumerate() {
+        let plain = format!("{}-plain", case.name);
+        let Some(plain) = cases.iter().position(|case| case.name == plain) else {
+            continue;
+        };
+        write!(text, "TLS over plain HTTP, {}:", case.title).unwrap();
+        for (column, server) in servers.iter().enumerate() {
+            let [tls, plain] = [row, plain].map(|row| median(&mut results[row][column]));
+            write!(text, " {} +{:.0} %;", server.name, (tls / plain - 1.0) * 100.0).unwrap();
+        }
+        text.push('\n');
+    }
+    text
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -380,7 +418,12 @@ fn atlas(name: &'static str, port: u16, kernel: bool) -> Server {
     )
     .unwrap();
     let process = start(Command::new("/bin/atlas").args(["run", "-c", &file]), port);
-    Server { name, port, process }
+    Server {
+        name,
+        port,
+        kernel,
+        process,
+    }
 }
 
 fn nginx(name: &'static str, port: u16, kernel: bool) -> Server {
@@ -413,6 +456,7 @@ fn nginx(name: &'static str, port: u16, kernel: bool) -> Server {
     Server {
         name,
         port,
+        kernel,
         process: start_nginx(&format!("nginx-{port}"), &server, port),
     }
 }

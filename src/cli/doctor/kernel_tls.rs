@@ -39,10 +39,6 @@ pub(super) fn look(found: &mut Findings) -> Offload {
             found.add(judge_row(&row));
         }
     }
-    found.add(Finding::fine(
-        TOPIC,
-        "network cards that make TLS records: not looked at, Atlas does not need them (`ethtool -k IFACE` lists tls-hw-*)",
-    ));
     offload
 }
 

@@ -1,5 +1,6 @@
 //! `atlas doctor`: what this machine lets Atlas do, line by line, and what to change.
 
+mod cards;
 mod configuration;
 mod driver;
 mod finding;
@@ -68,6 +69,7 @@ fn look(loaded: Option<&Loaded>) -> Findings {
     machine::look(&mut found, generation);
     driver::look(&mut found);
     let offload = kernel_tls::look(&mut found);
+    cards::look(&mut found);
     if let Some(loaded) = loaded {
         configuration::look(&mut found, loaded, &offload);
     }

@@ -218,3 +218,24 @@ fn certificates_are_judged_by_their_dates() {
     let early = judge_certificate("a", &certificate, SystemTime::UNIX_EPOCH);
     assert!(early.verdict == Verdict::Wrong && early.what.contains("not valid before 2020-01-01"));
 }
+
+#[test]
+fn what_ethtool_says_of_a_card_is_understood() {
+    use super::cards::{Offload, judge, read};
+    let said = |line: &str| {
+        read(&format!(
+            "Features for eth0:\ntx-checksumming: on\n{line}\nloopback: off\n"
+        ))
+    };
+    assert_eq!(said("tls-hw-tx-offload: on"), Offload::On);
+    assert_eq!(said("tls-hw-tx-offload: on [fixed]"), Offload::On);
+    assert_eq!(said("tls-hw-tx-offload: off"), Offload::Off);
+    assert_eq!(said("tls-hw-tx-offload: off [fixed]"), Offload::Never);
+    assert_eq!(said("tls-hw-rx-offload: on"), Offload::Unknown);
+    assert_eq!(read(""), Offload::Unknown);
+    // Atlas needs none of it.
+    for offload in [Offload::On, Offload::Off, Offload::Never, Offload::Unknown] {
+        assert_eq!(judge("eth0", offload).verdict, Verdict::Fine);
+    }
+    assert!(judge("eth7", Offload::Off).what.contains("ethtool -K eth7"));
+}
