@@ -124,7 +124,7 @@ table! {
         http2: bool = "true",
         /// Whether each connection begins with a PROXY protocol header, version 1 or 2, that tells the client's address.
         proxy_protocol: bool = "false",
-        /// How many connections may be open at a time; those beyond wait in the kernel's queue.
+        /// How many connections may be open at a time, on all workers together; each worker has its part, rounded up. Those beyond wait in the kernel's queue.
         connections_max: Connections = "65536",
     }
 }
