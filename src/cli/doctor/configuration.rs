@@ -73,14 +73,29 @@ fn port(address: &Address) -> Finding {
     match listener::try_address(address) {
         Ok(()) => Finding::fine(TOPIC, format!("{address} can be listened on")),
         // Most probably the one who is asked about.
-        Err(error) if error.is_in_use() => Finding::advice(
-            TOPIC,
-            format!("{address} is listened on already"),
-            "this is well if it is Atlas who does",
-        )
-        .command("ss -ltnp"),
+        Err(error) if error.is_in_use() && !is_another_file(address) => {
+            let command = match address {
+                Address::Tcp(_) => "ss -ltnp",
+                Address::Unix(_) => "ss -lxp",
+            };
+            Finding::advice(
+                TOPIC,
+                format!("{address} is listened on already"),
+                "this is well if it is Atlas who does",
+            )
+            .command(command)
+        }
         Err(error) => Finding::wrong(TOPIC, error.to_string(), "`atlas run` would end here"),
     }
+}
+
+/// Whether a file that is no socket stands where one shall be.
+fn is_another_file(address: &Address) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    let Address::Unix(path) = address else {
+        return false;
+    };
+    std::fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket())
 }
 
 fn certificates(found: &mut Findings, listener: &Listener, now: SystemTime) {

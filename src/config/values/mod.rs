@@ -509,6 +509,11 @@ impl Word for Endpoint {
         let (host, port) = text.rsplit_once(':').ok_or_else(|| without_port(text))?;
         let port = port.parse::<u16>().ok().filter(|port| *port != 0);
         match port {
+            // No top-level domain is a number; the resolver would be asked for it again and again.
+            Some(_) if ends_in_a_number(host) => Err(Wrong::new(
+                format!("`{host}` is not an IPv4 address"),
+                "write four numbers from 0 to 255: \"127.0.0.1:3000\"",
+            )),
             Some(port) if is_host_name(host) => Ok(Self(EndpointAddress::Name(
                 host.to_ascii_lowercase().into(),
                 port,
@@ -523,6 +528,12 @@ impl Word for Endpoint {
             )),
         }
     }
+}
+
+fn ends_in_a_number(host: &str) -> bool {
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let last = name.rsplit('.').next().unwrap_or(name);
+    !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The name of a service (RFC 2782: `_Service._Proto.Name`).
@@ -727,6 +738,11 @@ impl Word for Template {
     fn parse(text: &str) -> Result<Self, Wrong> {
         const KNOWN: [&str; 4] = ["host", "uri", "path", "query"];
         let help = "write \"https://{host}{uri}\"; {path} and {query} are known as well";
+        // As nginx writes them, which would be sent to clients as they stand.
+        const VARIABLES: [&str; 5] = ["$host", "$http_host", "$server_name", "$request_uri", "$uri"];
+        if let Some(variable) = VARIABLES.iter().find(|variable| text.contains(**variable)) {
+            return Err(Wrong::new(format!("`{variable}` is not known"), help));
+        }
         let mut rest = text;
         while let Some((_, after)) = rest.split_once('{') {
             let Some((name, after)) = after.split_once('}') else {

@@ -129,6 +129,10 @@ fn endpoints_are_addresses_names_or_sockets() {
         "[::1]",
         "127.0.0.1",
         "127.0.0.1:0",
+        "256.1.1.1:80",
+        "10.0.0:80",
+        "1.2.3.4.5:80",
+        "app.1.:80",
         "-a:80",
         "a..b:80",
         "a b:80",
@@ -202,6 +206,7 @@ fn redirects_lead_to_urls_or_paths() {
         "https://a b",
         "ftp://a",
         "https://a/\r\nX: y",
+        "https://$host$request_uri",
     ] {
         assert!(Template::parse(text).is_err(), "{text:?}");
     }
