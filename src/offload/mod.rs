@@ -77,13 +77,13 @@ impl Offload {
         Self::new(Ok(Findings::assumed()))
     }
 
-    /// As [`Self::assumed`], without one version.
+    /// As [`Self::assumed`], without these ciphers of one version.
     #[cfg(test)]
-    pub(crate) fn assumed_without(version: ProtocolVersion) -> Self {
+    pub(crate) fn assumed_without(version: Version, ciphers: &[Cipher]) -> Self {
         let mut findings = Findings::assumed();
-        if let Some(version) = version_of(version) {
-            let refused = || [Err(probe::Fault::Failed("as the test wants".to_owned())), Ok(())];
-            findings.carried[version as usize] = std::array::from_fn(|_| refused());
+        for cipher in ciphers {
+            let refused = Err(probe::Fault::Failed("as the test wants".to_owned()));
+            findings.carried[version as usize][*cipher as usize] = [refused, Ok(())];
         }
         Self::new(Ok(findings))
     }

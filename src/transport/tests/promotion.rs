@@ -190,14 +190,48 @@ fn what_is_too_small_stays() {
     );
 }
 
+/// The ciphers that kernels know, as [`SUITES`] has them in each version.
+const CIPHERS: [Cipher; 3] = [Cipher::Aes128Gcm, Cipher::Aes256Gcm, Cipher::Chacha20Poly1305];
+
 #[test]
 fn a_version_that_the_kernel_does_not_take_stays() {
-    let offload = || Offload::assumed_without(ProtocolVersion::TLSv1_2);
-    let suite = suites::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256;
-    meet(suite, offload, asks_and_closes, async |transport: Transport| {
-        assert_eq!(carrier(&transport), Carrier::Process(Refusal::Version));
-        stays(&transport, Refusal::Version).await;
-    });
+    for (version, suite) in [(Version::Tls12, SUITES[0]), (Version::Tls13, SUITES[3])] {
+        let offload = || Offload::assumed_without(version, &CIPHERS);
+        meet(suite, offload, asks_and_closes, async |transport: Transport| {
+            assert_eq!(carrier(&transport), Carrier::Process(Refusal::Version));
+            stays(&transport, Refusal::Version).await;
+        });
+    }
+}
+
+#[test]
+fn a_cipher_that_the_kernel_does_not_take_stays_and_the_others_may_go() {
+    let [of_tls12, of_tls13] = [&SUITES[..3], &SUITES[3..]];
+    for (version, suites, other) in [
+        (Version::Tls12, of_tls12, of_tls13),
+        (Version::Tls13, of_tls13, of_tls12),
+    ] {
+        for (at, cipher) in CIPHERS.into_iter().enumerate() {
+            let offload = || Offload::assumed_without(version, &[cipher]);
+            meet(
+                suites[at],
+                offload,
+                asks_and_closes,
+                async |transport: Transport| {
+                    assert_eq!(carrier(&transport), Carrier::Process(Refusal::Cipher));
+                    stays(&transport, Refusal::Cipher).await;
+                },
+            );
+            // Neither another cipher of this version, nor this one of the other version.
+            for suite in [suites[(at + 1) % 3], other[at]] {
+                meet(suite, offload, asks_and_closes, async |transport: Transport| {
+                    assert_eq!(carrier(&transport), Carrier::Process(Refusal::BelowThreshold));
+                    answer(&transport).await;
+                    transport.close(Deadline::within(SECOND)).await;
+                });
+            }
+        }
+    }
 }
 
 /// A kernel short of memory, one that a profile keeps from it, one without: each by a filter on the
