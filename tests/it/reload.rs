@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::discovery::server::{Mood, names};
-use crate::support::{Atlas, Connection, atlas, cert, on_both_drivers, origin, wait_until};
+use crate::support::{Atlas, Connection, atlas, ca, carrier, cert, on_both_drivers, origin, wait_until};
 
 #[test]
 fn new_connections_get_the_new_configuration() {
@@ -376,4 +376,93 @@ fn reopens(atlas: &Atlas) {
     std::fs::rename(&path, atlas.folder().join("old.log")).unwrap();
     atlas.signal(Signal::USR1);
     wait_until("it is opened anew", || path.exists().then_some(()));
+}
+
+/// What a generation wants of the kernel's TLS; on a kernel without, that the refusal is the kernel's.
+mod kernel_tls {
+    use super::*;
+
+    /// Larger than the threshold that is there by itself.
+    const LARGE: usize = 2 << 20;
+
+    const UNWANTED: &str = "prefer_ktls = false";
+    const WANTED: &str = "prefer_ktls = true";
+
+    /// Whether `/metrics` says that the kernel is used, or this reason why not.
+    fn tells(atlas: &Atlas, refusal: Option<&str>) {
+        let usable = if refusal.is_none() { "yes" } else { "no" };
+        let labels = [
+            format!("usable=\"{usable}\""),
+            format!("refusal=\"{}\"", refusal.unwrap_or_default()),
+        ];
+        let told = atlas.metric("atlas_kernel_tls_info", &[&labels[0], &labels[1]]);
+        assert_eq!(told, 1.0, "{labels:?} in {}", atlas.metrics());
+    }
+
+    #[test]
+    fn the_kernel_is_tried_when_a_listener_comes_to_want_it() {
+        let wanted = format!("{WANTED}\nktls_threshold = \"0B\""); // right after the handshake
+        let atlas = atlas()
+            .listens_tls("a.test")
+            .tls_lines(UNWANTED)
+            .file("site/large", vec![b'l'; LARGE])
+            .text("[[route]]\nfiles = \"site\"")
+            .start();
+        for (round, [from, to]) in [[UNWANTED, &wanted], [&wanted, UNWANTED], [UNWANTED, UNWANTED]]
+            .into_iter()
+            .enumerate()
+        {
+            let path = format!("/large?{round}");
+            assert_eq!(atlas.get(&path).body.len(), LARGE);
+            let record = atlas.exchange(&path);
+            let said = (record["carrier"].as_str().unwrap(), record["refusal"].as_str());
+            assert_eq!(said, carrier::expected(from, true), "{from}: {record}");
+            tells(&atlas, said.1);
+            atlas.rewrite(|text| text.replace(from, to));
+            atlas.reload();
+        }
+    }
+
+    #[test]
+    fn the_kernel_is_tried_when_an_upstream_that_stays_comes_to_want_it() {
+        let origin = origin()
+            .tls(cert(&["inner.test"]))
+            .answers("/", vec![b'l'; LARGE])
+            .start();
+        let tls = format!("tls = {{ ca = \"ca.pem\", server_name = \"inner.test\", {UNWANTED} }}");
+        let atlas = atlas()
+            .top("workers = 1")
+            .file("ca.pem", ca().pem())
+            .listens_plain()
+            .forwards_to_with(&origin, &tls)
+            .start();
+        let promoted = |atlas: &Atlas| {
+            let finished = ["peer=\"upstream\"", "result=\"finished\""];
+            atlas.metric("atlas_kernel_tls_promotions_total", &finished)
+        };
+        for (round, [from, to]) in [[UNWANTED, WANTED], [WANTED, UNWANTED], [UNWANTED, UNWANTED]]
+            .into_iter()
+            .enumerate()
+        {
+            let before = promoted(&atlas);
+            let path = format!("/?{round}");
+            assert_eq!(atlas.get(&path).body.len(), LARGE);
+            // A plain client's bytes are spliced where the kernel opens the origin's records. A connection
+            // that was made when it was not wanted, and is idle, is no longer used.
+            let record = atlas.exchange(&path);
+            let (carrier, refusal) = carrier::expected(from, true);
+            let is_carried = carrier == "kernel";
+            let is_spliced = record["bytes_spliced"].as_u64().unwrap_or(0) > LARGE as u64 / 2;
+            assert_eq!(is_spliced, is_carried, "{from}: {record}");
+            assert_eq!(
+                promoted(&atlas) - before,
+                f64::from(u8::from(is_carried)),
+                "{from}"
+            );
+            tells(&atlas, refusal);
+            assert_eq!(origin.accepted(), round + 1);
+            atlas.rewrite(|text| text.replace(from, to));
+            atlas.reload();
+        }
+    }
 }
