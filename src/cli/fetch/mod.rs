@@ -72,7 +72,7 @@ pub(super) struct Arguments {
     /// Leave TLS to this process, also where the kernel could take it.
     #[arg(long = "no-ktls")]
     no_ktls: bool,
-    /// Speak HTTP/1.1, which is all that Atlas speaks so far.
+    /// Speak HTTP/1.1, which is all that `atlas fetch` speaks.
     #[arg(long = "http1.1")]
     http1: bool,
     /// Tell what happens, on standard error.

@@ -2,10 +2,11 @@
 
 mod bodies;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 
+use crate::guest;
 use crate::support::{
     Atlas, Digest, Origin, Then, atlas, ca, cert, command, expired_cert, free_port, has, nginx, noise,
     origin, wait_until,
@@ -36,6 +37,30 @@ fn said(output: &Output) -> String {
 fn failure(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(1), "{}", said(output));
     said(output)
+}
+
+/// As [`fetch`], and it tells who made the TLS records: the kernel wherever it can, however little is moved.
+fn fetch_carried(ca: &str, arguments: &[&str]) -> Output {
+    carried(fetch(&[&["-v", "--cacert", ca], arguments].concat()), arguments)
+}
+
+fn carried(output: Output, arguments: &[&str]) -> Output {
+    let said = said(&output);
+    let told: Vec<_> = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("* TLS was made by "))
+        .collect();
+    let is_tls = arguments.iter().any(|word| word.starts_with("https://"));
+    let is_right = match (is_tls, guest::refusal_of_this_kernel(), &told[..]) {
+        (false, _, told) => told.is_empty(),
+        (true, None, [one]) => one.starts_with("the kernel: "),
+        (true, Some(refusal), [one]) => {
+            one.starts_with("this process: ") && one.ends_with(&format!("({refusal})"))
+        }
+        _ => false,
+    };
+    assert!(is_right, "{arguments:?}\n{said}");
+    output
 }
 
 /// A folder with the tests' authority in `ca.pem`.
@@ -90,18 +115,18 @@ fn every_method_goes_both_ways_in_clear_and_in_tls() {
     let secured = echo().tls(cert(&["localhost"])).start();
     for url in [plain(&clear, "/x?y"), secure(secured.port(), "/x?y")] {
         for method in METHODS {
-            let with = fetch(&["--cacert", &ca, "-X", method, "-d", "some data", &url]);
+            let with = fetch_carried(&ca, &["-X", method, "-d", "some data", &url]);
             assert_eq!(body(&with), format!("{method} some data").as_bytes());
-            let without = fetch(&["--cacert", &ca, "-X", method, &url]);
+            let without = fetch_carried(&ca, &["-X", method, &url]);
             assert_eq!(body(&without), format!("{method} ").as_bytes());
         }
-        let head = String::from_utf8(body(&fetch(&["--cacert", &ca, "-I", &url]))).unwrap();
+        let head = String::from_utf8(body(&fetch_carried(&ca, &["-I", &url]))).unwrap();
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
         assert!(
             head.contains("X-Mark: 42\r\n") && head.contains("content-length: 5\r\n"),
             "{head}"
         );
-        let both = body(&fetch(&["--cacert", &ca, "-i", "-d", "", &url]));
+        let both = body(&fetch_carried(&ca, &["-i", "-d", "", &url]));
         assert!(both.ends_with(b"\r\n\r\nPOST "), "{both:?}");
     }
     let seen = &clear.requests()[0];
@@ -123,9 +148,11 @@ fn atlas_is_spoken_to_as_any_other() {
         format!("http://{}/x", server.address_of(1)),
     ] {
         for method in METHODS {
-            let output = fetch(&["--cacert", &place.ca(), "-X", method, "-d", "data", &url]);
+            let output = fetch_carried(&place.ca(), &["-X", method, "-d", "data", &url]);
             assert_eq!(body(&output), format!("{method} data").as_bytes());
         }
+        let head = body(&fetch_carried(&place.ca(), &["-I", &url]));
+        assert!(String::from_utf8_lossy(&head).contains("content-length: 5\r\n"));
     }
     let record = server.exchange("/x");
     assert_eq!(record["user_agent"], concat!("atlas/", env!("CARGO_PKG_VERSION")));
@@ -158,32 +185,34 @@ fn nginx_gives_takes_and_deletes_files() {
         format!("https://localhost:{port}"),
     ] {
         let at = |path: &str| format!("{base}{path}");
-        assert!(body(&fetch(&["--cacert", &ca, &at("/file")])) == file);
+        assert!(body(&fetch_carried(&ca, &[&at("/file")])) == file);
         let from_file = format!("@{sent}");
-        body(&fetch(&[
+        body(&fetch_carried(
+            &ca,
+            &["-f", "-X", "PUT", "-d", &from_file, &at("/put/a")],
+        ));
+        assert!(std::fs::read(folder.join("put/a")).unwrap() == file);
+        // Of unknown length, in chunks.
+        let arguments = [
+            "-v",
             "--cacert",
             &ca,
             "-f",
             "-X",
             "PUT",
             "-d",
-            &from_file,
-            &at("/put/a"),
-        ]));
-        assert!(std::fs::read(folder.join("put/a")).unwrap() == file);
-        // Of unknown length, in chunks.
-        body(&fetch_with(
-            &["--cacert", &ca, "-f", "-X", "PUT", "-d", "@-", &at("/put/b")],
-            &file,
-        ));
+            "@-",
+            &at("/put/b"),
+        ];
+        body(&carried(fetch_with(&arguments, &file), &arguments));
         assert!(std::fs::read(folder.join("put/b")).unwrap() == file);
-        body(&fetch(&["--cacert", &ca, "-f", "-X", "DELETE", &at("/put/a")]));
+        body(&fetch_carried(&ca, &["-f", "-X", "DELETE", &at("/put/a")]));
         assert!(!folder.join("put/a").exists());
         for method in ["POST", "PATCH"] {
-            let output = fetch(&["--cacert", &ca, "-X", method, "-d", "x", &at("/text")]);
+            let output = fetch_carried(&ca, &["-X", method, "-d", "x", &at("/text")]);
             assert_eq!(body(&output), format!("{method} of nginx").as_bytes());
         }
-        let head = body(&fetch(&["--cacert", &ca, "-I", &at("/file")]));
+        let head = body(&fetch_carried(&ca, &["-I", &at("/file")]));
         let length = format!("content-length: {}", file.len());
         assert!(String::from_utf8_lossy(&head).contains(&length));
     }
@@ -208,8 +237,8 @@ fn s_server(place: &Place, arguments: &[&str]) -> (OpenSsl, u16) {
         .arg("-key")
         .arg(key)
         .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .expect("openssl starts");
@@ -240,7 +269,7 @@ fn openssl_tells_what_was_agreed_on() {
     ] {
         let (_server, port) = s_server(&place, flags);
         // Its page has no length: its end is the connection's, and TLS has to say so.
-        let output = fetch(&["-v", "--cacert", &place.ca(), &secure(port, "/")]);
+        let output = fetch_carried(&place.ca(), &[&secure(port, "/")]);
         let page = String::from_utf8_lossy(&body(&output)).into_owned();
         assert!(page.contains(version) && page.contains("</pre>"), "{page}");
         let told = said(&output);
@@ -248,6 +277,56 @@ fn openssl_tells_what_was_agreed_on() {
             told.contains(&format!("* {version}, {suite}, new session")),
             "{told}"
         );
+    }
+}
+
+#[test]
+fn openssl_gets_every_method() {
+    if !has("openssl") {
+        return;
+    }
+    let place = Place::new();
+    let ca = place.ca();
+    for version in ["-tls1_3", "-tls1_2"] {
+        let (mut server, port) = s_server(&place, &["-quiet", version]);
+        let (requests, answers) = (server.0.stdout.take().unwrap(), server.0.stdin.take().unwrap());
+        std::thread::spawn(|| say_back(requests, answers));
+        let url = secure(port, "/x");
+        for method in METHODS {
+            let with = fetch_carried(&ca, &["-X", method, "-d", "some data", &url]);
+            assert_eq!(body(&with), format!("{method} some data").as_bytes());
+            let without = fetch_carried(&ca, &["-X", method, &url]);
+            assert_eq!(body(&without), format!("{method} ").as_bytes());
+        }
+        let head = String::from_utf8(body(&fetch_carried(&ca, &["-I", &url]))).unwrap();
+        assert!(head.ends_with("content-length: 5\r\n\r\n"), "{head}");
+    }
+}
+
+/// Answers what openssl writes of its clients with their method and body. It sends what it is given.
+fn say_back(requests: ChildStdout, mut answers: ChildStdin) {
+    let mut requests = BufReader::new(requests);
+    let mut line = String::new();
+    while requests.read_line(&mut line).is_ok_and(|count| count > 0) {
+        let method = line.split(' ').next().unwrap().to_owned();
+        let mut length = 0;
+        while line != "\r\n" {
+            line.clear();
+            requests.read_line(&mut line).unwrap();
+            if let Some(told) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
+                length = told.trim_end().parse().unwrap();
+            }
+        }
+        let mut seen = vec![0; length];
+        requests.read_exact(&mut seen).unwrap();
+        let body = match &*method {
+            "HEAD" => Vec::new(),
+            _ => [method.as_bytes(), b" ", &seen].concat(),
+        };
+        let length = method.len() + 1 + seen.len();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+        answers.write_all(&[head.as_bytes(), &body].concat()).unwrap();
+        line.clear();
     }
 }
 
