@@ -332,12 +332,14 @@ fn endpoints_that_speak_tls_or_lie_on_this_machine_get_the_same() {
             let mut client = atlas.connect_to(listener);
             get(&mut client, "/", 2_000_000);
             post(&mut client, "/", 2_000_000);
-            get(&mut client, &format!("/{listener}"), 2_000_000);
-            let record = atlas.exchange(&format!("/{listener}"));
-            if lines.is_empty() {
-                assert_eq!(is_spliced(&record), is_carried(&record), "{record}");
-            } else if guest::refusal_of_this_kernel().is_some() {
-                assert!(!is_spliced(&record), "{record}");
+            let (down, up) = (format!("/{listener}"), format!("/{listener}/up"));
+            get(&mut client, &down, 2_000_000);
+            post(&mut client, &up, 2_000_000);
+            let is_upstream_carried = lines.is_empty() || guest::refusal_of_this_kernel().is_none();
+            for path in [down, up] {
+                let record = atlas.exchange(&path);
+                let both_are = is_carried(&record) && is_upstream_carried;
+                assert_eq!(is_spliced(&record), both_are, "{record}");
             }
         }
     }
