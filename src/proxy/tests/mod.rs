@@ -613,3 +613,31 @@ fn an_exchange_that_is_cut_off_leaves_its_record() {
     let line: Value = serde_json::from_str(std::fs::read_to_string(&path).unwrap().trim_end()).unwrap();
     assert_eq!((&line["cause"], &line["path"]), (&"cut".into(), &"/x?y=1".into()));
 }
+
+/// A kernel that is found to have TLS since, or a breaker that was open.
+#[test]
+fn an_upstream_that_stays_goes_by_what_the_kernel_is_found_to_do_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let writer = Writer::start(Target::File(path), 16, Arc::new(Process::default())).unwrap();
+    let given = to(&[SocketAddr::from(([127, 0, 0, 1], 9))]);
+    let [before, now] = [Refusal::NoUlp, Refusal::NotPreferred].map(|refusal| {
+        Arc::new(Generation {
+            offload: Offload::absent(refusal).into(),
+            ..generation(&given)
+        })
+    });
+    let counters = Arc::new(Counters::new());
+    let log = Rc::new(Log::new(&now.access_log, writer.sender(), counters.clone()));
+    let proxy = |generation: &Arc<Generation>, previous: Option<&Proxy>| {
+        Proxy::new(generation.clone(), 1, log.clone(), counters.clone(), previous)
+    };
+    let earlier = proxy(&before, None);
+    let upstream = earlier.upstream(0);
+    let later = proxy(&now, Some(&earlier));
+    assert!(Rc::ptr_eq(&upstream, &later.upstream(0)), "it has stayed");
+    // Where nobody has the generation before, nobody has what it had found.
+    let found_before = Arc::downgrade(&before.offload);
+    drop((before, earlier));
+    assert!(found_before.upgrade().is_none());
+}
