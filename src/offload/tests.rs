@@ -13,6 +13,10 @@ use rustls::{
     ServerConnection, SideData, SupportedCipherSuite,
 };
 
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+
 use super::*;
 
 /// All that the kernel takes: of TLS 1.2 first, then of 1.3.
@@ -24,6 +28,34 @@ pub(crate) const SUITES: [SupportedCipherSuite; 6] = [
     suites::TLS13_AES_256_GCM_SHA384,
     suites::TLS13_CHACHA20_POLY1305_SHA256,
 ];
+
+/// From now on whoever wants the kernel's TLS for a socket on this thread gets this answer, and the kernel does
+/// not hear of it: an error, or 0 as if it had been attached.
+pub(crate) fn answer_who_attaches(error: i32) {
+    answer_who_sets(&[(1, libc::IPPROTO_TCP), (2, libc::TCP_ULP)], error);
+}
+
+/// From now on whoever hands keys to the kernel on this thread gets this error.
+pub(crate) fn refuse_keys(error: i32) {
+    answer_who_sets(&[(1, libc::SOL_TLS)], error);
+}
+
+/// `setsockopt` with these arguments is not made, and answered so.
+fn answer_who_sets(arguments: &[(u8, i32)], error: i32) {
+    let is = |&(place, value): &(u8, i32)| {
+        let value = value.unsigned_abs().into();
+        SeccompCondition::new(place, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).unwrap()
+    };
+    let rule = SeccompRule::new(arguments.iter().map(is).collect()).unwrap();
+    let filter = SeccompFilter::new(
+        [(libc::SYS_setsockopt, vec![rule])].into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(error.unsigned_abs()),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let program: BpfProgram = filter.unwrap().try_into().unwrap();
+    seccompiler::apply_filter(&program).unwrap();
+}
 
 /// Two connections after their handshake in memory, and all that the server has sent.
 fn handshake(suite: SupportedCipherSuite) -> (ServerConnection, ClientConnection, Vec<u8>) {

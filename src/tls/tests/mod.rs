@@ -4,6 +4,7 @@ mod certificates;
 mod choice;
 mod handshake;
 mod kernel_tls;
+mod refused_keys;
 
 use std::path::Path;
 

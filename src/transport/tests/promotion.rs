@@ -7,12 +7,8 @@ use std::sync::Barrier;
 use ::rustls::SupportedCipherSuite;
 use ::rustls::crypto::aws_lc_rs::{cipher_suite as suites, default_provider};
 
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-};
-
 use super::*;
-use crate::offload::tests::SUITES;
+use crate::offload::tests::{SUITES, answer_who_attaches};
 use crate::sys::ktls::{self, Cipher, Direction, Key, Version};
 
 /// What a large body is.
@@ -246,7 +242,7 @@ fn a_kernel_that_does_not_take_the_socket_leaves_the_connection_where_it_is() {
         (libc::ENOTCONN, Refusal::PeerClosedEarly),
     ] {
         let meeting = std::thread::spawn(move || {
-            deny_kernel_tls(error);
+            answer_who_attaches(error);
             for suite in [SUITES[0], SUITES[3]] {
                 meet(
                     suite,
@@ -258,23 +254,6 @@ fn a_kernel_that_does_not_take_the_socket_leaves_the_connection_where_it_is() {
         });
         meeting.join().unwrap();
     }
-}
-
-/// Whoever wants the kernel's TLS for a socket on this thread gets this error.
-fn deny_kernel_tls(error: i32) {
-    let is = |place, value: i32| {
-        let value = value.unsigned_abs().into();
-        SeccompCondition::new(place, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).unwrap()
-    };
-    let wants_it = vec![is(1, libc::IPPROTO_TCP), is(2, libc::TCP_ULP)];
-    let filter = SeccompFilter::new(
-        [(libc::SYS_setsockopt, vec![SeccompRule::new(wants_it).unwrap()])].into(),
-        SeccompAction::Allow,
-        SeccompAction::Errno(error.unsigned_abs()),
-        std::env::consts::ARCH.try_into().unwrap(),
-    );
-    let program: BpfProgram = filter.unwrap().try_into().unwrap();
-    seccompiler::apply_filter(&program).unwrap();
 }
 
 #[test]
