@@ -42,6 +42,7 @@ mod panics;
 mod pools;
 mod proxy_protocol;
 mod raw_http1;
+mod refused_keys;
 mod regressions;
 mod reload;
 mod retries;

@@ -9,45 +9,63 @@ use seccompiler::{
 };
 
 /// A system call that is not made, and what the kernel answers.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Denied {
     number: i64,
-    /// Values of its second and third argument; any, if there are none.
-    arguments: Option<(u32, u32)>,
+    /// What its arguments have to be, by their place.
+    arguments: Vec<(u8, SeccompCmpOp, i32)>,
     error: Errno,
 }
 
 impl Denied {
+    /// Who has so many connections open gets later sockets.
+    pub const LATER: usize = 128;
+
     /// EPERM to this one.
     pub const fn call(number: i64) -> Self {
         Self {
             number,
-            arguments: None,
+            arguments: Vec::new(),
             error: Errno::PERM,
         }
     }
 
     /// This error to who wants the kernel's TLS for a socket.
-    pub const fn kernel_tls(error: Errno) -> Self {
+    pub fn kernel_tls(error: Errno) -> Self {
+        let attaches = [(1, libc::IPPROTO_TCP), (2, libc::TCP_ULP)];
         Self {
             number: libc::SYS_setsockopt,
-            arguments: Some((libc::IPPROTO_TCP.cast_unsigned(), libc::TCP_ULP.cast_unsigned())),
+            arguments: attaches.map(|(place, is)| (place, SeccompCmpOp::Eq, is)).into(),
             error,
         }
     }
 
+    /// EINVAL to who hands the kernel the keys of a later socket: what a program does as it starts succeeds.
+    pub fn keys_of_later_sockets() -> Self {
+        Self {
+            number: libc::SYS_setsockopt,
+            arguments: vec![
+                (0, SeccompCmpOp::Ge, Self::LATER as i32),
+                (1, SeccompCmpOp::Eq, libc::SOL_TLS),
+            ],
+            error: Errno::INVAL,
+        }
+    }
+
     fn rules(&self) -> Vec<SeccompRule> {
-        let is = |place, value: u32| {
-            SeccompCondition::new(place, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value.into())
+        let conditions = self.arguments.iter().map(|(place, compare, value)| {
+            let value = value.unsigned_abs().into();
+            SeccompCondition::new(*place, SeccompCmpArgLen::Dword, compare.clone(), value)
                 .expect("a system call has so many arguments")
-        };
-        let rule =
-            |(second, third)| SeccompRule::new(vec![is(1, second), is(2, third)]).expect("it has conditions");
-        self.arguments.map(rule).into_iter().collect()
+        });
+        match self.arguments[..] {
+            [] => Vec::new(),
+            _ => vec![SeccompRule::new(conditions.collect()).expect("it has conditions")],
+        }
     }
 
     /// From now on, for this thread and what it starts.
-    fn deny(&self) {
+    pub fn deny(&self) {
         let filter = SeccompFilter::new(
             [(self.number, self.rules())].into(),
             SeccompAction::Allow,
