@@ -237,11 +237,39 @@ pub fn is_guest() -> bool {
 
 /// Why the kernel this program runs on cannot carry TLS, in Atlas's word for it.
 pub fn refusal_of_this_kernel() -> Option<&'static str> {
-    match std::env::var(REFUSAL).as_deref() {
-        Ok("cipher") => Some("cipher"),
-        Ok(_) => Some("no_ulp"),
-        Err(_) => (!kernel_has_tls()).then_some("no_ulp"),
-    }
+    refusal_where(may_load_modules())
+}
+
+/// The same for an Atlas that may have the kernel load its modules, or may not.
+pub fn refusal_where(may_load: bool) -> Option<&'static str> {
+    let has_no_ulp = match std::env::var(REFUSAL).as_deref() {
+        Ok("cipher") => return Some("cipher"),
+        Ok(_) => true,
+        Err(_) => !kernel_has_tls(),
+    };
+    // Who may not load it cannot know that it is not there, except where modules are seen, and not it.
+    let is_certain = may_load || sees_no_module();
+    has_no_ulp.then_some(if is_certain { "no_ulp" } else { "no_permission" })
+}
+
+/// Whether the kernel loads modules for this process: it has CAP_NET_ADMIN, in no user namespace.
+fn may_load_modules() -> bool {
+    const NET_ADMIN: u32 = 12; // capability.h
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let mut effective = status.lines().filter_map(|line| line.strip_prefix("CapEff:"));
+    let effective = u64::from_str_radix(effective.next().unwrap().trim(), 16).unwrap();
+    let users = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let is_outermost = users.split_whitespace().eq(["0", "0", "4294967295"]);
+    effective & (1 << NET_ADMIN) != 0 && is_outermost
+}
+
+/// Whether this kernel's modules can be seen, and `tls` is none of them. In a container there are none.
+fn sees_no_module() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let modules = PathBuf::from("/lib/modules").join(release.trim());
+    let names = ["tls.ko", "tls.ko.xz", "tls.ko.zst", "tls.ko.gz"];
+    let is_there = |name| modules.join("kernel/net/tls").join(name).exists();
+    modules.is_dir() && !names.into_iter().any(is_there)
 }
 
 /// Whether this machine's own kernel has TLS. Root's first use would load the module; here it is
