@@ -137,8 +137,10 @@ fn an_upstream_says_for_itself_whether_the_kernel_carries_its_connections() {
         .tls(cert(&["inner.test"]))
         .answers("/", vec![b'l'; LARGE])
         .start();
+    // What all tests run over is written for those that do not say it themselves.
+    let by_itself = carrier::lines().is_empty() || carrier::lines().contains("\"0B\"");
     for (lines, is_carried) in [
-        ("", true),
+        ("", by_itself),
         (", ktls_threshold = \"0B\"", true),
         (", ktls_threshold = \"3MiB\"", false),
         (", prefer_ktls = false", false),

@@ -143,6 +143,7 @@ impl Builder {
 
     /// An upstream.
     pub fn upstream(self, name: &str, endpoints: &[&str], lines: &str) -> Self {
+        let lines = carrier::in_upstream(lines);
         let text = format!("[upstream.{name}]\nendpoints = {endpoints:?}\n{lines}");
         self.text(&text)
     }

@@ -6,7 +6,7 @@
 
 use crate::guest;
 
-/// What `[tls]` says for it, where a test does not say it itself.
+/// What `[tls]` says for it, and the `tls` of an upstream, where a test does not say it itself.
 pub fn lines() -> &'static str {
     match std::env::var("ATLAS_TEST_CARRIER").as_deref() {
         Err(_) => "",
@@ -15,6 +15,23 @@ pub fn lines() -> &'static str {
         Ok("process") => "prefer_ktls = false\n",
         Ok(other) => panic!("ATLAS_TEST_CARRIER is kernel, sealed or process, not {other}"),
     }
+}
+
+/// An upstream's lines, with the same in its `tls`.
+pub fn in_upstream(upstream: &str) -> String {
+    let own = lines().trim_end();
+    if own.is_empty() || upstream.contains("ktls") {
+        return upstream.to_owned();
+    }
+    let with_own = |line: &str| match line.strip_prefix("tls = ") {
+        Some("true") => format!("tls = {{ {own} }}\n"),
+        Some(table) if table.starts_with('{') => format!("tls = {{ {own}, {}\n", &table[1..]),
+        _ => format!("{line}\n"),
+    };
+    // What follows is of other tables.
+    let end = upstream.find("\n[").map_or(upstream.len(), |at| at + 1);
+    let (of_it, others) = upstream.split_at(end);
+    of_it.lines().map(with_own).collect::<String>() + others
 }
 
 /// The carrier of a connection that did what is asked of it in the words of `[tls]`, and the refusal.
