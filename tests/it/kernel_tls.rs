@@ -1,5 +1,5 @@
 //! Peers whose own TLS records the kernel makes, by OpenSSL in its tools and in nginx, as origins and
-//! as clients; Atlas's are the kernel's, too. Need a kernel with TLS.
+//! as clients; Atlas's are the kernel's, too. And curl, which makes its own. Need a kernel with TLS.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -168,6 +168,37 @@ fn openssl_is_a_client() {
         assert_eq!(atlas.exchange("/file")["carrier"], "kernel");
         assert!(is_spliced(&atlas, "/up"));
         assert!(taken() >= before + 4, "{version}: both sides of two connections");
+    }
+}
+
+/// Its own records it makes by itself; what has to be the kernel's here is Atlas's side.
+#[test]
+fn curl_is_a_client() {
+    if is_missing() || !has("curl") {
+        return;
+    }
+    let file = noise(SIZE);
+    let folder = tempfile::tempdir().unwrap();
+    let sent = folder.path().join("file");
+    std::fs::write(&sent, &file).unwrap();
+    let sent = sent.to_str().unwrap();
+    for (least, most) in [("--tlsv1.2", "1.2"), ("--tlsv1.3", "1.3")] {
+        let (_origin, atlas) = serves(&file);
+        // Of HTTP/2, which it would choose, the records stay in the process.
+        let curl = |path: &str, arguments: &[&str]| {
+            let words = [&["--http1.1", least, "--tls-max", most], arguments].concat();
+            let output = atlas.curl(path, &words);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{most}: {said}");
+            let record = atlas.exchange(path);
+            assert_eq!(record["carrier"], "kernel", "{record}");
+            assert_eq!(record["tls_version"], format!("TLSv{most}"), "{record}");
+            output.stdout
+        };
+        assert!(curl("/file", &[]) == file, "{most}");
+        assert!(atlas.exchange("/file")["bytes_sendfile"].as_u64() >= Some(SIZE as u64 / 2));
+        assert_eq!(curl("/up", &["-T", sent]), Digest::of(&file).as_bytes(), "{most}");
+        assert!(is_spliced(&atlas, "/up"));
     }
 }
 
