@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::process::Output;
 
 use super::*;
+use crate::guest;
 
 #[test]
 fn what_is_cut_is_never_taken_for_all() {
@@ -213,13 +214,6 @@ fn a_hundred_mebibytes_come_and_go_unchanged() {
     }
 }
 
-/// Whether this kernel makes TLS records, as `atlas doctor` says.
-fn kernel_makes_records() -> bool {
-    let doctor = command(env!("CARGO_BIN_EXE_atlas"), &["doctor"], b"");
-    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
-    said.contains("connections go to the kernel")
-}
-
 #[test]
 fn the_kernel_makes_the_records_where_it_can_and_is_let() {
     let data = noise(8 * MIB);
@@ -235,8 +229,8 @@ fn the_kernel_makes_the_records_where_it_can_and_is_let() {
         })
         .start();
     let url = |path: &str| secure(app.port(), path);
-    let in_kernel = kernel_makes_records();
-    for (flag, in_kernel) in [("--http1.1", in_kernel), ("--no-ktls", false)] {
+    let can = guest::refusal_of_this_kernel().is_none();
+    for (flag, in_kernel) in [("--http1.1", can), ("--no-ktls", false)] {
         let down = fetch(&["-v", flag, "--cacert", &ca, &url("/data")]);
         assert!(body(&down) == data);
         let up = fetch(&["-v", flag, "--cacert", &ca, "-X", "PUT", "-d", &sent, &url("/up")]);
