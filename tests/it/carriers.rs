@@ -207,19 +207,24 @@ fn serves_large() -> Builder {
         .text("[[route]]\nfiles = \"site\"")
 }
 
-/// The subjects whose bytes go over TLS in quantity, or in a way of their own. `tests/vm/matrix` runs
-/// all of them, on every kernel.
-const MOVE_BYTES: [&str; 10] = [
+/// The subjects whose bytes go over TLS in quantity, or in a way of their own, and those that tell of it.
+/// `tests/vm/matrix` runs all there are, on every kernel.
+const MOVE_BYTES: [&str; 15] = [
     "carriers::",
+    "demo::",
+    "doctor::",
     "endpoints::",
+    "fetch::",
     "forwarding::",
     "handshake::",
     "http1::",
     "kernel_tls::",
     "long_bodies::",
+    "metrics::",
     "static_files::",
     "tcp::",
     "upgrade::",
+    "upstream_tls::",
 ];
 
 #[test]
