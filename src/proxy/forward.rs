@@ -225,7 +225,7 @@ impl<F> Visit<'_, F> {
         response: &mut Responder<'d>,
         taken: &mut Taken<'_>,
     ) -> Result<Exchanged, Broken<'u>> {
-        let (before, endpoint) = (lease.moved(), lease.endpoint());
+        let (before, endpoint) = (lease.moved_before(), lease.endpoint());
         let set_cookie = lease.binding(self.client.scheme() == "https");
         let (writer, reader) = lease.exchange();
         let mut passage = Passage {
@@ -346,8 +346,8 @@ fn tell_race(
 fn tell_attempts(attempts: &mut Attempts, account: &mut Account<'_>) {
     if let Some(record) = account.record() {
         record.attempts = attempts.count();
-        record.failed.extend(attempts.take_failed());
     }
+    account.failed(attempts.take_failed());
 }
 
 /// The record is told who makes the TLS records to the endpoint, as it stands.

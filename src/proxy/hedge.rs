@@ -77,7 +77,7 @@ struct Runner<'l> {
 
 impl<'l> Runner<'l> {
     async fn start(lease: &'l mut Lease<'_>, hedge: &Hedge<'_>, leash: &Leash<'_>, is_https: bool) -> Self {
-        let (set_cookie, moved_before) = (lease.binding(is_https), lease.moved());
+        let (set_cookie, moved_before) = (lease.binding(is_https), lease.moved_before());
         let (mut writer, reader) = lease.exchange();
         let sent = match writer.start(hedge.head).await {
             Ok(()) => writer.finish(None).await,

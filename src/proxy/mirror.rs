@@ -247,7 +247,7 @@ impl Mirroring {
         answered.failed = attempts.take_failed();
         let mut lease = taken.unwrap_or(Err(late))?;
         answered.endpoint = Some(lease.endpoint().shared_name());
-        let moved_before = lease.moved();
+        let moved_before = lease.moved_before();
         let exchanged = before(deadline, self.exchange(&mut lease, answered)).await;
         let exchanged = exchanged.unwrap_or(Err(late));
         let moved = lease.moved_since(&moved_before);

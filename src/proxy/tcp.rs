@@ -52,6 +52,9 @@ impl Proxy {
         let (transport, slot) = match connected {
             Ok(connected) => connected,
             Err(end) => {
+                if end.cause == Cause::KernelRefusedKeys {
+                    self.counters.promotion_failed(Peer::Upstream);
+                }
                 // Not a byte was answered: a FIN would look like an answer without content.
                 downstream.abort();
                 return end;

@@ -309,8 +309,16 @@ impl<'u> Lease<'u> {
         self.transport().carriage().carrier.get()
     }
 
-    /// What was moved so far, for [`Self::moved_since`].
-    pub fn moved(&self) -> Moved {
+    /// What was moved before this exchange, which is about to begin: for [`Self::moved_since`]. Nothing on a connection
+    /// that was made for it; what became of that in its handshake is the exchange's.
+    pub fn moved_before(&self) -> Moved {
+        match self.is_reused {
+            true => self.moved(),
+            false => Moved::default(),
+        }
+    }
+
+    fn moved(&self) -> Moved {
         let transport = self.transport();
         Moved {
             bytes_in: transport.bytes_in(),

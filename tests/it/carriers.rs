@@ -156,6 +156,18 @@ fn an_upstream_says_for_itself_whether_the_kernel_carries_its_connections() {
         let is_spliced = record["bytes_spliced"].as_u64().unwrap_or(0) > 0;
         let can = guest::refusal_of_this_kernel().is_none();
         assert_eq!(is_spliced, is_carried && can, "{lines}: {record}");
+        let said = if lines.is_empty() { carrier::lines() } else { lines };
+        let (carrier, refusal) = carrier::expected(said, true);
+        assert_eq!(record["upstream_carrier"], carrier, "{record}");
+        assert_eq!(record["upstream_refusal"].as_str(), refusal, "{record}");
+        let carriers = atlas.metric(
+            "atlas_upstream_carriers_total",
+            &[&format!("carrier={carrier:?}")],
+        );
+        assert_eq!(carriers, 1.0);
+        let promotions = ["peer=\"upstream\"", "result=\"finished\""];
+        let promoted = atlas.metric("atlas_kernel_tls_promotions_total", &promotions);
+        assert_eq!(promoted, f64::from(u8::from(carrier == "kernel")), "{lines}");
     }
 }
 

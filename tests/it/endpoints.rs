@@ -294,7 +294,7 @@ fn a_unix_socket_that_is_not_there_or_may_not_be_opened_is_unreachable() {
     let folder = tempfile::tempdir().unwrap();
     let shut = folder.path().join("shut.sock");
     let _origin = origin().on_unix(&shut).start();
-    std::fs::set_permissions(&shut, PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(&shut, PermissionsExt::from_mode(0o0)).unwrap();
     // To root nothing is shut.
     let paths: &[&str] = match rustix::process::geteuid().is_root() {
         true => &["none.sock"],

@@ -6,7 +6,7 @@ mod kernel_tls {
     use std::thread;
 
     use crate::guest;
-    use crate::support::{Atlas, Denied, atlas, wait_until};
+    use crate::support::{Atlas, Denied, atlas, ca, cert, origin, wait_until};
 
     const LARGE: usize = 512 << 10;
 
@@ -106,6 +106,43 @@ mod kernel_tls {
                 );
             }
             the_next_stays_and_is_served(&atlas);
+        });
+    }
+
+    #[test]
+    fn connections_to_endpoints_that_are_lost_are_counted() {
+        where_keys_are_refused(|| {
+            let origin = origin().tls(cert(&["inner.test"])).answers("/", "hello").start();
+            let atlas = atlas()
+                .top("workers = 1")
+                .file("ca.pem", ca().pem())
+                .listens_plain()
+                .forwards_to_with(
+                    &origin,
+                    "tls = { ca = \"ca.pem\", server_name = \"inner.test\", ktls_threshold = \"0B\" }",
+                )
+                .expects_log("the kernel refused a connection's keys")
+                .expects_log("the kernel keeps refusing the keys of connections")
+                .expects_log("cannot connect")
+                .start();
+            let idle = (0..Denied::LATER).map(|_| {
+                let mut client = atlas.connect();
+                client.send("GET /");
+                client
+            });
+            let _idle: Vec<_> = idle.collect();
+            let failed = ["peer=\"upstream\"", "result=\"failed\""];
+            for number in 1..=LOST {
+                let path = format!("/?{number}");
+                assert_eq!(atlas.get(&path).status, 500);
+                assert_eq!(atlas.exchange(&path)["cause"], "kernel_refused_keys");
+                let counted = atlas.metric("atlas_kernel_tls_promotions_total", &failed);
+                assert_eq!(counted, number as f64);
+            }
+            assert_eq!(atlas.get("/").status, 200);
+            let record = atlas.exchange("/");
+            let said = (&record["upstream_carrier"], &record["upstream_refusal"]);
+            assert_eq!(said, (&"process".into(), &"breaker".into()), "{record}");
         });
     }
 }

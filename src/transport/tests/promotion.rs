@@ -687,7 +687,7 @@ fn a_reader_that_waits_is_told_of_what_a_promotion_has_read() {
             let promoting = async {
                 transport.write_all(b"got", LONG).await.unwrap();
                 // The driver, which would tell of the rest, does not get to it.
-                std::thread::sleep(Duration::from_millis(100));
+                pause(Duration::from_millis(100));
                 let _ = transport.promote(LARGE_BODY); // this kernel may have no TLS, or refuse the keys
                 transport.socket().turn().await;
                 std::future::pending::<()>().await;
