@@ -126,6 +126,8 @@ struct Supervisor<S> {
     discovery: Discovery,
     checks: Checks,
     admin: Rc<Admin>,
+    /// Where that is asked, until the next restart.
+    admin_address: Option<SocketAddr>,
     /// For what is done beside the loop.
     tell: Sender<Event>,
     /// What came while a generation was handed over, and comes first.
@@ -158,7 +160,8 @@ impl<S: Source> Supervisor<S> {
             .map(|number| Arc::new(Counters::of_worker(number)))
             .collect();
         let admin = Rc::new(Admin::new(counters.clone(), process.clone(), facts(&generation)));
-        if let Some(address) = generation.admin {
+        let admin_address = generation.admin;
+        if let Some(address) = admin_address {
             serve_admin(address, admin.clone()).await?;
         }
         let mut discovery = Discovery::new(&tell, process, count);
@@ -197,6 +200,7 @@ impl<S: Source> Supervisor<S> {
             discovery,
             checks,
             admin,
+            admin_address,
             tell,
             later: VecDeque::new(),
             reading: Reading::No,

@@ -144,7 +144,7 @@ impl<S: Source> Supervisor<S> {
                 "`workers` changes with the next restart, not with a reload"
             );
         }
-        if next.admin != self.generation.admin {
+        if next.admin != self.admin_address {
             tracing::warn!("`[admin] address` changes with the next restart, not with a reload");
         }
     }

@@ -91,9 +91,15 @@ async fn bind_within(
     workers: usize,
 ) -> Result<Vec<OwnedFd>, BindError> {
     let deadline = Deadline::within(timeout);
+    let mut is_told = false;
     loop {
         match listener::bind(address, workers) {
-            Err(error) if error.is_in_use() && !deadline.passed(now()) => runtime::sleep(IN_USE_PAUSE).await,
+            Err(error) if error.is_in_use() && !deadline.passed(now()) => {
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::info!("{address} is in use; waiting {timeout:?} for it to become free");
+                }
+                runtime::sleep(IN_USE_PAUSE).await;
+            }
             result => return result,
         }
     }

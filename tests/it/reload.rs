@@ -53,6 +53,32 @@ fn a_wrong_file_changes_nothing_and_is_reported_in_full() {
 }
 
 #[test]
+fn what_only_a_restart_changes_is_said_as_long_as_it_waits_for_one() {
+    let atlas = atlas()
+        .listens_plain()
+        .text("[[route]]\nrespond = 204")
+        .expects_log("changes with the next restart")
+        .start();
+    let file = atlas.folder().join("atlas.toml");
+    let good = std::fs::read_to_string(&file).unwrap();
+    let (before, _) = good.split_once("[admin]\naddress = \"127.0.0.1:").unwrap();
+    let (_, after) = good.rsplit_once("\"\n[access_log]").unwrap();
+    let other = format!("{before}[admin]\naddress = \"127.0.0.1:1\"\n[access_log]{after}");
+    let times_said = || {
+        let log = atlas.log();
+        log.iter()
+            .filter(|line| line.contains("`[admin] address` changes"))
+            .count()
+    };
+    for (text, expected) in [(&other, 1), (&other, 2), (&good, 2)] {
+        std::fs::write(&file, text).unwrap();
+        atlas.reload();
+        wait_until("it is said", || (times_said() >= expected).then_some(()));
+        assert_eq!(times_said(), expected);
+    }
+}
+
+#[test]
 fn new_certificates_are_shown() {
     let atlas = atlas()
         .listens_tls("a.test")
