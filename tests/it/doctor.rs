@@ -170,6 +170,16 @@ fn a_port_that_needs_a_privilege_is_wrong_for_who_lacks_it() {
     }
     let folder = written("address = \"127.0.0.1\"\nport = 81", &cert(&["a.test"]));
     let file = folder.path().join("atlas.toml");
+    let (code, document) = asked_without("net_bind_service", &file);
+    assert_eq!(code, Some(1));
+    let told = finding(&document, "listeners", "127.0.0.1:81");
+    assert_eq!(told["verdict"], "wrong");
+    let what = told["what"].as_str().unwrap();
+    assert!(what.contains("CAP_NET_BIND_SERVICE"), "{told}");
+}
+
+/// As [`asked`], by somebody who has not this capability; root has all others.
+fn asked_without(capability: &str, file: &Path) -> (Option<i32>, Value) {
     let asks = [
         env!("CARGO_BIN_EXE_atlas"),
         "doctor",
@@ -178,20 +188,47 @@ fn a_port_that_needs_a_privilege_is_wrong_for_who_lacks_it() {
         "-c",
         file.to_str().unwrap(),
     ];
-    let output = match is_root {
-        true => command(
-            "/usr/bin/setpriv",
-            &[&["--bounding-set=-net_bind_service"][..], &asks].concat(),
-            b"",
-        ),
+    let output = match rustix::process::geteuid().is_root() {
+        true => {
+            let without = format!("--bounding-set=-{capability}");
+            command("/usr/bin/setpriv", &[&[&*without][..], &asks].concat(), b"")
+        }
         false => command(asks[0], &asks[1..], b""),
     };
-    assert_eq!(output.status.code(), Some(1));
     let document = serde_json::from_slice(&output.stdout).expect("one document");
-    let told = finding(&document, "listeners", "127.0.0.1:81");
-    assert_eq!(told["verdict"], "wrong");
-    let what = told["what"].as_str().unwrap();
-    assert!(what.contains("CAP_NET_BIND_SERVICE"), "{told}");
+    (output.status.code(), document)
+}
+
+#[test]
+fn a_log_or_files_that_are_out_of_reach_are_wrong() {
+    use std::os::unix::fs::PermissionsExt;
+    if rustix::process::geteuid().is_root() && !has("setpriv") {
+        return;
+    }
+    let folder = written(
+        &format!("address = \"127.0.0.1\"\nport = {}", free_port()),
+        &cert(&["a.test"]),
+    );
+    let file = folder.path().join("atlas.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let text = text.replace("respond = 204", "files = \"site\"");
+    std::fs::write(&file, text + "\n[access_log]\npath = \"logs/access.log\"\n").unwrap();
+    let shut = ["logs", "site"].map(|name| folder.path().join(name));
+    for (mode, code, verdict) in [(0o700, Some(0), "fine"), (0o000, Some(1), "wrong")] {
+        for path in &shut {
+            std::fs::create_dir_all(path).unwrap();
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        }
+        let (told_code, document) = asked_without("dac_override,-dac_read_search", &file);
+        assert_eq!(told_code, code, "{document:#}");
+        for part in ["access.log", "site"] {
+            assert_eq!(
+                finding(&document, "files", part)["verdict"],
+                verdict,
+                "{document:#}"
+            );
+        }
+    }
 }
 
 #[test]

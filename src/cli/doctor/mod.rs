@@ -3,6 +3,7 @@
 mod cards;
 mod configuration;
 mod driver;
+mod files;
 mod finding;
 mod kernel_tls;
 mod machine;
@@ -72,6 +73,7 @@ fn look(loaded: Option<&Loaded>) -> Findings {
     cards::look(&mut found);
     if let Some(loaded) = loaded {
         configuration::look(&mut found, loaded, &offload);
+        files::look(&mut found, &loaded.generation);
     }
     found
 }

@@ -1,0 +1,48 @@
+//! What the configuration has written and read while Atlas runs, and whether who asks could.
+
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{Access, access};
+
+use super::finding::{Finding, Findings};
+use crate::generation::Generation;
+
+const TOPIC: &str = "files";
+
+pub(super) fn look(found: &mut Findings, generation: &Generation) {
+    let log = &generation.access_log;
+    if let Some(path) = log.path.as_ref().filter(|_| log.enabled) {
+        found.add(match can_write(path) {
+            Ok(()) => Finding::fine(
+                TOPIC,
+                format!("the access log can be written: {}", path.display()),
+            ),
+            Err(error) => Finding::wrong(
+                TOPIC,
+                format!("the access log cannot be written: {}: {error}", path.display()),
+                "`atlas run` would end here: let the user that runs Atlas write there",
+            ),
+        });
+    }
+    for root in generation.roots.iter().map(|settings| &settings.root) {
+        found.add(match access(root, Access::READ_OK | Access::EXEC_OK) {
+            Ok(()) => Finding::fine(TOPIC, format!("{} can be entered", root.display())),
+            Err(error) => Finding::wrong(
+                TOPIC,
+                format!("{} cannot be entered: {}", root.display(), io::Error::from(error)),
+                "every request for a file below it would get 404: let the user that runs Atlas read it",
+            ),
+        });
+    }
+}
+
+/// Without making it: where there is none, whether its folder takes one.
+fn can_write(path: &Path) -> io::Result<()> {
+    if path.exists() {
+        return Ok(access(path, Access::WRITE_OK)?);
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let wanted = Access::WRITE_OK | Access::EXEC_OK;
+    Ok(access(folder.unwrap_or_else(|| Path::new(".")), wanted)?)
+}
