@@ -23,6 +23,9 @@ pub struct Certificate {
     /// DNS names it stands for, in lower case and without trailing dot, wildcards as `*.a.example`.
     /// Its common name where it has no DNS name. Empty if it has neither.
     pub names: Vec<String>,
+    /// Whether it has a subjectAltName. Where there is none, clients believe it no name (RFC 9525 §2): its common name
+    /// only chooses it.
+    pub has_alternative_names: bool,
     /// Its serial number as openssl prints it: hexadecimal, bytes parted by colons.
     pub serial: String,
     /// Not good before.
@@ -67,6 +70,7 @@ impl Certificate {
         Ok(Self {
             key: Arc::new(key),
             names: facts.names,
+            has_alternative_names: facts.has_alternative_names,
             serial: facts.serial,
             not_before: facts.not_before,
             not_after: facts.not_after,
@@ -306,6 +310,7 @@ fn certify(
 
 struct Facts {
     names: Vec<String>,
+    has_alternative_names: bool,
     serial: String,
     not_before: SystemTime,
     not_after: SystemTime,
@@ -317,6 +322,7 @@ impl Facts {
         let validity = certificate.validity();
         Some(Self {
             names: names(&certificate),
+            has_alternative_names: matches!(certificate.subject_alternative_name(), Ok(Some(_))),
             serial: certificate.raw_serial_as_string(),
             not_before: moment(validity.not_before.timestamp()),
             not_after: moment(validity.not_after.timestamp()),

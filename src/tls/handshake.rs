@@ -483,9 +483,7 @@ fn cause_of(error: &Error) -> Cause {
         Error::AlertReceived(description) => cause_of_alert(*description),
         Error::InvalidCertificate(_) | Error::NoCertificatesPresented => Cause::CertificateUntrusted,
         // Another protocol: HTTP without TLS, mostly.
-        Error::InvalidMessage(
-            InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
-        ) => Cause::NotTls,
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => Cause::NotTls,
         Error::InvalidMessage(_)
         | Error::DecryptError
         | Error::PeerMisbehaved(_)

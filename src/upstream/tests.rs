@@ -114,7 +114,7 @@ fn each_endpoint_is_tried_once_and_the_last_end_told() {
         let end = upstream.connect(&mut upstream.begin(true)).await.err();
         assert_eq!(
             end,
-            Some(End::new(Side::Upstream, Phase::Connect, Cause::Refused))
+            Some(End::new(Side::Upstream, Phase::Connect, Cause::Unreachable))
         );
     });
 }

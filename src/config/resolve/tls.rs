@@ -169,6 +169,7 @@ impl<'a> Resolver<'a> {
         match Certificate::read(&cert_path, &key_path) {
             Ok(certificate) => {
                 self.check_dates(&certificate, cert);
+                self.check_names(&certificate, cert);
                 Some(certificate)
             }
             Err(error) => {
@@ -211,6 +212,17 @@ impl<'a> Resolver<'a> {
             let message = format!("the certificate in {path} is not valid yet");
             let help = "look at this machine's clock: clients refuse the certificate until its time comes";
             self.warning("certificate-not-yet-valid", cert.span.clone(), message, help);
+        }
+    }
+
+    fn check_names(&mut self, certificate: &Certificate, cert: &At<PathBuf>) {
+        if !certificate.has_alternative_names {
+            let message = format!(
+                "the certificate in {} has no subjectAltName",
+                certificate.path.display()
+            );
+            let help = "get a new one with its names there: clients look nowhere else, and refuse this one";
+            self.warning("certificate-without-names", cert.span.clone(), message, help);
         }
     }
 

@@ -40,6 +40,9 @@ fn folder() -> TempDir {
     let early = pair(&["a.example"], -10, 90);
     write("early.crt", &early.0);
     write("early.key", &early.1);
+    let nameless = pair(&[], 1, 90);
+    write("nameless.crt", &nameless.0);
+    write("nameless.key", &nameless.1);
     write("empty.pem", "");
     write("torn.pem", &good.0[..good.0.len() / 2]);
     write(

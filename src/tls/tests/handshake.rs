@@ -365,7 +365,7 @@ fn an_endpoint_that_speaks_no_tls_or_nothing_is_given_up() {
         let bench = Bench::new(layer);
         let client = bench.client(true, None);
         for (answer, cause) in [
-            (Some(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..]), Cause::Malformed),
+            (Some(&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..]), Cause::NotTls),
             (None, Cause::TimedOut),
         ] {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
