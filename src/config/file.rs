@@ -82,7 +82,7 @@ table! {
     File "" {
         /// How many threads serve connections; `"auto"` is one for each core the process may use. A reload cannot change it.
         workers: Workers = "\"auto\"",
-        /// Networks whose `X-Forwarded-For`, `X-Forwarded-Proto`, `Forwarded` and the like are believed.
+        /// Networks whose `X-Forwarded-For`, `X-Forwarded-Proto`, `Forwarded` and the like are believed. Of who comes by a Unix socket they are not: let it speak the PROXY protocol.
         trusted_proxies: Vec<At<Network>> = "[]",
         /// Where connections are accepted.
         listen: OneOrMany<Listen> = "required",
@@ -181,7 +181,7 @@ table! {
         listen: String = "all in http mode",
         /// Pass requests to this upstream, or to one of several, drawn for each request by weight: `[{ name = "stable", weight = 9 }, { name = "canary", weight = 1 }]`.
         upstream: Upstreams = "one action is required",
-        /// Serve files below this folder.
+        /// Serve files below this folder. Symbolic links are followed as long as they are relative and lead to what is below it.
         files: FilesAction = "one action is required",
         /// Send clients elsewhere; `{host}`, `{uri}`, `{path}` and `{query}` are those of the request.
         redirect: RedirectAction = "one action is required",

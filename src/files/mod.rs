@@ -314,7 +314,9 @@ impl Root {
             let root = self.settings.root.display();
             match error {
                 // openat2's word for it says nothing to anybody else.
-                Errno::XDEV => tracing::warn!(%root, path, "not served: a link leads out of the root"),
+                Errno::XDEV => {
+                    tracing::warn!(%root, path, "not served: a link is absolute, or leads out of the root")
+                }
                 _ => tracing::warn!(%root, path, %error, "a file cannot be served"),
             }
         }

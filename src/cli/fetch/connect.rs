@@ -133,7 +133,7 @@ fn refused(url: &Url, failed: &tls::Failed) -> Trouble {
     );
     match (&failed.reason, failed.end.cause) {
         (Some(rustls::Error::InvalidCertificate(fault)), _) => untrusted(&url.host, fault),
-        (_, Cause::Malformed) => {
+        (_, Cause::NotTls | Cause::Malformed) => {
             Trouble::failed(format!("what {} answers is not TLS ({failed})", url.authority)).help(plain)
         }
         (_, Cause::Closed | Cause::Reset) => Trouble::failed(format!(

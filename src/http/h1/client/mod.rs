@@ -117,6 +117,7 @@ impl Connection {
 
     /// Whether the last exchange left it ready for another: both messages were finished in order,
     /// neither side asked to close, no byte came that nobody asked for, and its keys are good for more.
+    /// Such a byte is taken: what is not reusable is good for nothing but to be closed.
     pub fn is_reusable(&self) -> bool {
         let state = &self.state;
         let finished = state.request_finished.get() && state.response_finished.get();
