@@ -140,18 +140,10 @@ async fn run(
             Box::pin(access_log::on_behalf_of(facts.clone(), pass)).await
         }
     };
-    transport.count_records();
-    record.bytes_in = transport.bytes_in();
-    record.bytes_out = transport.bytes_out();
     if listener.mode == Mode::Http {
         record.moved = sent(&transport);
     }
-    serving
-        .counters
-        .bytes_moved(Direction::FromDownstream, transport.bytes_in());
-    serving
-        .counters
-        .bytes_moved(Direction::ToDownstream, transport.bytes_out());
+    count(&transport, &serving.counters, record);
     if ends_in_order(end) {
         // What the kernel's TLS has accepted and not yet sent would be lost with the connection.
         let write_timeout = serving.generation.http.write_timeout;
@@ -159,6 +151,15 @@ async fn run(
     }
     drop(slot); // held to here: a connection that is closing still is one
     Ok(end)
+}
+
+/// What came and went, for the record and the counters.
+fn count(transport: &Transport, counters: &Counters, record: &mut ConnectionRecord) {
+    transport.count_records();
+    record.bytes_in = transport.bytes_in();
+    record.bytes_out = transport.bytes_out();
+    counters.bytes_moved(Direction::FromDownstream, record.bytes_in);
+    counters.bytes_moved(Direction::ToDownstream, record.bytes_out);
 }
 
 /// How the client's bytes went to it; where they came from the exchanges tell.

@@ -392,36 +392,41 @@ fn upstreams(families: &mut Families, workers: &[Arc<Counters>]) {
         ] {
             by_cause(families, name, help, &labels, counts);
         }
-        for ((_, result), count) in Mirrored::ALL.iter().zip(counters.mirrored_by_result()) {
-            let mut labels = labels.clone();
-            labels.push(("result", (*result).to_owned()));
-            families.counter_if_any(
-                "atlas_upstream_mirrored",
-                "Requests sent here as a mirror, or left out, by what became of them",
-                labels,
-                count.value(),
-            );
-        }
-        families.gauge(
-            "atlas_upstream_queue_length",
-            "Exchanges that wait because every endpoint has its connections_max",
-            labels.clone(),
-            counters.queued_now(),
-        );
-        families.gauge(
-            "atlas_upstream_endpoints_ejected",
-            "Endpoints that are left alone now, counted once for each worker that does so",
-            labels.clone(),
-            counters.ejected_now(),
-        );
-        families.add(
-            "atlas_upstream_connect_seconds",
-            "How long new connections to endpoints took, TLS included",
-            MetricType::Histogram,
+        upstream_now(families, labels, counters);
+    }
+}
+
+/// What became of mirrored requests, what waits and who is left alone now, and how long connecting took.
+fn upstream_now(families: &mut Families, labels: Labels, counters: &UpstreamCounters) {
+    for ((_, result), count) in Mirrored::ALL.iter().zip(counters.mirrored_by_result()) {
+        let mut labels = labels.clone();
+        labels.push(("result", (*result).to_owned()));
+        families.counter_if_any(
+            "atlas_upstream_mirrored",
+            "Requests sent here as a mirror, or left out, by what became of them",
             labels,
-            Value::Histogram(Histogram::of(counters)),
+            count.value(),
         );
     }
+    families.gauge(
+        "atlas_upstream_queue_length",
+        "Exchanges that wait because every endpoint has its connections_max",
+        labels.clone(),
+        counters.queued_now(),
+    );
+    families.gauge(
+        "atlas_upstream_endpoints_ejected",
+        "Endpoints that are left alone now, counted once for each worker that does so",
+        labels.clone(),
+        counters.ejected_now(),
+    );
+    families.add(
+        "atlas_upstream_connect_seconds",
+        "How long new connections to endpoints took, TLS included",
+        MetricType::Histogram,
+        labels,
+        Value::Histogram(Histogram::of(counters)),
+    );
 }
 
 /// One counter for each cause that there was.

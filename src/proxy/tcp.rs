@@ -17,7 +17,7 @@ use crate::route::Split;
 use crate::transport::Transport;
 use crate::upstream::balance::hash;
 use crate::upstream::health::Outcome;
-use crate::upstream::{Addresses, Attempts, Upstream};
+use crate::upstream::{Addresses, Attempts, Slot, Upstream};
 
 impl Proxy {
     /// Relays a downstream connection to one of these upstreams until it ends, or the drain's deadline cuts it.
@@ -41,13 +41,7 @@ impl Proxy {
             }
         };
         let mut attempts = search(&upstream, client);
-        let connected = match upstream.is_limited() {
-            false => upstream.connect(&mut attempts).await,
-            true => match select(pin!(upstream.connect(&mut attempts)), pin!(gone(downstream))).await {
-                Either::Left((connected, _)) => connected,
-                Either::Right((end, _)) => Err(end),
-            },
-        };
+        let connected = reach(&upstream, &mut attempts, downstream).await;
         record.attempts = attempts.count();
         let (transport, slot) = match connected {
             Ok(connected) => connected,
@@ -84,6 +78,21 @@ impl Proxy {
         record.moved.spliced = spliced(downstream) + spliced(&transport);
         record.moved.copied = (from + to).saturating_sub(record.moved.spliced);
         end
+    }
+}
+
+/// Connects to an endpoint; a client that may have to wait for that is watched meanwhile.
+async fn reach<'u>(
+    upstream: &'u Upstream,
+    attempts: &mut Attempts,
+    downstream: &Transport,
+) -> Result<(Transport, Slot<'u>), End> {
+    if !upstream.is_limited() {
+        return upstream.connect(attempts).await;
+    }
+    match select(pin!(upstream.connect(attempts)), pin!(gone(downstream))).await {
+        Either::Left((connected, _)) => connected,
+        Either::Right((end, _)) => Err(end),
     }
 }
 

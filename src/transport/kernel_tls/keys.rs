@@ -66,32 +66,7 @@ fn a_key_update_in_mid_download_is_answered_before_more_data_or_ends_it_by_name(
     let Some(offload) = offload() else { return };
     let can_rekey = offload.can_rekey();
     for way in [Way::Write, Way::Splice, Way::Sendfile] {
-        let peer = move |mut peer: Peer| {
-            set_tiny(&peer.socket);
-            let mut received = peer.read(100_000);
-            if !can_rekey {
-                assert!(peer.send_record(HANDSHAKE, &[24, 0, 0, 1, 1]));
-                peer.drain();
-                return;
-            }
-            peer.update_keys(true);
-            peer.send(b"go on");
-            // Data that was on its way, then the answer, then data under the next key.
-            loop {
-                let (kind, bytes) = peer.record();
-                if kind == Some(HANDSHAKE) {
-                    assert_eq!(bytes, [24, 0, 0, 1, 0]);
-                    break;
-                }
-                received.extend(bytes);
-            }
-            peer.follow_key_update();
-            while received.len() < BODY {
-                received.extend(peer.read(1));
-            }
-            assert_eq!(hash(&received), hash(&pattern(BODY, 7)), "{way:?}");
-            peer.send(b"enough");
-        };
+        let peer = move |peer: Peer| renew_in_mid_download(peer, BODY, can_rekey);
         with_peer(TLS_1_3, &offload, peer, async |ours: Transport| {
             SockRef::from(ours.socket())
                 .set_send_buffer_size(32 * 1024)
@@ -125,6 +100,34 @@ fn a_key_update_in_mid_download_is_answered_before_more_data_or_ends_it_by_name(
             }
         });
     }
+}
+
+/// Reads a download, and renews its keys in the middle of it.
+fn renew_in_mid_download(mut peer: Peer, size: usize, can_rekey: bool) {
+    set_tiny(&peer.socket);
+    let mut received = peer.read(100_000);
+    if !can_rekey {
+        assert!(peer.send_record(HANDSHAKE, &[24, 0, 0, 1, 1]));
+        peer.drain();
+        return;
+    }
+    peer.update_keys(true);
+    peer.send(b"go on");
+    // Data that was on its way, then the answer, then data under the next key.
+    loop {
+        let (kind, bytes) = peer.record();
+        if kind == Some(HANDSHAKE) {
+            assert_eq!(bytes, [24, 0, 0, 1, 0]);
+            break;
+        }
+        received.extend(bytes);
+    }
+    peer.follow_key_update();
+    while received.len() < size {
+        received.extend(peer.read(1));
+    }
+    assert_eq!(hash(&received), hash(&pattern(size, 7)));
+    peer.send(b"enough");
 }
 
 /// Sends a body.

@@ -107,6 +107,17 @@ fn echo() -> origin::Builder {
 
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
+/// With a body and without; the head that HEAD gets.
+fn every_method_is_echoed(ca: &str, url: &str) -> String {
+    for method in METHODS {
+        let with = fetch_carried(ca, &["-X", method, "-d", "some data", url]);
+        assert_eq!(body(&with), format!("{method} some data").as_bytes());
+        let without = fetch_carried(ca, &["-X", method, url]);
+        assert_eq!(body(&without), format!("{method} ").as_bytes());
+    }
+    String::from_utf8(body(&fetch_carried(ca, &["-I", url]))).unwrap()
+}
+
 #[test]
 fn every_method_goes_both_ways_in_clear_and_in_tls() {
     let place = Place::new();
@@ -114,13 +125,7 @@ fn every_method_goes_both_ways_in_clear_and_in_tls() {
     let clear = echo().start();
     let secured = echo().tls(cert(&["localhost"])).start();
     for url in [plain(&clear, "/x?y"), secure(secured.port(), "/x?y")] {
-        for method in METHODS {
-            let with = fetch_carried(&ca, &["-X", method, "-d", "some data", &url]);
-            assert_eq!(body(&with), format!("{method} some data").as_bytes());
-            let without = fetch_carried(&ca, &["-X", method, &url]);
-            assert_eq!(body(&without), format!("{method} ").as_bytes());
-        }
-        let head = String::from_utf8(body(&fetch_carried(&ca, &["-I", &url]))).unwrap();
+        let head = every_method_is_echoed(&ca, &url);
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
         assert!(
             head.contains("X-Mark: 42\r\n") && head.contains("content-length: 5\r\n"),
@@ -292,13 +297,7 @@ fn openssl_gets_every_method() {
         let (requests, answers) = (server.0.stdout.take().unwrap(), server.0.stdin.take().unwrap());
         std::thread::spawn(|| say_back(requests, answers));
         let url = secure(port, "/x");
-        for method in METHODS {
-            let with = fetch_carried(&ca, &["-X", method, "-d", "some data", &url]);
-            assert_eq!(body(&with), format!("{method} some data").as_bytes());
-            let without = fetch_carried(&ca, &["-X", method, &url]);
-            assert_eq!(body(&without), format!("{method} ").as_bytes());
-        }
-        let head = String::from_utf8(body(&fetch_carried(&ca, &["-I", &url]))).unwrap();
+        let head = every_method_is_echoed(&ca, &url);
         assert!(head.ends_with("content-length: 5\r\n\r\n"), "{head}");
     }
 }
