@@ -218,7 +218,7 @@ table! {
         upstream: String = "required",
         /// How many of the requests, in percent, drawn for each.
         percent: MirrorPercent = "100",
-        /// How long a request's body may be; those with a longer one are not mirrored.
+        /// How long a request's body may be, at most 64 MiB; those with a longer one are not mirrored.
         body: Size = "\"16KiB\"",
         /// How long each may take in all, its answer to the last byte included.
         timeout: Time = "\"10s\"",
@@ -291,7 +291,7 @@ table! {
         hedge_after: Time = "none",
         /// Whether requests that would be done twice (POST and PATCH) are sent again although an endpoint may have begun to.
         non_idempotent: bool = "false",
-        /// How much of a request's body is kept to be sent again; a longer one is sent once.
+        /// How much of a request's body is kept to be sent again, at most 64 MiB; a longer one is sent once.
         body: Size = "\"16KiB\"",
     }
 }

@@ -30,6 +30,9 @@ use crate::{access_log, http, time};
 /// Heads are kept whole in memory, so there is a bound to what can be configured.
 const HEAD_BYTES: RangeInclusive<u64> = 1024..=1024 * 1024;
 
+/// What is kept of a request's body, to be sent again or to a mirror, is held once for each request.
+const KEPT_BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
 /// RFC 9113 §6.9.1: no window is larger than 2 GiB; and whoever allows one may have to hold as much.
 const HTTP2_WINDOW_BYTES: RangeInclusive<u64> = 64 * 1024..=1024 * 1024 * 1024;
 

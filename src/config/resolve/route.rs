@@ -10,8 +10,8 @@ use http::StatusCode;
 use super::super::error::{Diagnostic, nearest};
 use super::super::file::{self, FilesAction, MirrorValue, RedirectAction, RespondAction, RetryValue};
 use super::super::read::At;
-use super::super::values::{Mode, RetryOn};
-use super::{Resolver, is_on, listen, number, seconds, to_usize, values};
+use super::super::values::{Mode, RetryOn, Size};
+use super::{KEPT_BODY_BYTES_MAX, Resolver, is_on, listen, number, seconds, to_usize, values};
 use crate::files;
 use crate::route::{Action, HostPattern, Mirror, PathPattern, Retry, Route, Table};
 
@@ -150,11 +150,18 @@ impl<'a> Resolver<'a> {
             timeout: table.timeout.as_ref().map(|time| time.value.0),
             hedge_after: table.hedge_after.as_ref().map(|time| time.value.0),
             non_idempotent: is_on(table.non_idempotent.as_ref(), false),
-            body_bytes_max: table
-                .body
-                .as_ref()
-                .map_or(default.body_bytes_max, |size| to_usize(size.value.0)),
+            body_bytes_max: self.kept_body(table.body.as_ref(), default.body_bytes_max),
         })
+    }
+
+    /// How much of a body is held in memory.
+    fn kept_body(&mut self, written: Option<&At<Size>>, default: usize) -> usize {
+        let Some(size) = written else { return default };
+        if size.value.0 > KEPT_BODY_BYTES_MAX {
+            let help = "write a size up to \"64MiB\": so much is held in memory for each request";
+            self.error("out-of-range", size.span.clone(), "`body` is out of range", help);
+        }
+        to_usize(size.value.0)
     }
 
     /// Whether there is time, and an endpoint, for a second attempt.
@@ -220,10 +227,7 @@ impl<'a> Resolver<'a> {
         Some(Some(Mirror {
             upstream: self.upstream_index(name, place)?,
             percent: u8::try_from(number(table.percent.as_ref(), 100)).unwrap_or(100),
-            body_bytes_max: table
-                .body
-                .as_ref()
-                .map_or(16 * 1024, |size| to_usize(size.value.0)),
+            body_bytes_max: self.kept_body(table.body.as_ref(), 16 * 1024),
             timeout: seconds(table.timeout.as_ref(), 10),
         }))
     }
