@@ -8,6 +8,10 @@ mod offered;
 mod settings;
 
 use std::fmt;
+use std::time::{Duration, UNIX_EPOCH};
+
+use httpdate::HttpDate;
+use rustls::pki_types::UnixTime;
 
 pub use handshake::{accept, accept_hello, connect};
 pub use hello::{Hello, peek};
@@ -81,7 +85,8 @@ impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.end.fmt(f)?;
         if let Some(reason) = &self.reason {
-            write!(f, ": {reason}")?;
+            f.write_str(": ")?;
+            tell_refusal(reason, f)?;
         }
         if let Some(alert) = &self.alert {
             write!(f, "; {alert}")?;
@@ -90,6 +95,25 @@ impl fmt::Display for Failed {
             write!(f, "; the client offered {offered}")?;
         }
         Ok(())
+    }
+}
+
+/// In the words of rustls, but moments as dates: it has them as seconds since 1970.
+fn tell_refusal(error: &rustls::Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    use rustls::CertificateError::{ExpiredContext, NotValidYetContext};
+    let date = |time: &UnixTime| HttpDate::from(UNIX_EPOCH + Duration::from_secs(time.as_secs()));
+    match error {
+        rustls::Error::InvalidCertificate(ExpiredContext { not_after, .. }) => {
+            write!(f, "the certificate expired on {}", date(not_after))
+        }
+        rustls::Error::InvalidCertificate(NotValidYetContext { not_before, .. }) => {
+            write!(
+                f,
+                "the certificate is not valid before {}; is the clock right?",
+                date(not_before)
+            )
+        }
+        _ => write!(f, "{error}"),
     }
 }
 
