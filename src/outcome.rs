@@ -346,9 +346,13 @@ words! {
         Breaker = "breaker",
         /// HTTP/2 is spoken on it, whose frames are made in this process.
         Http2 = "http2",
-        /// `setsockopt(TCP_ULP)` failed for want of memory.
+        /// `setsockopt(TCP_ULP)` failed for want of memory: ENOMEM, ENOBUFS.
         AttachNoMemory = "attach_no_memory",
-        /// `setsockopt(TCP_ULP)` failed for another reason; the log tells which.
+        /// `setsockopt(TCP_ULP)` is forbidden to this process: EPERM, EACCES.
+        AttachNotPermitted = "attach_not_permitted",
+        /// `setsockopt(TCP_ULP)` is not known here: ENOPROTOOPT, EOPNOTSUPP, EINVAL, ENOSYS.
+        AttachUnknown = "attach_unknown",
+        /// `setsockopt(TCP_ULP)` failed by another error; the log tells which.
         AttachFailed = "attach_failed",
     }
 }
@@ -436,6 +440,10 @@ impl Refusal {
             Self::Breaker => "the kernel had refused others shortly before",
             Self::Http2 => "it speaks HTTP/2, whose frames are made in this process",
             Self::AttachNoMemory => "the kernel had no memory for it",
+            Self::AttachNotPermitted => {
+                "a system call filter, a security module or a BPF program forbids it (TCP_ULP)"
+            }
+            Self::AttachUnknown => "this kernel, or what stands in its place, does not know TCP_ULP",
             Self::AttachFailed => "the kernel would not take it; the log tells why",
         }
     }

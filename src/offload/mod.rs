@@ -184,11 +184,24 @@ pub fn attach(socket: &impl AsFd) -> Result<(), Refusal> {
         Some(Errno::EXIST) => Ok(()),
         Some(Errno::NOENT) => Err(Refusal::NoUlp),
         Some(Errno::NOTCONN) => Err(Refusal::PeerClosedEarly),
-        Some(Errno::NOMEM | Errno::NOBUFS) => Err(Refusal::AttachNoMemory),
         _ => {
-            tracing::warn!(%error, "a socket could not be given to the kernel's TLS");
-            Err(Refusal::AttachFailed)
+            let refusal = refusal_of(&error);
+            if refusal == Refusal::AttachFailed {
+                tracing::warn!(%error, "a socket could not be given to the kernel's TLS");
+            }
+            Err(refusal)
         }
+    }
+}
+
+/// Which errors `setsockopt(TCP_ULP)` may have besides those that tell of the module or the socket: the
+/// kernel's own, and those of a filter, a security module or a kernel in name only.
+fn refusal_of(error: &io::Error) -> Refusal {
+    match Errno::from_io_error(error) {
+        Some(Errno::NOMEM | Errno::NOBUFS) => Refusal::AttachNoMemory,
+        Some(Errno::PERM | Errno::ACCESS) => Refusal::AttachNotPermitted,
+        Some(Errno::NOPROTOOPT | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => Refusal::AttachUnknown,
+        _ => Refusal::AttachFailed,
     }
 }
 

@@ -252,8 +252,7 @@ fn refusal_of(error: &io::Error) -> Refusal {
     match Errno::from_io_error(error) {
         Some(Errno::NOENT) if may_be_there_to_load() => Refusal::NoPermission,
         Some(Errno::NOENT) => Refusal::NoUlp,
-        Some(Errno::NOMEM | Errno::NOBUFS) => Refusal::AttachNoMemory,
-        _ => Refusal::AttachFailed,
+        _ => super::refusal_of(error),
     }
 }
 

@@ -176,7 +176,9 @@ fn a_kernel_that_takes_no_socket_on_is_named() {
     for (error, refusal) in [
         (Errno::NOMEM, "attach_no_memory"),
         (Errno::NOBUFS, "attach_no_memory"),
-        (Errno::PERM, "attach_failed"),
+        (Errno::PERM, "attach_not_permitted"),
+        (Errno::NOPROTOOPT, "attach_unknown"),
+        (Errno::IO, "attach_failed"),
     ] {
         let prefers = serves_large().tls_lines("prefer_ktls = true\nktls_threshold = \"1MiB\"");
         let atlas = prefers.without_kernel_tls(error).start();

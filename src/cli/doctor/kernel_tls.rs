@@ -117,8 +117,12 @@ pub(super) fn judge_row(row: &Row) -> Finding {
             TOPIC,
             what,
             format!(
-                "no connection goes to the kernel: {}; a newer kernel may do",
-                refusal.meaning()
+                "no connection goes to the kernel: {}{}",
+                refusal.meaning(),
+                match refusal {
+                    Refusal::AttachNotPermitted => "; allow setsockopt(SOL_TCP, TCP_ULP)",
+                    _ => "; a newer kernel may do",
+                }
             ),
         ),
         Some(Consequence::Pauses) => Finding::advice(

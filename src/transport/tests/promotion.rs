@@ -237,7 +237,10 @@ fn a_kernel_that_does_not_take_the_socket_leaves_the_connection_where_it_is() {
     for (error, refusal) in [
         (libc::ENOMEM, Refusal::AttachNoMemory),
         (libc::ENOBUFS, Refusal::AttachNoMemory),
-        (libc::EPERM, Refusal::AttachFailed),
+        (libc::EPERM, Refusal::AttachNotPermitted),
+        (libc::EACCES, Refusal::AttachNotPermitted),
+        (libc::ENOPROTOOPT, Refusal::AttachUnknown),
+        (libc::EIO, Refusal::AttachFailed),
         (libc::ENOENT, Refusal::NoUlp),
         (libc::ENOTCONN, Refusal::PeerClosedEarly),
     ] {
