@@ -291,6 +291,16 @@ impl Counters {
         self.moved[peer as usize].promotions_failed.add(1);
     }
 
+    /// Attempts at endpoints have failed; those that were lost because the kernel refused their keys count as
+    /// [`Self::promotion_failed`]. In an exchange that is counted with what was carried.
+    pub fn attempts_failed(&self, ends: impl IntoIterator<Item = End>) {
+        for end in ends {
+            if end.phase == Phase::Connect && end.cause == Cause::KernelRefusedKeys {
+                self.promotion_failed(Peer::Upstream);
+            }
+        }
+    }
+
     /// A connection has switched protocols; it counts as open until what is given back is dropped.
     pub fn tunnel(&self) -> Tunnel<'_> {
         self.tunnels.add(1);

@@ -8,7 +8,6 @@ use super::Proxy;
 use super::headers::RequestId;
 use crate::access_log::{ExchangeRecord, Moved, Request, RequestFacts};
 use crate::http::{RequestHead, Responder};
-use crate::metrics::Peer;
 use crate::outcome::{Cause, End, Phase, Side};
 
 /// The status that stands in records for "the client had gone before there was an answer".
@@ -61,12 +60,8 @@ impl<'p> Account<'p> {
 
     /// Attempts have failed, and others may follow: which endpoint, how.
     pub(super) fn failed(&mut self, attempts: Vec<(Arc<str>, End)>) {
-        for (_, end) in &attempts {
-            // In an exchange it is counted with what was carried.
-            if end.phase == Phase::Connect && end.cause == Cause::KernelRefusedKeys {
-                self.proxy.counters.promotion_failed(Peer::Upstream);
-            }
-        }
+        let ends = attempts.iter().map(|(_, end)| *end);
+        self.proxy.counters.attempts_failed(ends);
         if let Some(record) = &mut self.record {
             record.failed.extend(attempts);
         }

@@ -245,6 +245,8 @@ impl Mirroring {
         let taken = before(deadline, self.upstream.take(&mut attempts)).await;
         answered.attempts = attempts.count();
         answered.failed = attempts.take_failed();
+        let ends = answered.failed.iter().map(|(_, end)| *end);
+        self.counters.attempts_failed(ends);
         let mut lease = taken.unwrap_or(Err(late))?;
         answered.endpoint = Some(lease.endpoint().shared_name());
         let moved_before = lease.moved_before();

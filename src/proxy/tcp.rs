@@ -43,12 +43,11 @@ impl Proxy {
         let mut attempts = search(&upstream, client);
         let connected = reach(&upstream, &mut attempts, downstream).await;
         record.attempts = attempts.count();
+        let failed = attempts.take_failed();
+        self.counters.attempts_failed(failed.iter().map(|(_, end)| *end));
         let (transport, slot) = match connected {
             Ok(connected) => connected,
             Err(end) => {
-                if end.cause == Cause::KernelRefusedKeys {
-                    self.counters.promotion_failed(Peer::Upstream);
-                }
                 // Not a byte was answered: a FIN would look like an answer without content.
                 downstream.abort();
                 return end;

@@ -49,6 +49,7 @@ pub(super) struct Connected {
 }
 
 /// What a connection begins with.
+#[derive(Clone, Copy)]
 pub(super) struct How<'h> {
     /// What is said before anything else; may be empty.
     pub(super) introduction: &'h [u8],

@@ -40,7 +40,7 @@ use crate::http;
 use crate::http::h1::client::Connection;
 use crate::metrics::{Mirrored, UpstreamCounters};
 use crate::offload::Offload;
-use crate::outcome::{Cause, End, Phase, Side};
+use crate::outcome::{Cause, End, Phase, Refusal, Side};
 use crate::time::{Deadline, now};
 use crate::tls::ClientSettings;
 use crate::transport::Transport;
@@ -533,11 +533,12 @@ impl Upstream {
         Ok(Lease::new(self, endpoint, held, connected.address, now(), false))
     }
 
+    /// Connects, and once more where the kernel refused the connection's keys.
     async fn connect_to(
         &self,
         endpoint: &Endpoint,
         tls: Option<&ClientSettings>,
-        attempts: &Attempts,
+        attempts: &mut Attempts,
         deadline: Deadline,
     ) -> Result<Connected, End> {
         let started = now();
@@ -549,7 +550,20 @@ impl Upstream {
             tls,
             offload: &offload,
         };
-        match connect::connect(endpoint, how, deadline).await {
+        let mut connected = connect::connect(endpoint, how, deadline).await;
+        if let Err(failed) = &connected
+            && failed.end.cause == Cause::KernelRefusedKeys
+        {
+            // Nothing was asked yet, the endpoint is well, and this process can make the records.
+            attempts.again(endpoint, self.complain(endpoint, failed));
+            let offload = Offload::absent(Refusal::Breaker).into();
+            let how = How {
+                offload: &offload,
+                ..how
+            };
+            connected = connect::connect(endpoint, how, deadline).await;
+        }
+        match connected {
             Ok(connected) => {
                 self.counters.connected(now().saturating_duration_since(started));
                 Ok(connected)

@@ -110,17 +110,16 @@ mod kernel_tls {
     }
 
     #[test]
-    fn connections_to_endpoints_that_are_lost_are_counted() {
+    fn connections_to_endpoints_that_are_lost_are_counted_and_made_anew() {
         where_keys_are_refused(|| {
             let origin = origin().tls(cert(&["inner.test"])).answers("/", "hello").start();
+            let lines = "tls = { ca = \"ca.pem\", server_name = \"inner.test\", ktls_threshold = \"0B\" }\n\
+                         pool_idle_max = 0";
             let atlas = atlas()
                 .top("workers = 1")
                 .file("ca.pem", ca().pem())
                 .listens_plain()
-                .forwards_to_with(
-                    &origin,
-                    "tls = { ca = \"ca.pem\", server_name = \"inner.test\", ktls_threshold = \"0B\" }",
-                )
+                .forwards_to_with(&origin, lines)
                 .expects_log("the kernel refused a connection's keys")
                 .expects_log("the kernel keeps refusing the keys of connections")
                 .expects_log("cannot connect")
@@ -134,8 +133,11 @@ mod kernel_tls {
             let failed = ["peer=\"upstream\"", "result=\"failed\""];
             for number in 1..=LOST {
                 let path = format!("/?{number}");
-                assert_eq!(atlas.get(&path).status, 500);
-                assert_eq!(atlas.exchange(&path)["cause"], "kernel_refused_keys");
+                assert_eq!(atlas.get(&path).body, b"hello");
+                let record = atlas.exchange(&path);
+                let lost = &record["failed_attempts"][0];
+                let told = ["side", "phase", "cause"].map(|key| lost[key].as_str().unwrap());
+                assert_eq!(told, ["atlas", "connect", "kernel_refused_keys"], "{record}");
                 let counted = atlas.metric("atlas_kernel_tls_promotions_total", &failed);
                 assert_eq!(counted, number as f64);
             }
