@@ -23,7 +23,7 @@ use self::checks::Checks;
 use self::discovery::Discovery;
 use self::reload::{Read, Reading};
 use self::signals::{Signal, Signals};
-use self::sockets::Sockets;
+use self::sockets::{PerWorker, Sockets};
 use crate::access_log::{self, Target, Writer};
 use crate::admin::{self, Admin, Readiness};
 use crate::config::{Loaded, Report};
@@ -171,31 +171,11 @@ impl<S: Source> Supervisor<S> {
         let mut checks = Checks::new(&tell);
         checks.start(&generation.upstreams)?;
         checks.watch(&generation.upstreams);
-        let mut workers = Vec::with_capacity(count);
-        for (number, sockets) in shares.into_iter().enumerate() {
-            let start = worker::Start {
-                number,
-                workers: count,
-                core: (count <= cores.len()).then(|| cores[number]),
-                preference,
-                log: (generation.access_log.clone(), writer.sender()),
-                counters: counters[number].clone(),
-                adopt: Adopt {
-                    generation: generation.clone(),
-                    sockets,
-                    down: Vec::new(),
-                },
-            };
-            let tell = tell.clone();
-            let worker = Worker::start(start, move |event| drop(tell.try_send(Event::Worker(event))))
-                .map_err(|error| format!("cannot start a thread for worker {number}: {error}"))?;
-            workers.push(worker);
-        }
-        Ok(Self {
+        let mut supervisor = Self {
             source: Arc::new(source),
             generation,
             sockets,
-            workers,
+            workers: Vec::with_capacity(count),
             writer,
             discovery,
             checks,
@@ -206,7 +186,40 @@ impl<S: Source> Supervisor<S> {
             reading: Reading::No,
             reads: Arc::default(),
             adopting: 0,
-        })
+        };
+        supervisor.start_workers(preference, &cores, counters, shares)?;
+        Ok(supervisor)
+    }
+
+    /// One thread for each share of the sockets; on a core of its own where there are as many.
+    fn start_workers(
+        &mut self,
+        preference: Preference,
+        cores: &[usize],
+        counters: Vec<Arc<Counters>>,
+        shares: PerWorker,
+    ) -> Result<(), String> {
+        let count = shares.len();
+        for (number, (sockets, counters)) in shares.into_iter().zip(counters).enumerate() {
+            let start = worker::Start {
+                number,
+                workers: count,
+                core: (count <= cores.len()).then(|| cores[number]),
+                preference,
+                log: (self.generation.access_log.clone(), self.writer.sender()),
+                counters,
+                adopt: Adopt {
+                    generation: self.generation.clone(),
+                    sockets,
+                    down: Vec::new(),
+                },
+            };
+            let tell = self.tell.clone();
+            let worker = Worker::start(start, move |event| drop(tell.try_send(Event::Worker(event))))
+                .map_err(|error| format!("cannot start a thread for worker {number}: {error}"))?;
+            self.workers.push(worker);
+        }
+        Ok(())
     }
 
     /// Waits until all workers accept, and says so.
