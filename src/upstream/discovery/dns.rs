@@ -38,6 +38,8 @@ pub(super) struct Memory(HashMap<Name, [Vec<IpAddr>; 2]>);
 pub(super) struct Answer {
     pub(super) servers: Vec<Server>,
     pub(super) until: Instant,
+    /// A host of a service could not be looked up: what was known of it before stands in.
+    pub(super) failure: Option<Failure>,
 }
 
 /// Why there is no answer, in words for the operator.
@@ -89,6 +91,7 @@ impl Dns {
                 Ok(Answer {
                     servers: servers(&addresses, *port).into_iter().map(server).collect(),
                     until,
+                    failure: None,
                 })
             }
             Source::Service(name) => self.service(name, memory).await,
@@ -124,17 +127,27 @@ impl Dns {
         });
         let (mut hosts, mut until, mut failure) = (HashMap::new(), found.valid_until(), None);
         for (host, known, found) in join_all(asked).await {
-            memory.0.insert(host.clone(), known);
             match found {
                 Ok((addresses, good_until)) => {
                     until = until.min(good_until);
-                    hosts.insert(host, addresses);
+                    hosts.insert(host.clone(), addresses);
                 }
-                Err(why) => failure = Some(format!("{host}: {why}")),
+                Err(why) => {
+                    failure = Some(format!("{host}: {why}"));
+                    let before = known.concat();
+                    if !before.is_empty() {
+                        hosts.insert(host.clone(), reachable(before));
+                    }
+                }
             }
+            memory.0.insert(host, known);
         }
         match (of_service(&records, &hosts), failure) {
-            (servers, _) if !servers.is_empty() => Ok(Answer { servers, until }),
+            (servers, failure) if !servers.is_empty() => Ok(Answer {
+                servers,
+                until,
+                failure,
+            }),
             (_, Some(why)) => Err(why),
             (_, None) => Err(NO_SERVICE.to_owned()),
         }

@@ -268,47 +268,57 @@ impl Round {
         state.is_under_way = false;
         state.memory = done.memory;
         let source = &done.source;
-        self.process.looked_up(done.result.is_ok());
-        let pause = match done.result {
-            Ok(answer) => {
-                let was_failing = std::mem::take(&mut state.failures) > 0;
-                let is_new = state.servers.as_deref() != Some(&answer.servers);
-                if is_new || was_failing {
-                    let servers: Arc<[Server]> = answer.servers.into();
-                    tracing::info!(name = %source, "found at {}", list(&servers));
-                    state.servers = Some(servers.clone());
-                    (self.tell)(News {
-                        source: source.clone(),
-                        servers: is_new.then_some(servers),
-                        is_failing: false,
-                    });
-                }
-                self.settings.keeps(answer.until.saturating_duration_since(now()))
-            }
-            Err(why) => {
-                state.failures = state.failures.saturating_add(1);
-                if state.failures == 1 {
-                    let kept = match state.servers {
-                        Some(_) => "its last addresses are kept",
-                        None => "no address is known",
-                    };
-                    tracing::warn!(name = %source, "cannot look up an endpoint: {why}; {kept}");
-                    (self.tell)(News {
-                        source: source.clone(),
-                        servers: None,
-                        is_failing: true,
-                    });
-                }
-                let [first, longest] = RETRY;
-                first
-                    .saturating_mul(1 << (state.failures - 1).min(10))
-                    .min(longest)
-            }
+        let (found, failure) = match done.result {
+            Ok(answer) => (Some((answer.servers, answer.until)), answer.failure),
+            Err(why) => (None, Some(why)),
         };
+        self.process.looked_up(failure.is_none());
+        let is_failing = failure.is_some();
+        let was_failing = std::mem::take(&mut state.failures);
+        if let Some(why) = failure {
+            state.failures = was_failing.saturating_add(1);
+            if was_failing == 0 {
+                let kept = match found.is_some() || state.servers.is_some() {
+                    true => "its last addresses are kept",
+                    false => "no address is known",
+                };
+                tracing::warn!(name = %source, "cannot look up an endpoint: {why}; {kept}");
+            }
+        }
+        let mut pause = match is_failing {
+            true => retry_after(state.failures),
+            false => Duration::MAX,
+        };
+        let mut news = None;
+        if let Some((servers, until)) = found {
+            let is_new = state.servers.as_deref() != Some(&servers);
+            if is_new || (was_failing > 0 && !is_failing) {
+                let servers: Arc<[Server]> = servers.into();
+                tracing::info!(name = %source, "found at {}", list(&servers));
+                state.servers = Some(servers.clone());
+                news = is_new.then_some(servers);
+            }
+            pause = pause.min(self.settings.keeps(until.saturating_duration_since(now())));
+        }
+        if news.is_some() || is_failing != (was_failing > 0) {
+            (self.tell)(News {
+                source: source.clone(),
+                servers: news,
+                is_failing,
+            });
+        }
         let pause = if is_outdated { Duration::ZERO } else { pause };
         self.due.insert((now() + pause, done.source));
         self.tell_if_settled();
     }
+}
+
+/// When a look-up that has failed so many times is tried again.
+fn retry_after(failures: u32) -> Duration {
+    let [first, longest] = RETRY;
+    first
+        .saturating_mul(1 << (failures.saturating_sub(1)).min(10))
+        .min(longest)
 }
 
 /// So many are told in the log.

@@ -1,6 +1,6 @@
 //! A server of names that says what the test wants, by UDP and by TCP, and counts what it is asked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
@@ -29,6 +29,8 @@ struct State {
     mood: Mood,
     ttl: u32,
     records: HashMap<(String, RecordType), Vec<RData>>,
+    /// With SERVFAIL, whatever the mood.
+    failing: HashSet<String>,
     asked: Vec<(String, RecordType, &'static str)>,
 }
 
@@ -44,6 +46,7 @@ pub fn names(ttl: u32) -> Names {
         mood: Mood::Well,
         ttl,
         records: HashMap::new(),
+        failing: HashSet::new(),
         asked: Vec::new(),
     }));
     let port = free_port();
@@ -92,6 +95,7 @@ fn answer(state: &Mutex<State>, question: &[u8], way: &'static str) -> Vec<u8> {
     answer.metadata.recursion_desired = true;
     answer.metadata.recursion_available = true;
     match state.mood {
+        _ if state.failing.contains(&host) => answer.metadata.response_code = ResponseCode::ServFail,
         Mood::Fails => answer.metadata.response_code = ResponseCode::ServFail,
         Mood::Truncates if way == "udp" => answer.metadata.truncation = true,
         Mood::Well | Mood::Truncates | Mood::Silent => {
@@ -152,6 +156,15 @@ impl Names {
 
     pub fn set_mood(&self, mood: Mood) {
         self.state.lock().expect("no holder panics").mood = mood;
+    }
+
+    /// Questions for this host fail from here on, or not any more.
+    pub fn set_failing(&self, host: &str, fails: bool) {
+        let mut state = self.state.lock().expect("no holder panics");
+        match fails {
+            true => state.failing.insert(format!("{host}.")),
+            false => state.failing.remove(&format!("{host}.")),
+        };
     }
 
     /// How often a name was asked for, in a way.

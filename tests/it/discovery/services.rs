@@ -66,6 +66,44 @@ fn the_hosts_of_a_service_are_asked_for_by_their_domain() {
 }
 
 #[test]
+fn a_host_of_a_service_that_cannot_be_looked_up_keeps_its_last_address() {
+    let (first, spare) = (origin().start(), origin().start());
+    let names = names(0);
+    names.set("first.test", &["127.0.0.1"]);
+    names.set("spare.test", &["127.0.0.1"]);
+    names.set_service(
+        "_http._tcp.app.test",
+        &[
+            (10, 1, first.port(), "first.test"),
+            (20, 1, spare.port(), "spare.test"),
+        ],
+    );
+    let atlas = atlas_with(&names, &[SERVICE], "")
+        .expects_log("cannot look up an endpoint")
+        .start();
+    let is_failing = || atlas.metric("atlas_resolver_name_failing", &[SERVICE]);
+    assert_eq!((endpoints(&atlas), is_failing()), (2.0, 0.0));
+    names.set_failing("first.test", true);
+    wait_until("it is told", || (is_failing() == 1.0).then_some(()));
+    let line = atlas.log_line(&["cannot look up an endpoint", "first.test"]);
+    assert!(line.contains("its last addresses are kept"), "{line}");
+    assert_eq!(endpoints(&atlas), 2.0);
+    assert_eq!(
+        shares(&atlas, &[&first, &spare], 6),
+        [6, 0],
+        "the spare one stays a backup"
+    );
+    names.set_failing("first.test", false);
+    wait_until("it is looked up again", || (is_failing() == 0.0).then_some(()));
+    // A host that is gone is no endpoint any more.
+    names.set("first.test", &[]);
+    wait_until("it is gone", || (endpoints(&atlas) == 1.0).then_some(()));
+    wait_until("the spare one is asked", || {
+        (shares(&atlas, &[&spare], 1) == [1]).then_some(())
+    });
+}
+
+#[test]
 fn a_service_that_is_not_offered_says_so() {
     let names = names(0);
     // RFC 2782: a target of "." means that it is decidedly not there.
