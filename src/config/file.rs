@@ -80,7 +80,7 @@ pub type Status = Number<0, 65_535>;
 table! {
     /// What holds for the whole process.
     File "" {
-        /// How many threads serve connections; `"auto"` is one for each core the process may use. A reload cannot change it.
+        /// How many threads serve connections; `"auto"` is one for each core the process may use. Where they take all of those each stays on its own; fewer are placed by the kernel. A reload cannot change it.
         workers: Workers = "\"auto\"",
         /// Networks whose `X-Forwarded-For`, `X-Forwarded-Proto`, `Forwarded` and the like are believed. Of who comes by a Unix socket they are not: let it speak the PROXY protocol.
         trusted_proxies: Vec<At<Network>> = "[]",

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use async_channel::Receiver;
 
 use super::{CUT_TIMEOUT, Event, Failure, IDLE_GRACE_MAX, Source, Supervisor, notify};
+use crate::access_log::Writer;
 use crate::admin::Readiness;
 use crate::drain::Step;
 use crate::runtime::{TimedOut, before};
@@ -34,7 +35,7 @@ impl<S: Source> Supervisor<S> {
             (Step::Cut, Deadline::after(end.instant(), CUT_TIMEOUT)),
         ] {
             self.tell_all(|| Command::Drain(step));
-            left.wait(events, until).await?;
+            left.wait(events, until, &self.writer).await?;
             if left.workers.is_empty() {
                 break;
             }
@@ -64,7 +65,12 @@ struct Left {
 }
 
 impl Left {
-    async fn wait(&mut self, events: &Receiver<Event>, until: Deadline) -> Result<(), Failure> {
+    async fn wait(
+        &mut self,
+        events: &Receiver<Event>,
+        until: Deadline,
+        writer: &Writer,
+    ) -> Result<(), Failure> {
         while !self.workers.is_empty() {
             match before(until, events.recv()).await {
                 Ok(Ok(Event::Worker(worker::Event::Drained(number, cut)))) => {
@@ -76,6 +82,7 @@ impl Left {
                     self.workers.remove(&number);
                 }
                 Ok(Ok(Event::Signal(Signal::Stop))) => return Err(Failure::Interrupted),
+                Ok(Ok(Event::Signal(Signal::Reopen))) => writer.reopen(),
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) | Err(TimedOut) => return Ok(()),
             }

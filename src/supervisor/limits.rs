@@ -15,15 +15,18 @@ pub(super) fn raise_open_files() -> u64 {
     .unwrap_or(u64::MAX)
 }
 
-/// The cores the process may use, in order; as many as its CPU quota allows.
+/// The cores the process may use, in order.
 pub(super) fn cores() -> Vec<usize> {
     let set = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
     let mut cores: Vec<_> = (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect();
-    // Counts a container's quota too, which the affinity does not show.
-    let quota = std::thread::available_parallelism().map_or(1, usize::from);
-    cores.truncate(quota.max(1));
     if cores.is_empty() {
         cores.push(0);
     }
     cores
+}
+
+/// How many of these cores may be busy at a time: a container's quota counts, which the affinity does not show.
+pub(super) fn parallelism(cores: &[usize]) -> usize {
+    let quota = std::thread::available_parallelism().map_or(1, usize::from);
+    quota.clamp(1, cores.len())
 }

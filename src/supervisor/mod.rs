@@ -94,11 +94,13 @@ pub fn run(
     process: Arc<Process>,
     started: impl FnOnce() + 'static,
 ) -> Result<(), Failure> {
+    let cannot_catch = |error| format!("cannot catch signals: {error}");
+    let mut signals = Signals::catch().map_err(cannot_catch)?;
     let loaded = source(None).map_err(Failure::Configuration)?;
     warn(&loaded.warnings);
     let offload = find_out(&loaded.generation);
     tell_verdict(&offload);
-    let signals = Signals::catch().map_err(|error| format!("cannot catch signals: {error}"))?;
+    signals.catch_stop().map_err(cannot_catch)?;
     let generation = Generation {
         offload: offload.into(),
         ..loaded.generation
@@ -149,7 +151,7 @@ impl<S: Source> Supervisor<S> {
     ) -> Result<Self, Failure> {
         let open_files = limits::raise_open_files();
         let cores = limits::cores();
-        let count = generation.workers.unwrap_or(cores.len());
+        let count = generation.workers.unwrap_or_else(|| limits::parallelism(&cores));
         tracing::debug!(open_files, cores = cores.len(), workers = count, "starting");
         let mut sockets = Sockets::default();
         let shares = sockets.bind_missing(&generation, count).await?;
@@ -191,7 +193,8 @@ impl<S: Source> Supervisor<S> {
         Ok(supervisor)
     }
 
-    /// One thread for each share of the sockets; on a core of its own where there are as many.
+    /// One thread for each share of the sockets; on a core of its own where that takes all of them. Fewer are
+    /// placed by the kernel: the first cores are not freer than others, and another Atlas would take them, too.
     fn start_workers(
         &mut self,
         preference: Preference,
@@ -204,7 +207,7 @@ impl<S: Source> Supervisor<S> {
             let start = worker::Start {
                 number,
                 workers: count,
-                core: (count <= cores.len()).then(|| cores[number]),
+                core: (count == cores.len()).then(|| cores[number]),
                 preference,
                 log: (self.generation.access_log.clone(), self.writer.sender()),
                 counters,
@@ -277,7 +280,15 @@ impl<S: Source> Supervisor<S> {
                 self.checked(&checked);
                 Ok(())
             }
-            _ => Ok(()),
+            Event::Signal(Signal::Reopen) => {
+                self.writer.reopen();
+                Ok(())
+            }
+            Event::Signal(Signal::Reload) => {
+                self.later.push_back(event);
+                Ok(())
+            }
+            Event::Read(_) | Event::Worker(_) => Ok(()),
         }
     }
 

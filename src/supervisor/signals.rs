@@ -23,22 +23,28 @@ pub(super) enum Signal {
 pub(super) struct Signals(Vec<(Signal, OwnedFd)>);
 
 impl Signals {
-    /// Catches them from here on. To be called before any thread is started.
+    /// Catches, from here on, those that ask for something of a process that goes on: by default they would end
+    /// it. To be called before any thread is started.
     pub(super) fn catch() -> io::Result<Self> {
-        let wanted = [
-            (SIGTERM, Signal::Stop),
-            (SIGINT, Signal::Stop),
-            (SIGQUIT, Signal::Stop),
-            (SIGHUP, Signal::Reload),
-            (SIGUSR1, Signal::Reopen),
-        ];
-        let mut caught = Vec::new();
-        for (number, meaning) in wanted {
-            let (write, read) = UnixStream::pair()?;
-            signal_hook::low_level::pipe::register(number, write)?;
-            caught.push((meaning, OwnedFd::from(read)));
+        let mut signals = Self(Vec::new());
+        signals.add(SIGHUP, Signal::Reload)?;
+        signals.add(SIGUSR1, Signal::Reopen)?;
+        Ok(signals)
+    }
+
+    /// The others, too: those that end the process at once until there is something to end in order.
+    pub(super) fn catch_stop(&mut self) -> io::Result<()> {
+        for number in [SIGTERM, SIGINT, SIGQUIT] {
+            self.add(number, Signal::Stop)?;
         }
-        Ok(Self(caught))
+        Ok(())
+    }
+
+    fn add(&mut self, number: i32, meaning: Signal) -> io::Result<()> {
+        let (write, read) = UnixStream::pair()?;
+        signal_hook::low_level::pipe::register(number, write)?;
+        self.0.push((meaning, OwnedFd::from(read)));
+        Ok(())
     }
 
     /// Hands each signal on, for as long as the process lives.

@@ -74,6 +74,26 @@ fn what_runs_is_finished_and_nothing_new_is_taken() {
 }
 
 #[test]
+fn a_log_that_is_rotated_meanwhile_is_reopened() {
+    let origin = slow();
+    let atlas = drains(&origin, "10s").start();
+    let mut running = atlas.connect();
+    running.send("GET /slow HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    assert_eq!(running.head().unwrap().word(1), "200");
+    let current = atlas.folder().join("access.log");
+    std::fs::rename(&current, atlas.folder().join("access.log.1")).unwrap();
+    atlas.signal(Signal::TERM);
+    wait_until("nobody accepts", || {
+        Connection::plain(atlas.address()).is_err().then_some(())
+    });
+    atlas.signal(Signal::USR1);
+    wait_until("it is there again", || current.exists().then_some(()));
+    assert_eq!(running.read_exactly(10), b"ababababab");
+    atlas.exchange("/slow");
+    assert_eq!(atlas.exit_code(), 0);
+}
+
+#[test]
 fn a_request_on_a_kept_connection_is_answered_with_close() {
     // The client does not know yet: its request crosses our goodbye and must not be lost.
     let origin = slow();

@@ -51,6 +51,45 @@ fn a_worker_is_started_for_every_core_it_may_use() {
 }
 
 #[test]
+fn workers_have_a_core_each_only_where_they_take_all_of_them() {
+    let cores = std::thread::available_parallelism().unwrap().get();
+    // Where each may run, as the kernel writes it.
+    let allowed = |builder: Builder| {
+        let atlas = builder.listens_plain().text(HELLO).start();
+        let threads = format!("/proc/{}/task", atlas.pid());
+        let threads = std::fs::read_dir(threads)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        let is_worker = |path: &std::path::PathBuf| {
+            let name = std::fs::read_to_string(path.join("comm")).unwrap_or_default();
+            name.starts_with("worker")
+        };
+        let all: Vec<_> = threads
+            .filter(is_worker)
+            .map(|path| {
+                let status = std::fs::read_to_string(path.join("status")).unwrap();
+                let line = status.lines().find(|line| line.starts_with("Cpus_allowed_list:"));
+                line.unwrap().split_whitespace().nth(1).unwrap().to_owned()
+            })
+            .collect();
+        all
+    };
+    let mut own = allowed(atlas());
+    own.sort();
+    own.dedup();
+    assert_eq!(own.len(), cores, "one each: {own:?}");
+    if cores > 1 {
+        let all = std::fs::read_to_string("/proc/self/status").unwrap();
+        let few = allowed(atlas().top("workers = 1"));
+        assert_eq!(few.len(), 1);
+        assert!(
+            all.contains(&format!("Cpus_allowed_list:\t{}\n", few[0])),
+            "{few:?}"
+        );
+    }
+}
+
+#[test]
 fn running_out_of_descriptors_neither_spins_nor_kills() {
     if !crate::support::has("prlimit") {
         return;
