@@ -231,6 +231,7 @@ impl<F> Visit<'_, F> {
         let mut passage = Passage {
             proxy: self.proxy,
             upstream,
+            endpoint,
             reader,
             response,
             connects: body.is_tunnel(),
@@ -421,6 +422,7 @@ pub(super) const MALFORMED: End = End::new(Side::Upstream, Phase::Response, Caus
 pub(super) struct Passage<'e, 'c, 'd> {
     pub(super) proxy: &'e Proxy,
     pub(super) upstream: &'e Upstream,
+    pub(super) endpoint: &'e Endpoint,
     pub(super) reader: ResponseReader<'c>,
     pub(super) response: &'e mut Responder<'d>,
     /// The client has asked for a tunnel in a stream of its connection.
@@ -659,6 +661,12 @@ impl<'d> Passage<'_, '_, 'd> {
         self.response.inform(&head).await
     }
 
+    /// The answer that is passed on has begun with this.
+    pub(super) fn note_begun(&self, status: StatusCode) {
+        self.upstream
+            .note_begun(self.endpoint, Some(status.as_u16()), self.is_slow);
+    }
+
     /// Binds the client to the endpoint that answers, if it is not yet.
     pub(super) fn bind(&self, head: &mut ResponseHead) {
         if let Some(set_cookie) = &self.set_cookie {
@@ -672,6 +680,7 @@ impl<'d> Passage<'_, '_, 'd> {
             // To the client it would say that the tunnel is open.
             return Err(MALFORMED);
         }
+        self.note_begun(head.status);
         match head.status {
             // RFC 9110 §15.5.22: it tells by Upgrade what it wants.
             StatusCode::UPGRADE_REQUIRED => headers::to_client_with_upgrade(&mut head.fields),

@@ -298,6 +298,7 @@ impl<F> Visit<'_, F> {
                 let mut passage = Passage {
                     proxy: self.proxy,
                     upstream: hedge.upstream,
+                    endpoint: asked.1,
                     reader: runner.reader,
                     response,
                     connects: false,

@@ -14,6 +14,7 @@ use crate::metrics::{Direction, Peer};
 use crate::outcome::{Cause, End, Phase, Side, Tally};
 use crate::relay::{self, Ahead};
 use crate::route::Split;
+use crate::runtime::sleep;
 use crate::transport::Transport;
 use crate::upstream::balance::hash;
 use crate::upstream::health::Outcome;
@@ -55,7 +56,12 @@ impl Proxy {
         };
         record.endpoint = Some(slot.endpoint().name().into());
         let idle_timeout = upstream.settings().idle_timeout;
-        let end = relay_until_cut(Ahead::default(), downstream, &transport, idle_timeout, drain).await;
+        let relayed = relay_until_cut(Ahead::default(), downstream, &transport, idle_timeout, drain);
+        let end = match upstream.is_tried(slot.endpoint()) {
+            false => relayed.await,
+            // Boxed: one connection tries an endpoint.
+            true => Box::pin(until_over(relayed, first_byte(&upstream, &slot, &transport))).await,
+        };
         let (from, to) = (transport.bytes_in(), transport.bytes_out());
         // A reset after its first byte is its goodbye, or what it thinks of the client.
         let has_failed = end.side == Side::Upstream && end.cause == Cause::Reset && from == 0;
@@ -77,6 +83,25 @@ impl Proxy {
         record.moved.spliced = spliced(downstream) + spliced(&transport);
         record.moved.copied = (from + to).saturating_sub(record.moved.spliced);
         end
+    }
+}
+
+/// How often an endpoint that is tried is looked at.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Tells of an endpoint that is tried once it has said something: the connection may last for hours.
+async fn first_byte(upstream: &Upstream, slot: &Slot<'_>, transport: &Transport) {
+    while transport.bytes_in() == 0 {
+        sleep(LOOK_AGAIN).await;
+    }
+    upstream.note_begun(slot.endpoint(), None, false);
+}
+
+/// Does something beside what runs until it is over.
+async fn until_over<T>(runs: impl Future<Output = T>, beside: impl Future<Output = ()>) -> T {
+    match select(pin!(runs), pin!(beside)).await {
+        Either::Left((result, _)) => result,
+        Either::Right(((), runs)) => runs.await,
     }
 }
 

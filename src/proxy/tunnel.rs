@@ -22,6 +22,7 @@ impl<'d> Passage<'_, '_, 'd> {
         let (true, Some((upstream, ahead))) = (is_good, self.reader.switch()) else {
             return Err(MALFORMED);
         };
+        self.note_begun(head.status);
         headers::to_client_with_upgrade(&mut head.fields);
         self.bind(&mut head);
         let tunnel = self.response.switch(&head, body).await?;

@@ -158,15 +158,16 @@ impl Upstream {
             workers,
             is_limited: settings.endpoints.iter().any(|one| one.connections_max.is_some()),
             queue: Queue::default(),
-            swept: Cell::new(now()),
+            swept: Cell::new(previous.map_or_else(now, |previous| previous.swept.get())),
             follows: previous.is_some(),
             budget: previous.map_or_else(Rc::default, |previous| previous.budget.clone()),
-            is_calm: Cell::new(previous.is_none()), // else it is looked at soon
-            panics: Cell::new(false),
+            is_calm: Cell::new(previous.is_none()),
+            panics: Cell::new(previous.is_some_and(|previous| previous.panics.get())),
             counters,
             settings,
         };
         upstream.look_at_loads();
+        upstream.look_at_health(now());
         upstream
     }
 
@@ -236,6 +237,7 @@ impl Upstream {
             endpoint.tell();
         }
         self.look_at_loads();
+        self.look_at_inherited_health();
         self.look_at_health(now);
     }
 

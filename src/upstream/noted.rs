@@ -13,11 +13,7 @@ impl Upstream {
         match outcome {
             Outcome::Well => {
                 if endpoint.health.succeeded(now) {
-                    tracing::info!(
-                        upstream = &*self.settings.name,
-                        endpoint = endpoint.name(),
-                        "the endpoint is well again and asked like the others"
-                    );
+                    self.tell_back(endpoint);
                 }
             }
             Outcome::Nothing => endpoint.health.learnt_nothing(now),
@@ -25,13 +21,41 @@ impl Upstream {
         }
     }
 
+    /// Whether an exchange is under way that decides whether the endpoint is asked again. It may be told by
+    /// [`Self::note_begun`] before it ends.
+    pub fn is_tried(&self, endpoint: &Endpoint) -> bool {
+        endpoint.health.is_tried()
+    }
+
+    /// The endpoint has begun to answer; what follows may take hours. `status`: where it has one.
+    pub fn note_begun(&self, endpoint: &Endpoint, status: Option<u16>, is_slow: bool) {
+        if endpoint.health.is_tried()
+            && !is_slow
+            && !status.is_some_and(|status| self.is_bad(status))
+            && endpoint.health.answered(now)
+        {
+            self.tell_back(endpoint);
+        }
+    }
+
+    fn tell_back(&self, endpoint: &Endpoint) {
+        tracing::info!(
+            upstream = &*self.settings.name,
+            endpoint = endpoint.name(),
+            "the endpoint is well again and asked like the others"
+        );
+    }
+
+    fn is_bad(&self, status: u16) -> bool {
+        let outliers = self.settings.health.outliers.as_ref();
+        outliers.is_some_and(|outliers| outliers.statuses.contain(status))
+    }
+
     /// As [`Self::note`], that the endpoint answered with this status.
     pub fn note_answer(&self, endpoint: &Endpoint, status: u16, is_slow: bool) {
-        let outliers = self.settings.health.outliers.as_ref();
-        let is_bad = outliers.is_some_and(|outliers| outliers.statuses.contain(status));
         self.note(
             endpoint,
-            match (is_bad, is_slow) {
+            match (self.is_bad(status), is_slow) {
                 (true, _) => Outcome::Failed(Cause::BadStatus),
                 (false, true) => Outcome::Failed(Cause::TooSlow),
                 (false, false) => Outcome::Well,
@@ -93,6 +117,13 @@ impl Upstream {
     fn disturbed(&self, now: Instant) {
         self.is_calm.set(false);
         self.look_at_health(now);
+    }
+
+    /// Exchanges of the upstream before, which shares its endpoints' health, eject without telling this one.
+    pub(super) fn look_at_inherited_health(&self) {
+        if self.follows && !self.endpoints.iter().all(|one| one.health.is_well()) {
+            self.is_calm.set(false);
+        }
     }
 
     /// Looks whether all endpoints are asked like each other again, counts those that are not, and

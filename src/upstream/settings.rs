@@ -110,13 +110,8 @@ impl Settings {
 
     /// Whether connections made under the one serve the other as well.
     pub(super) fn connects_like(&self, other: &Self) -> bool {
-        let tls = match (&self.tls, &other.tls) {
-            (None, None) => true,
-            // Certificates and roots may have changed with the file.
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-            _ => false,
-        };
-        tls && self.proxy_protocol == other.proxy_protocol
+        is_same_tls(self.tls.as_ref(), other.tls.as_ref())
+            && self.proxy_protocol == other.proxy_protocol
             && self.http2 == other.http2
             && self.http2_window_bytes == other.http2_window_bytes
             && self.idle_timeout == other.idle_timeout
@@ -149,6 +144,15 @@ impl Settings {
             && self.pool_lifetime == other.pool_lifetime
             && self.health == other.health
             && self.retry_budget == other.retry_budget
+    }
+}
+
+/// Whether both are the same that was read once: certificates and roots may have changed with the file.
+pub(super) fn is_same_tls(one: Option<&Arc<ClientSettings>>, other: Option<&Arc<ClientSettings>>) -> bool {
+    match (one, other) {
+        (None, None) => true,
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        _ => false,
     }
 }
 

@@ -224,6 +224,54 @@ fn an_endpoint_that_stays_keeps_its_health_and_what_is_under_way() {
 }
 
 #[test]
+fn what_exchanges_of_the_upstream_before_find_is_heeded() {
+    run(|| async {
+        let of = |endpoints: &[SocketAddr]| Settings {
+            written: Vec::new().into(),
+            endpoints: endpoints.iter().map(|at| found(&[*at])).collect(),
+            ..settings(Vec::new())
+        };
+        let (hangs, well, new) = (nobody(), nobody(), nobody());
+        let before = upstream(&of(&[hangs, well]), None);
+        let after = before.with_found(&of(&[hangs, well, new])).unwrap();
+        let later = now() + SWEEP_INTERVAL;
+        after.sweep(later);
+        for _ in 0..3 {
+            before.note(&before.endpoints[0], Outcome::Failed(Cause::TimedOut));
+        }
+        after.sweep(later + SWEEP_INTERVAL);
+        let asked: Vec<_> = (0..6).map(|_| after.choose(&[], None)).collect();
+        assert!(
+            !asked.contains(&Some(0)),
+            "it is ejected, and still asked: {asked:?}"
+        );
+    });
+}
+
+#[test]
+fn an_upstream_all_of_whose_endpoints_are_down_is_asked_by_its_successor_at_once() {
+    run(|| async {
+        let of = |endpoints: &[SocketAddr]| Settings {
+            written: Vec::new().into(),
+            endpoints: endpoints.iter().map(|at| found(&[*at])).collect(),
+            health: health::Settings {
+                panic_below: 50,
+                ..health::Settings::default()
+            },
+            ..settings(Vec::new())
+        };
+        let (one, other) = (nobody(), nobody());
+        let before = upstream(&of(&[one, other]), None);
+        for endpoint in &before.endpoints {
+            before.set_down(endpoint, true);
+        }
+        assert!(before.choose(&[], None).is_some());
+        let after = before.with_found(&of(&[one])).unwrap();
+        assert_eq!(after.choose(&[], None), Some(0));
+    });
+}
+
+#[test]
 fn only_an_upstream_that_did_not_change_goes_on() {
     let before = settings(vec![tcp(nobody())]);
     let upstream = Upstream::new(

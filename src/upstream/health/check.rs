@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Statuses;
 use crate::tls::ClientSettings;
 use crate::upstream::ProxyProtocol;
+use crate::upstream::settings::is_same_tls;
 
 /// How the endpoints of an upstream are checked, once for the whole process.
 #[derive(Clone, Debug)]
@@ -47,6 +48,21 @@ pub struct Request {
 }
 
 impl Check {
+    /// Whether the same is asked as often. TLS read anew is another, as its files may have changed.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let others = |check: &Self| {
+            let asked = (
+                check.request.clone(),
+                check.port,
+                check.http2,
+                check.proxy_protocol,
+            );
+            let times = (check.interval, check.jitter, check.timeout);
+            (asked, times, check.rise, check.fall)
+        };
+        is_same_tls(self.tls.as_ref(), other.tls.as_ref()) && others(self) == others(other)
+    }
+
     /// The time to the next check; `random` is from 0 up to 1.
     pub(super) fn pause(&self, random: f64) -> Duration {
         let jitter = f64::from(self.jitter) / 100.0;

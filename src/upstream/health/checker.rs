@@ -215,7 +215,7 @@ impl Round {
             let key: Key = (planned.upstream, Arc::from(planned.settings.address.to_string()));
             let known = before.remove(&key);
             let is_same = |known: &&Rc<Target>| {
-                known.settings == planned.settings && Arc::ptr_eq(&known.check, &planned.check)
+                known.settings == planned.settings && known.check.is_same(&planned.check)
             };
             if let Some(known) = known.as_ref().filter(is_same) {
                 self.due.extend(due.get(&key).map(|at| (*at, key.clone())));

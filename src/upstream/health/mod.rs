@@ -147,6 +147,20 @@ impl Health {
         is_back
     }
 
+    /// It has begun to answer. Whether it is asked again from here on, and was not before.
+    pub(in crate::upstream) fn answered(&self, clock: impl Fn() -> Instant) -> bool {
+        let is_back = self.outlier.answered(&clock);
+        if is_back {
+            self.back.set(Some(clock()));
+        }
+        is_back
+    }
+
+    /// Whether an exchange is under way that decides whether it is asked again.
+    pub(in crate::upstream) fn is_tried(&self) -> bool {
+        self.outlier.is_tried()
+    }
+
     /// An exchange failed.
     pub(in crate::upstream) fn failed(&self, settings: &Settings, now: Instant) -> Verdict {
         let outliers = settings.outliers.as_ref();

@@ -36,6 +36,8 @@ enum Standing {
     Trial { until: Instant },
     /// Not before this moment; but an exchange for which nobody else was left asks it meanwhile.
     Resort { until: Instant },
+    /// Like all others: it has answered the exchange that tried it. Until one has ended well, a failure is enough.
+    Answered,
 }
 
 /// Why an endpoint should be ejected.
@@ -56,6 +58,10 @@ impl Outlier {
         self.successes.set(self.successes.get().saturating_add(1));
         let now = match self.standing.get() {
             Standing::In => return false,
+            Standing::Answered => {
+                self.standing.set(Standing::In);
+                return false;
+            }
             Standing::Trial { .. } | Standing::Resort { .. } => clock(),
             Standing::Out { until } => {
                 let now = clock();
@@ -70,6 +76,17 @@ impl Outlier {
         true
     }
 
+    /// It has begun to answer as one that is well does, and what follows may take hours. Whether that brings it
+    /// back.
+    pub(super) fn answered(&self, clock: impl FnOnce() -> Instant) -> bool {
+        let is_tried = self.is_tried();
+        if is_tried {
+            self.standing.set(Standing::Answered);
+            self.back.set(Some(clock()));
+        }
+        is_tried
+    }
+
     /// An exchange failed. Why it should be ejected, if so: then the caller ejects or spares it.
     pub(super) fn failed(&self, settings: &Outliers, now: Instant) -> Option<Grounds> {
         match self.standing.get() {
@@ -81,7 +98,7 @@ impl Outlier {
                 self.standing.set(Standing::Out { until });
                 return None;
             }
-            Standing::Trial { .. } => return Some(Grounds::Trial),
+            Standing::Trial { .. } | Standing::Answered => return Some(Grounds::Trial),
         }
         let is_over = |began: Instant| now.saturating_duration_since(began) >= settings.window;
         if self.window.get().is_none_or(is_over) {
@@ -134,7 +151,7 @@ impl Outlier {
     /// somebody begins to try it.
     pub(super) fn is_available(&self, now: Instant) -> bool {
         match self.standing.get() {
-            Standing::In => true,
+            Standing::In | Standing::Answered => true,
             Standing::Out { until } | Standing::Trial { until } | Standing::Resort { until } => now >= until,
         }
     }
@@ -162,12 +179,20 @@ impl Outlier {
         match self.standing.get() {
             Standing::Trial { .. } => self.standing.set(Standing::Out { until: clock() }),
             Standing::Resort { until } => self.standing.set(Standing::Out { until }),
-            Standing::In | Standing::Out { .. } => {}
+            Standing::In | Standing::Out { .. } | Standing::Answered => {}
         }
     }
 
-    /// Whether it is like one that has always been asked.
+    /// Whether it is asked like one that has always been.
     pub(super) fn is_in(&self) -> bool {
-        self.standing.get() == Standing::In
+        matches!(self.standing.get(), Standing::In | Standing::Answered)
+    }
+
+    /// Whether an exchange is under way that tries it.
+    pub(super) fn is_tried(&self) -> bool {
+        matches!(
+            self.standing.get(),
+            Standing::Trial { .. } | Standing::Resort { .. }
+        )
     }
 }

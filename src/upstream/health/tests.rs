@@ -102,6 +102,26 @@ fn ejections_grow_up_to_the_longest_and_shrink_with_the_time_it_is_well() {
     assert_eq!(again(&mut at, no_time), ms(100), "all are forgiven");
 }
 
+/// A tunnel, say, that goes on for hours.
+#[test]
+fn one_that_has_answered_the_exchange_that_tries_it_is_back_before_that_ends() {
+    let (health, start) = (Health::default(), now());
+    assert!(!health.answered(|| start), "nobody has doubts");
+    let at = start + eject(&health, start);
+    health.begin(&settings(), at);
+    assert!(!health.is_available(at));
+    assert!(health.answered(|| at));
+    assert!(health.is_available(at) && !health.is_ejected() && health.is_well());
+    // Until an exchange has ended well one failure is enough.
+    assert!(matches!(health.failed(&settings(), at), Verdict::ToEject(_)));
+    assert_eq!(health.eject(&outliers(), at), ms(200));
+    let at = at + ms(200);
+    health.begin(&settings(), at);
+    assert!(health.answered(|| at));
+    assert!(!health.succeeded(|| at), "it has been told");
+    assert_eq!(health.failed(&settings(), at), Verdict::Stays);
+}
+
 #[test]
 fn one_exchange_tries_an_endpoint_whose_ejection_is_over() {
     let (health, start) = (Health::default(), now());
@@ -232,6 +252,18 @@ fn check(rise: u32, fall: u32) -> Check {
         rise,
         fall,
     }
+}
+
+/// A reload reads all anew.
+#[test]
+fn a_check_that_is_read_anew_is_the_same_until_something_in_it_changes() {
+    assert!(check(2, 3).is_same(&check(2, 3)));
+    assert!(!check(2, 3).is_same(&check(2, 4)));
+    let on_another_port = Check {
+        port: Some(80),
+        ..check(2, 3)
+    };
+    assert!(!check(2, 3).is_same(&on_another_port));
 }
 
 #[test]

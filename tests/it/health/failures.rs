@@ -251,6 +251,50 @@ fn in_tcp_mode_one_that_refuses_or_resets_is_ejected_too() {
 }
 
 #[test]
+fn an_endpoint_that_was_ejected_is_back_while_the_connection_that_tried_it_goes_on() {
+    // It resets what comes, until it greets and stays.
+    let is_well = Arc::new(AtomicBool::new(false));
+    let flag = is_well.clone();
+    let long = origin()
+        .raw(move |mut stream| match flag.load(Ordering::SeqCst) {
+            true => {
+                let _ = stream.write_all(b"welcome");
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
+            false => rustix::net::connect_unspec(stream.tcp()).unwrap(),
+        })
+        .start();
+    let short = origin().raw(|mut stream| stream.finish()).start();
+    let atlas = atlas()
+        .top("workers = 1")
+        .listener(false, "mode = \"tcp\"\nupstream = \"app\"\n")
+        .upstream(
+            "app",
+            &[long.address(), short.address()],
+            "outliers = { ejection_time = \"1s\", ejected_max = 50 }\nbalance = \"round_robin\"",
+        )
+        .expects_log("is ejected")
+        .expects_log("cannot connect")
+        .start();
+    let connect = || TcpStream::connect(atlas.address()).unwrap();
+    let is_ejected = || atlas.metric("atlas_upstream_endpoints_ejected", &["app"]) == 1.0;
+    wait_until("it is ejected", || {
+        let _ = connect().read_to_end(&mut Vec::new());
+        is_ejected().then_some(())
+    });
+    is_well.store(true, Ordering::SeqCst);
+    let held = wait_until("somebody gets to it", || {
+        let mut client = connect();
+        let mut text = [0; 7];
+        client.read_exact(&mut text).is_ok().then_some(client)
+    });
+    wait_until("it is back while that client stays", || {
+        (!is_ejected()).then_some(())
+    });
+    drop(held);
+}
+
+#[test]
 fn clients_that_go_away_say_nothing_of_the_endpoint() {
     let slow = || {
         origin()
