@@ -102,7 +102,7 @@ impl<'r> Direction<'r> {
 
     /// The next piece; an empty one at the end.
     async fn read(&self) -> io::Result<Piece> {
-        wait::until_read(self.from, || self.try_read()).await
+        wait::until_read(self.from, Some(self.to), || self.try_read()).await
     }
 
     fn try_read(&self) -> io::Result<Piece> {

@@ -106,7 +106,7 @@ impl Relay<'_> {
         let mut piece = ahead;
         loop {
             if piece.is_empty() {
-                piece = wait::until_read(self.upstream, || copy::try_read(self.upstream, size))
+                piece = wait::until_read(self.upstream, None, || copy::try_read(self.upstream, size))
                     .await
                     .map_err(|error| end_of(Side::Upstream, &error))?;
                 size = copy::next_size(piece.len(), size);

@@ -625,6 +625,31 @@ fn two_flows_that_never_pause_leave_the_timers_their_time(carriers: Carriers) {
     }
 }
 
+/// As one is whose record was taken from the socket to its end when the connection moved into the kernel.
+#[test]
+fn a_reader_that_is_called_is_run_though_the_one_who_called_finds_nothing() {
+    let ran = runtime::start(Preference::Auto, |_| async move {
+        let ((from, _sender), (to, _receiver)) = (pair(), pair());
+        let from = Transport::plain(Socket::new(from).unwrap());
+        let to = Transport::plain(Socket::new(to).unwrap());
+        let mut has_called = false;
+        let finds_nothing = wait::until_read(&from, Some(&to), || {
+            if !std::mem::replace(&mut has_called, true) {
+                to.socket().call_reader();
+            }
+            Err::<(), _>(io::ErrorKind::WouldBlock.into())
+        });
+        // Looked at first, as the direction from the client is.
+        let (is_run, finds_nothing) = (pin!(to.readable()), pin!(finds_nothing));
+        let both = select(is_run, finds_nothing);
+        // The deadline runs the task, too, and looks at it before it says so.
+        let started = now();
+        let ran = runtime::before(Deadline::within(IDLE), both).await;
+        matches!(ran, Ok(Either::Left(_))) && now() - started < IDLE / 2
+    });
+    assert!(ran.unwrap(), "nobody ran it");
+}
+
 #[test]
 fn a_relay_that_is_cut_gives_its_pipe_away() {
     let in_use = runtime::start(Preference::Auto, |_| async move {

@@ -6,9 +6,10 @@ use super::Watch;
 use crate::transport::Transport;
 
 /// Calls until there is something. Always tries first: TLS may hold bytes that the socket no longer
-/// shows.
+/// shows. `to`: where a try may have called a reader of this task ([`crate::runtime::Socket::call_reader`]).
 pub(super) async fn until_read<T>(
     from: &Transport,
+    to: Option<&Transport>,
     mut try_read: impl FnMut() -> io::Result<T>,
 ) -> io::Result<T> {
     loop {
@@ -16,6 +17,9 @@ pub(super) async fn until_read<T>(
         match try_read() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             result => return result,
+        }
+        if let Some(to) = to {
+            to.socket().turn().await;
         }
         from.readable().await?; // nothing is held while nothing comes
     }
