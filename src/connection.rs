@@ -246,10 +246,14 @@ async fn http(
 /// Whether the peer still hears a goodbye. One that reset, or stopped reading, does not; nor does
 /// one that was cut off, as its time is over.
 fn ends_in_order(end: End) -> bool {
-    !matches!(
-        end.cause,
-        Cause::Reset | Cause::TooSlow | Cause::Panicked | Cause::System | Cause::Cut
-    )
+    let has_stopped_reading = end.cause == Cause::TimedOut
+        && end.side == Side::Downstream
+        && matches!(end.phase, Phase::Response | Phase::ResponseBody | Phase::Relay);
+    !has_stopped_reading
+        && !matches!(
+            end.cause,
+            Cause::Reset | Cause::TooSlow | Cause::Panicked | Cause::System | Cause::Cut
+        )
 }
 
 /// What is known before the first byte.
