@@ -255,7 +255,14 @@ impl Cause {
     /// Why rustls does not open records any more: in the words the kernel's errors have, too.
     fn of_records(refused: &rustls::Error) -> Self {
         use rustls::InvalidMessage::{InvalidContentType, UnknownProtocolVersion};
+        use rustls::PeerMisbehaved as Misbehaved;
         match refused {
+            rustls::Error::PeerMisbehaved(Misbehaved::TooManyKeyUpdateRequests) => Self::KeyUpdateStorm,
+            rustls::Error::PeerMisbehaved(
+                Misbehaved::TooManyEmptyFragments
+                | Misbehaved::TooManyWarningAlertsReceived
+                | Misbehaved::TooManyRenegotiationRequests,
+            ) => Self::LimitReached,
             rustls::Error::AlertReceived(_) => Self::Alert,
             rustls::Error::DecryptError => Self::RecordDamaged,
             rustls::Error::InvalidMessage(InvalidContentType | UnknownProtocolVersion) => Self::NotTls,

@@ -397,16 +397,30 @@ impl Socket {
         is_over
     }
 
+    /// Whether others should go first, without beginning the next turn.
+    pub fn turn_is_due(&self) -> bool {
+        self.spent.get() >= TURN_COST_MAX
+    }
+
     /// Counts work that moved few bytes and made no system call, as an answer to one of many
     /// requests that came at once: it costs about as much as a call.
     pub fn worked(&self) {
         self.spend(0);
     }
 
-    fn spend(&self, bytes: usize) {
+    /// The bytes of the last call stayed inside the kernel, and were touched there all the same.
+    pub fn touched(&self, bytes: usize) {
+        self.charge(bytes - bytes / UNCOPIED_DISCOUNT);
+    }
+
+    /// Counts work beside that of calls, as so many bytes that are copied.
+    pub fn charge(&self, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.spent
-            .set(self.spent.get().saturating_add(bytes).saturating_add(CALL_COST));
+        self.spent.set(self.spent.get().saturating_add(bytes));
+    }
+
+    fn spend(&self, bytes: usize) {
+        self.charge(bytes.saturating_add(CALL_COST as usize));
     }
 
     /// Our own address, of a TCP socket.

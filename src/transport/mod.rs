@@ -5,6 +5,7 @@
 //! losing a byte.
 
 mod ktls;
+mod limits;
 mod promote;
 mod rustls;
 mod sealed;
@@ -167,6 +168,8 @@ impl Transport {
     ///
     /// May return though nothing has come.
     pub async fn readable(&self) -> io::Result<()> {
+        // A read may have stopped because others have to go first.
+        self.socket.turn().await;
         let (pause, is_watched) = match &*self.layer.borrow() {
             Layer::Ktls(tls) => (tls.pause(), !runtime::tells_readers_of_errors()),
             _ => (None, false),
@@ -213,13 +216,22 @@ impl Transport {
     pub fn try_write(&self, from: &[u8]) -> io::Result<usize> {
         let count = match &mut *self.layer.borrow_mut() {
             Layer::Plain => self.socket.try_send(from),
-            Layer::Rustls(tls) => tls.try_write(&self.socket, from),
-            Layer::Sealed(tls, _) => tls.try_write(&self.socket, from),
+            Layer::Rustls(tls) => self.cut_where_worn(tls.try_write(&self.socket, from)),
+            Layer::Sealed(tls, _) => self.cut_where_worn(tls.try_write(&self.socket, from)),
             Layer::Ktls(tls) => tls.try_write(&self.socket, from),
             Layer::Lost(cause) => Err(lost(*cause)),
         }?;
         self.bytes_out.set(self.bytes_out.get() + count as u64);
         Ok(count)
+    }
+
+    /// A key that must not be used any longer cannot even tell the peer so.
+    fn cut_where_worn(&self, written: io::Result<usize>) -> io::Result<usize> {
+        written.inspect_err(|error| {
+            if Cause::of(error) == Cause::KeyWornOut {
+                self.abort();
+            }
+        })
     }
 
     /// Hands everything that was written to the kernel.
@@ -361,7 +373,12 @@ impl Transport {
     /// Whether its keys have been used for half of what they are good for, and cannot be renewed: nothing new
     /// should be begun on it.
     pub fn is_worn(&self) -> bool {
-        matches!(&*self.layer.borrow(), Layer::Ktls(tls) if tls.is_worn())
+        match &*self.layer.borrow() {
+            Layer::Rustls(tls) => tls.is_worn(),
+            Layer::Sealed(tls, _) => tls.is_worn(),
+            Layer::Ktls(tls) => tls.is_worn(),
+            Layer::Plain | Layer::Lost(_) => false,
+        }
     }
 
     /// Has [`Self::carriage`] tell how many TLS records there were up to now, where the kernel makes them.

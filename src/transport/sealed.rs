@@ -10,12 +10,16 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{ClientConfig, CommonState, Error, InvalidMessage, ProtocolVersion, ServerConfig};
+use rustls::{
+    ClientConfig, CommonState, Error, InvalidMessage, PeerMisbehaved, ProtocolVersion, ServerConfig,
+};
 
+use super::limits::{Storm, Wear};
 use crate::buffer::{Buffer, LARGE, RECORDS, SMALL};
 use crate::offload::{FirstKeys, Keys};
 use crate::outcome::Cause;
 use crate::runtime::Socket;
+use crate::time::now;
 
 /// What stands before each record: type, version, length.
 const HEADER: usize = 5;
@@ -54,6 +58,11 @@ pub struct Sealed {
     /// Somebody wants to go on from the end of a record: the one that has begun is read to its end
     /// and no further.
     stop_at_end: bool,
+    storm: Storm,
+    /// Tickets that were counted.
+    tickets: u32,
+    /// Since the handshake.
+    wear: Option<Wear>,
 }
 
 /// What keeps a connection from being handed on.
@@ -102,6 +111,9 @@ impl Sealed {
             failed: None,
             said_goodbye: false,
             stop_at_end: false,
+            storm: Storm::default(),
+            tickets: 0,
+            wear: None,
         }
     }
 
@@ -316,8 +328,15 @@ impl Sealed {
         let mut count = self.take_plain(into);
         loop {
             while self.has_record() && self.is_worth_opening(count, into.len()) {
-                match self.open(&mut into[count..]) {
-                    Ok(more) => count += more,
+                let opened = self.open(&mut into[count..]).and_then(|more| match more {
+                    0 => self.bear().map(|()| 0),
+                    more => Ok(more),
+                });
+                match opened {
+                    Ok(more) => {
+                        self.storm.moved(more);
+                        count += more;
+                    }
                     Err(_) if count > 0 => return Ok(count), // it is told by the next read
                     Err(error) => return Err(refused(error)),
                 }
@@ -334,6 +353,18 @@ impl Sealed {
             self.glance().map_err(refused)?; // also at what came with the end of the handshake
             self.fetch(socket)?;
         }
+    }
+
+    /// A record gave no data, as those do that renew keys, bring tickets, or are empty. rustls bounds each kind by
+    /// itself, some of them until the next of another, and tickets not at all.
+    fn bear(&mut self) -> Result<(), Error> {
+        let tickets = self.connection.tickets();
+        let new = tickets - std::mem::replace(&mut self.tickets, tickets);
+        let now = now();
+        if !self.closed && (0..new.max(1)).any(|_| self.storm.control(now)) {
+            return Err(self.fail(PeerMisbehaved::TooManyEmptyFragments.into()));
+        }
+        Ok(())
     }
 
     /// Whether the next record should be opened for a reader that has got `count` of `wanted` bytes:
@@ -372,14 +403,28 @@ impl Sealed {
         };
         let from = &from[..from.len().min(max)];
         let records = from.len().div_ceil(RECORD_PLAINTEXT_MAX);
+        if !self.wear().allows(records) {
+            return Err(refused(Error::EncryptError));
+        }
         self.outgoing.reserve(from.len() + records * OVERHEAD_MAX);
         if !self.ask(Wish::Write(from)).map_err(refused)? {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
+        self.wear().made(records);
+        self.storm.moved(from.len());
         match self.send(socket) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             _ => Ok(from.len()),
         }
+    }
+
+    fn wear(&mut self) -> &mut Wear {
+        let agreed = self.connection.common();
+        self.wear.get_or_insert_with(|| Wear::of_rustls(agreed))
+    }
+
+    pub(super) fn is_worn(&self) -> bool {
+        self.wear.as_ref().is_some_and(Wear::is_half_over)
     }
 
     /// Sends what waits.
@@ -472,6 +517,12 @@ impl Sealed {
         Ok((first, keys, self.plain))
     }
 
+    /// As if a key were good for so many records, for tests.
+    #[cfg(test)]
+    pub(super) fn wear_out_after(&mut self, records: u64) {
+        self.wear().set_max(records);
+    }
+
     /// Bytes of the buffers it holds, for tests.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
@@ -497,6 +548,14 @@ impl Connection {
         match self {
             Self::Server(connection) => connection,
             Self::Client(connection) => connection,
+        }
+    }
+
+    /// Tickets that have come.
+    fn tickets(&self) -> u32 {
+        match self {
+            Self::Server(_) => 0,
+            Self::Client(connection) => connection.tls13_tickets_received(),
         }
     }
 

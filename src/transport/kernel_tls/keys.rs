@@ -388,3 +388,20 @@ fn nothing_new_is_begun_under_a_key_that_cannot_be_renewed() {
         });
     }
 }
+
+/// The kernel takes it for one by its first byte, and then gives nothing more out.
+#[test]
+fn a_key_update_in_two_records_is_none() {
+    let Some(offload) = offload() else { return };
+    if !offload.can_rekey() {
+        return; // it would be the end in any case
+    }
+    let peer = move |peer: Peer| {
+        peer.send_record(HANDSHAKE, &[24, 0, 0]);
+        peer.send_record(HANDSHAKE, &[1, 0]);
+        peer.drain();
+    };
+    with_peer(TLS_1_3, &offload, peer, async |ours: Transport| {
+        assert_eq!(cause_of(ours.read(&mut [0; 10]).await), Cause::Malformed);
+    });
+}

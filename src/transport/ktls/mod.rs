@@ -2,7 +2,6 @@
 //! updates, tickets, and the end.
 
 mod control;
-mod limits;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,7 +12,7 @@ use rustix::io::{Errno, ioctl_fionread};
 use rustix::net::sockopt;
 
 use self::control::{ALERT, Alert, Fault, HANDSHAKE, Inbox, Message, NO_RENEGOTIATION, Stop, WARNING};
-use self::limits::{Pause, Storm, Wear, Worn};
+use super::limits::{Pause, Storm, Wear, Worn};
 use crate::buffer::Buffer;
 use crate::offload::{self, Direction, Keys, Offload};
 use crate::outcome::{Carriage, Cause};
@@ -148,7 +147,7 @@ impl Ktls {
         if !self.prefix.is_empty() {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        let received = self.receive(socket, |socket| socket.try_splice_in(pipe, max));
+        let received = self.receive(socket, |socket| ciphered(socket, socket.try_splice_in(pipe, max)));
         self.settle(socket, received)
     }
 
@@ -204,7 +203,7 @@ impl Ktls {
                 self.ended = Some(PeerEnd::Truncated);
                 Ok(())
             }
-            Ok(_) => Ok(self.storm.control(now(), Cause::LimitReached)?),
+            Ok(_) => Ok(self.bear(Cause::LimitReached)?),
             Err(error) => self.step_over(socket, error),
         }
     }
@@ -214,6 +213,10 @@ impl Ktls {
         let mut buffer = Buffer::small();
         let record = match ktls::receive_record(socket.as_fd(), buffer.space()) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Fault::NOT_TLS.into()),
+            // Taken for a key update by its first byte, and none: from then on nothing is read (Linux 6.14).
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::KEYEXPIRED) => {
+                return Err(Fault::UNEXPECTED.into());
+            }
             result => result?,
         };
         buffer.fill(record.count);
@@ -233,7 +236,7 @@ impl Ktls {
     fn alert(&mut self, alert: &[u8]) -> Result<(), Stop> {
         match Alert::read(alert, self.keys.is_tls13())? {
             Alert::CloseNotify => self.ended = Some(PeerEnd::InOrder),
-            Alert::Warning => self.storm.control(now(), Cause::LimitReached)?,
+            Alert::Warning => self.bear(Cause::LimitReached)?,
         }
         Ok(())
     }
@@ -245,11 +248,11 @@ impl Ktls {
             match message {
                 Message::KeyUpdate { is_requested } => self.follow_key_update(socket, is_requested)?,
                 Message::Ticket(ticket) => {
-                    self.storm.control(now(), Cause::LimitReached)?;
+                    self.bear(Cause::LimitReached)?;
                     self.keys.keep_ticket(ticket).map_err(|_| Fault::UNREADABLE)?;
                 }
                 Message::Renegotiation => {
-                    self.storm.control(now(), Cause::LimitReached)?;
+                    self.bear(Cause::LimitReached)?;
                     // Nothing may be said behind our own close_notify.
                     if self.goodbye == Goodbye::Unsaid {
                         self.owed.alert = Some([WARNING, NO_RENEGOTIATION]);
@@ -259,16 +262,28 @@ impl Ktls {
             }
         }
         if !inbox.is_empty() {
-            self.storm.control(now(), Cause::LimitReached)?; // a message may be a byte a record
+            self.bear(Cause::LimitReached)?; // a message may be a byte a record
         }
         self.inbox = inbox;
         Ok(())
     }
 
+    /// A record came that is no data.
+    ///
+    /// # Errors
+    ///
+    /// `cause`, if there were too many.
+    fn bear(&mut self, cause: Cause) -> Result<(), Fault> {
+        match self.storm.control(now()) {
+            true => Err(Fault::storm(cause)),
+            false => Ok(()),
+        }
+    }
+
     fn follow_key_update(&mut self, socket: &Socket, is_requested: bool) -> Result<(), Stop> {
         let received = &self.carriage.key_updates_received;
         received.set(received.get() + 1);
-        self.storm.control(now(), Cause::KeyUpdateStorm)?;
+        self.bear(Cause::KeyUpdateStorm)?;
         if !self.offload.can_rekey() {
             return Err(Fault::KEY_UPDATE.into());
         }
@@ -306,7 +321,9 @@ impl Ktls {
         max: usize,
         more: bool,
     ) -> io::Result<usize> {
-        self.send(socket, |socket| socket.try_splice_out(pipe, max, more))
+        self.send(socket, |socket| {
+            ciphered(socket, socket.try_splice_out(pipe, max, more))
+        })
     }
 
     pub(super) fn try_sendfile(
@@ -316,7 +333,9 @@ impl Ktls {
         offset: u64,
         max: usize,
     ) -> io::Result<usize> {
-        self.send(socket, |socket| socket.try_sendfile(file, offset, max))
+        self.send(socket, |socket| {
+            ciphered(socket, socket.try_sendfile(file, offset, max))
+        })
     }
 
     /// Sends data by `call`, behind what is owed.
@@ -490,6 +509,11 @@ impl Ktls {
     pub(super) fn held(&self) -> usize {
         self.prefix.capacity() + self.inbox.capacity()
     }
+}
+
+/// What stayed inside the kernel went through a cipher there, which takes as long as a copy and longer.
+fn ciphered(socket: &Socket, moved: io::Result<usize>) -> io::Result<usize> {
+    moved.inspect(|count| socket.touched(*count))
 }
 
 /// Whether nothing can be sent any more: after the peer's FIN a reset is EPIPE.

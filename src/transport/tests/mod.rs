@@ -5,16 +5,20 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::rustls::crypto::CryptoProvider;
 use ::rustls::crypto::aws_lc_rs::default_provider;
+use ::rustls::crypto::cipher::{OutboundChunks, OutboundPlainMessage};
 use ::rustls::pki_types::{PrivateKeyDer, ServerName};
 use ::rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, ServerConfig,
-    ServerConnection, StreamOwned, SupportedCipherSuite, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, HandshakeKind, ProtocolVersion,
+    RootCertStore, ServerConfig, ServerConnection, StreamOwned, SupportedCipherSuite,
+    SupportedProtocolVersion,
 };
+use futures_util::future::{Either, select};
 use rustix::event::{PollFd, PollFlags, poll};
 use socket2::SockRef;
 
@@ -485,6 +489,96 @@ fn a_transport_speaks_to_a_server_too() {
         });
         server.join().unwrap();
     }
+}
+
+/// An endpoint may send as many as it likes, and each costs as much as a small record.
+#[test]
+fn tickets_without_end_end_the_connection_and_others_go_first() {
+    let (config, client_config) = configs_of(&[&::rustls::version::TLS13]);
+    let mut config = Arc::unwrap_or_clone(config);
+    config.send_tls13_tickets = 0;
+    let config = Arc::new(config);
+    for (maker, preference) in WAYS {
+        let (listener, port) = listen();
+        let config = config.clone();
+        let server = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let connection = shake_hands(&mut socket, &config);
+            let _ = socket.write_all(&ticket_records(connection, 20_000));
+        });
+        run(preference, async {
+            let transport = connect_as(maker, port, &client_config).await;
+            let turns = Cell::new(0);
+            let others = async {
+                loop {
+                    runtime::turn().await;
+                    turns.set(turns.get() + 1);
+                }
+            };
+            let mut space = [0; 10];
+            let (read, others) = (pin!(transport.read(&mut space)), pin!(others));
+            let Either::Left((result, _)) = select(read, others).await;
+            let error = result.unwrap_err();
+            assert_eq!(Cause::of(&error), Cause::LimitReached, "{maker:?}: {error}");
+            // 512 KiB of them, 16 KiB or 64 a turn.
+            assert!(
+                maker == Maker::Sealed || turns.get() >= 8,
+                "{} turns",
+                turns.get()
+            );
+        });
+        server.join().unwrap();
+    }
+}
+
+/// One in each record, as rustls sends none. Those must be the first records under the server's key: the cipher of
+/// AWS-LC has them numbered from 0.
+fn ticket_records(connection: ServerConnection, count: u64) -> Vec<u8> {
+    // Lifetime, age_add, nonce, ticket, no extensions.
+    const TICKET: [u8; 20] = [4, 0, 0, 16, 0, 0, 0, 9, 1, 2, 3, 4, 1, 0, 0, 2, 7, 7, 0, 0];
+    let Some(SupportedCipherSuite::Tls13(suite)) = connection.negotiated_cipher_suite() else {
+        unreachable!("TLS 1.3 was asked for");
+    };
+    let (first, secrets) = connection.dangerous_extract_secrets().unwrap().tx;
+    let mut encrypter = match secrets {
+        ConnectionTrafficSecrets::Aes128Gcm { key, iv }
+        | ConnectionTrafficSecrets::Aes256Gcm { key, iv }
+        | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => suite.aead_alg.encrypter(key, iv),
+        _ => unreachable!("there is no other suite"),
+    };
+    let records = (first..first + count).map(|number| {
+        let ticket = OutboundPlainMessage {
+            typ: ContentType::Handshake,
+            version: ProtocolVersion::TLSv1_3,
+            payload: OutboundChunks::Single(&TICKET),
+        };
+        encrypter.encrypt(ticket, number).unwrap().encode()
+    });
+    records.collect::<Vec<_>>().concat()
+}
+
+/// With TLS 1.2, where nothing can renew it, rustls would say goodbye and throw away what it is given.
+#[test]
+fn what_a_worn_key_does_not_carry_is_an_error_and_no_end_in_order() {
+    let client = |mut client: Client| drop(read_to_end(&mut client).unwrap_err());
+    serve_with(
+        &[&::rustls::version::TLS12],
+        client,
+        &async |transport: Transport| {
+            match &mut *transport.layer.borrow_mut() {
+                Layer::Rustls(tls) => tls.wear_out_after(50),
+                Layer::Sealed(tls, _) => tls.wear_out_after(50),
+                _ => unreachable!("there is TLS in this process"),
+            }
+            for sent in 0..50 {
+                assert_eq!(transport.is_worn(), sent >= 25);
+                transport.write_all(&[7; 1000], LONG).await.unwrap();
+            }
+            let error = transport.write_all(&[7], LONG).await.unwrap_err();
+            assert_eq!(Cause::of(&error), Cause::KeyWornOut);
+            assert!(!transport.close(Deadline::within(SECOND)).await);
+        },
+    );
 }
 
 /// Who makes the records of this side.

@@ -696,7 +696,7 @@ fn a_reader_that_waits_is_told_of_what_a_promotion_has_read() {
                 std::future::pending::<()>().await;
             };
             let (reading, promoting) = (std::pin::pin!(reading), std::pin::pin!(promoting));
-            let both = futures_util::future::select(reading, promoting);
+            let both = select(reading, promoting);
             let ended = before(Deadline::within(SECOND), both).await;
             assert!(ended.is_ok(), "the reader still waits");
         },

@@ -132,7 +132,8 @@ impl Connection {
     /// exchange would take it for its response.
     fn is_silent(&self) -> bool {
         let read = self.transport.try_read(&mut [0]);
-        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        let has_more = || self.transport.socket().maybe_readable(); // and others were to go first
+        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) && !has_more()
     }
 
     /// Whether the endpoint has closed it, or sent something nobody asked for, meanwhile.

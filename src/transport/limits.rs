@@ -3,8 +3,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::control::Fault;
-use crate::outcome::Cause;
+use rustls::{CommonState, SupportedCipherSuite};
+
 use crate::time::Deadline;
 
 /// Records under one key of AES-GCM, whatever rustls may say: RFC 8446 §5.5 allows some 2^24.5 of
@@ -14,6 +14,9 @@ const RECORDS_MAX: u64 = 1 << 24;
 /// Bytes a record has at the least, so that those of a write are not counted as too few: a pipe may
 /// hold the packets of a slow sender.
 const RECORD_BYTES_MIN: u64 = 256;
+
+/// Records of rustls's own besides data: of the handshake, alerts, a goodbye.
+const OTHERS_MAX: u64 = 64;
 
 /// How worn a key is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +29,7 @@ pub(super) enum Worn {
     Out,
 }
 
-/// Counts records sent under one key. The kernel counts them exactly, and is asked when a guess from
+/// Counts records sent under one key. The kernel counts its own exactly, and is asked when a guess from
 /// above comes to the limit.
 pub(super) struct Wear {
     /// `None`: there is no limit.
@@ -42,6 +45,38 @@ impl Wear {
             // Some went out before the kernel was there.
             guess: u64::MAX,
         }
+    }
+
+    /// Of a key that rustls uses. With TLS 1.3 it renews it by itself; with TLS 1.2 it would say goodbye and throw
+    /// away what it is given from then on, so it must not come to that.
+    pub(super) fn of_rustls(agreed: &CommonState) -> Self {
+        let max = match agreed.negotiated_cipher_suite() {
+            Some(SupportedCipherSuite::Tls12(suite)) => suite.common.confidentiality_limit,
+            Some(SupportedCipherSuite::Tls13(_)) | None => u64::MAX,
+        };
+        let max = (max < u64::MAX).then(|| max.min(RECORDS_MAX) - OTHERS_MAX);
+        Self { max, guess: 0 }
+    }
+
+    /// Whether so many more may be made, as far as they are counted here.
+    pub(super) fn allows(&self, records: usize) -> bool {
+        self.max.is_none_or(|max| self.guess + records as u64 <= max)
+    }
+
+    /// So many were made.
+    pub(super) fn made(&mut self, records: usize) {
+        self.guess += records as u64;
+    }
+
+    /// Whether half of what the key is good for is over, as far as it is counted here.
+    pub(super) fn is_half_over(&self) -> bool {
+        self.max.is_some_and(|max| self.guess >= max / 2)
+    }
+
+    /// As if the key were good for so many records, for tests.
+    #[cfg(test)]
+    pub(super) fn set_max(&mut self, records: u64) {
+        self.max = Some(records);
     }
 
     pub(super) fn wrote(&mut self, count: usize) {
@@ -96,12 +131,8 @@ impl Storm {
         }
     }
 
-    /// A record came that is no data.
-    ///
-    /// # Errors
-    ///
-    /// `cause`, if there were too many.
-    pub(super) fn control(&mut self, now: Instant, cause: Cause) -> Result<(), Fault> {
+    /// A record came that is no data; whether that is one too many.
+    pub(super) fn control(&mut self, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         if now.saturating_duration_since(since) >= Self::TIME {
             *self = Self {
@@ -110,10 +141,7 @@ impl Storm {
             };
         }
         self.records += 1;
-        if self.records > Self::RECORDS_MAX {
-            return Err(Fault::storm(cause));
-        }
-        Ok(())
+        self.records > Self::RECORDS_MAX
     }
 }
 
@@ -216,12 +244,11 @@ mod tests {
         for _ in 0..100 {
             storm.moved(Storm::BYTES);
             for _ in 0..Storm::RECORDS_MAX {
-                storm.control(start, Cause::KeyUpdateStorm).unwrap();
+                assert!(!storm.control(start));
             }
         }
         storm.moved(Storm::BYTES - 1);
-        let fault = storm.control(start, Cause::KeyUpdateStorm).unwrap_err();
-        assert_eq!(Cause::of(&fault.into_error()), Cause::KeyUpdateStorm);
+        assert!(storm.control(start));
     }
 
     #[test]
@@ -229,10 +256,10 @@ mod tests {
         let (mut storm, start) = (Storm::default(), now());
         let every = |pause: Duration| (0..1000).map(move |number| start + pause * number);
         for moment in every(Duration::from_secs(2)) {
-            storm.control(moment, Cause::KeyUpdateStorm).unwrap();
+            assert!(!storm.control(moment));
         }
         let mut storm = Storm::default();
-        let storms = |moment| storm.control(moment, Cause::KeyUpdateStorm).is_err();
+        let storms = |moment| storm.control(moment);
         let first = every(Duration::from_secs(1)).position(storms);
         assert_eq!(first, Some(Storm::RECORDS_MAX as usize));
     }
