@@ -47,7 +47,13 @@ impl Fault {
             Cause::TimedOut => Self::REQUEST_TIMED_OUT,
             Cause::TooSlow => Self::REQUEST_TOO_SLOW,
             Cause::Unsupported => Self::TRANSFER_CODING_UNSUPPORTED,
-            Cause::Closed | Cause::Reset | Cause::Truncated => Self::REQUEST_INCOMPLETE,
+            Cause::Closed | Cause::Reset | Cause::Truncated | Cause::Unreachable => Self::REQUEST_INCOMPLETE,
+            // TLS of the client's that ends amiss ends its request, too.
+            Cause::Alert
+            | Cause::NotTls
+            | Cause::RecordDamaged
+            | Cause::KeyUpdate
+            | Cause::KeyUpdateStorm => Self::REQUEST_INCOMPLETE,
             _ => return None,
         })
     }
@@ -68,6 +74,9 @@ impl Fault {
             (_, Cause::BadStatus) => Self::UPSTREAM_FAILED,
             (_, Cause::LimitReached) => Self::UPSTREAM_HEAD_TOO_LARGE,
             (_, Cause::Malformed | Cause::Unsupported) => Self::UPSTREAM_RESPONSE_MALFORMED,
+            (_, Cause::RecordDamaged | Cause::KeyUpdate | Cause::KeyUpdateStorm) => {
+                Self::UPSTREAM_RESPONSE_MALFORMED
+            }
             (_, cause) if cause.is_excess() => Self::UPSTREAM_RESPONSE_MALFORMED,
             _ => return None,
         })
@@ -427,13 +436,42 @@ mod tests {
         assert!(message.ends_with(b"atlas: upstream_refused"));
     }
 
+    /// What either peer may do once its connection is made.
+    const BROKEN: [Cause; 14] = [
+        Cause::Closed,
+        Cause::Truncated,
+        Cause::Reset,
+        Cause::Malformed,
+        Cause::Unsupported,
+        Cause::TimedOut,
+        Cause::TooSlow,
+        Cause::LimitReached,
+        Cause::Unreachable,
+        Cause::Alert,
+        Cause::RecordDamaged,
+        Cause::KeyUpdate,
+        Cause::KeyUpdateStorm,
+        Cause::NotTls,
+    ];
+
     #[test]
     fn every_end_has_an_answer_of_its_side() {
         for &side in Side::ALL {
             for &phase in Phase::ALL {
                 for &cause in Cause::ALL {
-                    let status = Fault::of(End::new(side, phase, cause)).status.as_u16();
-                    assert!((400..=599).contains(&status));
+                    let end = End::new(side, phase, cause);
+                    let fault = Fault::of(end);
+                    assert!((400..=599).contains(&fault.status.as_u16()));
+                    let is_of_side = match side {
+                        Side::Downstream => fault.status.is_client_error(),
+                        Side::Upstream => fault.id.starts_with("upstream_"),
+                        Side::Atlas => true,
+                    };
+                    let unsupported = Fault::TRANSFER_CODING_UNSUPPORTED;
+                    assert!(
+                        is_of_side || !BROKEN.contains(&cause) || fault == unsupported,
+                        "{end}"
+                    );
                 }
             }
         }

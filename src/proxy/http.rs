@@ -177,9 +177,8 @@ async fn refuse(
     response: &mut Responder<'_>,
 ) -> End {
     let end = refusal.end;
-    let is_gone = end.side == Side::Downstream
-        && end.phase == Phase::Response
-        && matches!(end.cause, Cause::Closed | Cause::Reset | Cause::Truncated);
+    // A client that owes nothing and yet ends the exchange is gone, or speaks no TLS any more.
+    let is_gone = end.side == Side::Downstream && end.phase == Phase::Response;
     if response.has_started() || is_gone {
         return end;
     }

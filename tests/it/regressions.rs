@@ -265,3 +265,20 @@ fn a_client_that_sends_far_ahead_and_goes_frees_the_endpoint() {
         );
     }
 }
+
+#[test]
+fn a_client_whose_tls_breaks_while_it_waits_is_not_the_endpoints_failure() {
+    // It was recorded as a 502 of the endpoint's. Clients that went away while they waited had closed
+    // their connections, and those that sent no TLS had no request under way.
+    let origin = crate::drain::slow();
+    let atlas = atlas().listens_tls("a.test").forwards_to(&origin).start();
+    let mut client = atlas.connect();
+    client.send("GET /never HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    origin.request();
+    client.tcp().write_all(b"HELO\n").expect("Atlas takes the bytes");
+    let record = atlas.exchange("/never");
+    let told = ["side", "phase", "cause"].map(|key| record[key].as_str().unwrap());
+    assert_eq!(told, ["downstream", "response", "not_tls"], "{record}");
+    assert_eq!(record["status"], 499, "{record}");
+    assert_eq!(atlas.metric("atlas_responses_total", &["5xx"]), 0.0);
+}
