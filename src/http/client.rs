@@ -48,10 +48,14 @@ impl RequestWriter<'_> {
     }
 
     /// So much content is about to be moved: [`Transport::promote`].
-    pub fn promote(&self, bytes: u64) {
+    ///
+    /// # Errors
+    ///
+    /// The connection is lost by it.
+    pub fn promote(&self, bytes: u64) -> Result<(), End> {
         match self {
             Self::H1(writer) => writer.promote(bytes),
-            Self::H2(_) => {}
+            Self::H2(_) => Ok(()),
         }
     }
 

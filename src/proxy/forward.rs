@@ -814,8 +814,8 @@ async fn upload(
     loop {
         if writer.may_move() {
             let moved = moved(body.to_come(), passed);
+            writer.promote(moved)?; // before any of the body is taken
             body.promote(moved);
-            writer.promote(moved);
         }
         let is_bulk = writer.takes_pipes() && taken.copied.is_none() && body.ahead() >= BULK_MIN;
         let piece = {

@@ -91,6 +91,7 @@ impl<'r> Course<'r> {
                 true => self.attempts.overtaken(lease.endpoint(), end),
                 false => self.attempts.refused(lease.endpoint(), end),
             },
+            Next::Same if end.cause == Cause::KernelRefusedKeys => self.attempts.lost(lease.endpoint(), end),
             Next::Same => self.attempts.again(lease.endpoint(), end),
             Next::Other => self.attempts.elsewhere(lease.endpoint(), end),
         }
@@ -116,6 +117,10 @@ pub(super) struct Resend {
     overtaken: u32,
     /// As [`Ended`] has it.
     has_died: bool,
+    /// As [`Ended`] has it.
+    was_lost: bool,
+    /// What had been written on the connection before.
+    written: u64,
 }
 
 impl Resend {
@@ -137,6 +142,8 @@ impl Resend {
             was_refused: attempts.was_refused(),
             overtaken: attempts.times_overtaken(),
             has_died,
+            was_lost: attempts.was_lost(),
+            written: lease.written(),
         }
     }
 
@@ -151,6 +158,8 @@ impl Resend {
             is_going_away: lease.is_going_away(),
             overtaken: self.overtaken,
             has_died: self.has_died,
+            is_unsent: lease.written() == self.written,
+            was_lost: self.was_lost,
         };
         self.rules.after(&ended, live)
     }

@@ -38,6 +38,8 @@ pub struct Attempts {
     pub(super) waits_until: Option<Deadline>,
     /// An endpoint had refused what it was sent.
     was_refused: bool,
+    /// See [`Self::lost`].
+    was_lost: bool,
     /// Connections that went away before they had got to it.
     overtaken: u32,
     /// How many endpoints may be asked.
@@ -62,6 +64,7 @@ impl Attempts {
             bound: None,
             waits_until: None,
             was_refused: false,
+            was_lost: false,
             overtaken: 0,
             endpoints_max: usize::MAX,
             stops_at_failure: false,
@@ -97,6 +100,19 @@ impl Attempts {
     /// The endpoint asked last is asked once more, because its connection had been closed.
     pub fn again(&mut self, endpoint: &Endpoint, end: End) {
         self.failed.push((endpoint.shared_name(), end));
+    }
+
+    /// The kernel refused the connection's keys before anything was sent on it: the endpoint is asked once
+    /// more, over one that does not go there.
+    pub fn lost(&mut self, endpoint: &Endpoint, end: End) {
+        self.failed.push((endpoint.shared_name(), end));
+        self.was_lost = true;
+        self.fresh = true;
+    }
+
+    /// Whether [`Self::lost`] was called.
+    pub fn was_lost(&self) -> bool {
+        self.was_lost
     }
 
     /// Whether the endpoint asked last would be asked once more, over another connection.
@@ -293,6 +309,11 @@ impl<'u> Lease<'u> {
             Held::Http1(_) => false,
             Held::Http2(stream) => stream.is_retired(),
         }
+    }
+
+    /// How much was written on it, all exchanges together.
+    pub fn written(&self) -> u64 {
+        self.transport().bytes_out()
     }
 
     /// How much of what was sent the endpoint's kernel has taken, as far as that is known: not

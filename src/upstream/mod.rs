@@ -544,7 +544,10 @@ impl Upstream {
         deadline: Deadline,
     ) -> Result<Connected, End> {
         let started = now();
-        let offload = self.offload.borrow().clone();
+        let offload = match attempts.was_lost() {
+            true => Offload::absent(Refusal::Breaker).into(),
+            false => self.offload.borrow().clone(),
+        };
         let introduction = self.settings.proxy_protocol;
         let introduction = introduction.map(|version| version.header(attempts.client));
         let how = How {

@@ -43,6 +43,10 @@ pub struct Ended {
     pub overtaken: u32,
     /// An endpoint had died of it before.
     pub has_died: bool,
+    /// Nothing of it was written on the connection.
+    pub is_unsent: bool,
+    /// The kernel had refused the keys of a connection it was to go over before.
+    pub was_lost: bool,
 }
 
 /// Where a request is sent next.
@@ -69,6 +73,8 @@ impl Rules {
             Cause::Unprocessed if !ended.is_going_away && !ended.was_refused => Next::Same,
             Cause::Unprocessed if self.on_connect && live.retry() => Next::Other,
             Cause::Unprocessed => Next::None,
+            // It is the connection that is lost; the endpoint knows nothing of it.
+            Cause::KernelRefusedKeys if ended.is_unsent && !ended.was_lost => Next::Same,
             _ if is_gone(end) && ended.is_reused => {
                 let may_follow = self.may_repeat || ended.is_untaken;
                 // What was idle was closed for that, with all that was sent on it at once, and nobody has worked
@@ -147,6 +153,8 @@ pub(super) mod tests {
             is_going_away: false,
             overtaken: 0,
             has_died: false,
+            is_unsent: false,
+            was_lost: false,
         }
     }
 
@@ -192,6 +200,18 @@ pub(super) mod tests {
             has_died: true,
             ..reset
         };
+        let lost = Ended {
+            is_unsent: true,
+            ..ended(Cause::KernelRefusedKeys)
+        };
+        let lost_amid = Ended {
+            is_unsent: false,
+            ..lost
+        };
+        let lost_again = Ended {
+            was_lost: true,
+            ..lost
+        };
         let left_alone = Ended {
             is_left_alone: true,
             ..died_before
@@ -229,6 +249,10 @@ pub(super) mod tests {
             ("that is left alone now", COUNTED, left_alone, Other, Other),
             ("a timeout", GET, late, None, None),
             ("a timeout that is tried again", COUNTED, late, None, Other),
+            ("a POST whose keys are refused", POST, lost, Same, Same),
+            ("that without retries", NEVER, lost, Same, Same),
+            ("that has begun", GET, lost_amid, None, None),
+            ("that a second time", COUNTED, lost_again, None, None),
             ("what is malformed", COUNTED, ended(Cause::Malformed), None, None),
         ] {
             let found = [0, 20].map(|percent| after(&rules, &ended, percent));

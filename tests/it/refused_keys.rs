@@ -6,7 +6,7 @@ mod kernel_tls {
     use std::thread;
 
     use crate::guest;
-    use crate::support::{Atlas, Denied, atlas, ca, cert, origin, wait_until};
+    use crate::support::{Atlas, Builder, Connection, Denied, Origin, atlas, ca, cert, origin, wait_until};
 
     const LARGE: usize = 512 << 10;
 
@@ -50,6 +50,16 @@ mod kernel_tls {
         });
         let idle: Vec<_> = idle.collect();
         (atlas, idle)
+    }
+
+    /// Clients that hold the lower descriptors and go no further.
+    fn idle(atlas: &Atlas) -> Vec<Connection> {
+        let idle = (0..Denied::LATER).map(|_| {
+            let mut client = atlas.connect();
+            client.send("GET /");
+            client
+        });
+        idle.collect()
     }
 
     /// After three that were lost.
@@ -109,27 +119,28 @@ mod kernel_tls {
         });
     }
 
+    /// Before an origin that speaks TLS, with one endpoint, whose connections move when they are to carry
+    /// this much.
+    fn before_an_origin_that_moves_from(threshold: &str, origin: &Origin) -> Builder {
+        let tls = "ca = \"ca.pem\", server_name = \"inner.test\"";
+        let lines = format!("tls = {{ {tls}, ktls_threshold = \"{threshold}\" }}\npool_idle_max = 0");
+        atlas()
+            .top("workers = 1")
+            .file("ca.pem", ca().pem())
+            .listens_plain()
+            .forwards_to_with(origin, &lines)
+            .expects_log("the kernel refused a connection's keys")
+            .expects_log("the kernel keeps refusing the keys of connections")
+    }
+
     #[test]
     fn connections_to_endpoints_that_are_lost_are_counted_and_made_anew() {
         where_keys_are_refused(|| {
             let origin = origin().tls(cert(&["inner.test"])).answers("/", "hello").start();
-            let lines = "tls = { ca = \"ca.pem\", server_name = \"inner.test\", ktls_threshold = \"0B\" }\n\
-                         pool_idle_max = 0";
-            let atlas = atlas()
-                .top("workers = 1")
-                .file("ca.pem", ca().pem())
-                .listens_plain()
-                .forwards_to_with(&origin, lines)
-                .expects_log("the kernel refused a connection's keys")
-                .expects_log("the kernel keeps refusing the keys of connections")
+            let atlas = before_an_origin_that_moves_from("0B", &origin)
                 .expects_log("cannot connect")
                 .start();
-            let idle = (0..Denied::LATER).map(|_| {
-                let mut client = atlas.connect();
-                client.send("GET /");
-                client
-            });
-            let _idle: Vec<_> = idle.collect();
+            let _idle = idle(&atlas);
             let failed = ["peer=\"upstream\"", "result=\"failed\""];
             for number in 1..=LOST {
                 let path = format!("/?{number}");
@@ -145,6 +156,43 @@ mod kernel_tls {
             let record = atlas.exchange("/");
             let said = (&record["upstream_carrier"], &record["upstream_refusal"]);
             assert_eq!(said, (&"process".into(), &"breaker".into()), "{record}");
+        });
+    }
+
+    #[test]
+    fn requests_whose_connections_are_lost_before_their_body_go_over_others() {
+        // One that fails would be left alone, and nobody else is there.
+        where_keys_are_refused(|| {
+            let origin = origin()
+                .tls(cert(&["inner.test"]))
+                .handles_all(|exchange| {
+                    let seen = exchange.read_body()?;
+                    exchange.answer(200, &[], seen.body_bytes.to_string().as_bytes())
+                })
+                .start();
+            let atlas = before_an_origin_that_moves_from("64KiB", &origin).start();
+            let _idle = idle(&atlas);
+            for number in 0..=LOST {
+                let path = format!("/upload?{number}");
+                let answer = atlas.connect().request("POST", &path, &[], &vec![b'u'; LARGE]);
+                assert_eq!((answer.status, answer.text()), (200, LARGE.to_string()));
+                let record = atlas.exchange(&path);
+                assert_eq!(record["upstream_carrier"], "process", "{record}");
+                if number == LOST {
+                    assert_eq!(record["attempts"], 1, "{record}");
+                    break;
+                }
+                let lost = &record["failed_attempts"][0];
+                let told = ["side", "phase", "cause"].map(|key| lost[key].as_str().unwrap());
+                assert_eq!(
+                    told,
+                    ["upstream", "request_body", "kernel_refused_keys"],
+                    "{record}"
+                );
+                assert_eq!(record["attempts"], 2, "{record}");
+            }
+            let ejections = atlas.metric("atlas_upstream_ejections_total", &[]);
+            assert_eq!(ejections, 0.0);
         });
     }
 }

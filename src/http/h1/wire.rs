@@ -237,8 +237,10 @@ impl<'c> Output<'c> {
         &mut self.buffer
     }
 
-    pub(super) fn promote(&self, bytes: u64) {
-        promote(self.transport, bytes);
+    /// As [`promote`], of a connection that must not be lost unnoticed.
+    pub(super) fn promote(&self, bytes: u64) -> Result<(), End> {
+        let promoted = self.transport.promote(bytes);
+        promoted.map_err(|error| self.end(Cause::of(&error)))
     }
 
     /// Adds bytes; waits only if they are more than the buffer holds.

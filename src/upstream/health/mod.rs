@@ -44,11 +44,20 @@ impl Outcome {
             (Side::Upstream, _) if end.cause == Cause::Unprocessed => Self::Nothing,
             // One client's cookies, or one page.
             (Side::Upstream, _) if end.cause == Cause::LimitReached => Self::Nothing,
+            // This machine's doing, not the endpoint's.
+            (Side::Upstream, _) if is_of_this_machine(end.cause) => Self::Nothing,
             (Side::Upstream, _) => Self::Failed(end.cause),
             _ if has_begun => Self::Well,
             _ => Self::Nothing,
         }
     }
+}
+
+fn is_of_this_machine(cause: Cause) -> bool {
+    matches!(
+        cause,
+        Cause::KernelRefusedKeys | Cause::KeyWornOut | Cause::System
+    )
 }
 
 /// One endpoint's health, as one worker knows it.

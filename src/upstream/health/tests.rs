@@ -412,6 +412,24 @@ fn what_a_broken_exchange_says_depends_on_who_broke_it_and_when() {
             false,
             Outcome::Nothing,
         ),
+        (
+            end(Side::Upstream, Phase::RequestBody, Cause::KernelRefusedKeys),
+            false,
+            false,
+            Outcome::Nothing,
+        ),
+        (
+            end(Side::Upstream, Phase::ResponseBody, Cause::KeyWornOut),
+            true,
+            false,
+            Outcome::Nothing,
+        ),
+        (
+            end(Side::Upstream, Phase::Response, Cause::System),
+            false,
+            true,
+            Outcome::Nothing,
+        ),
     ];
     for (end, has_begun, is_reused, outcome) in table {
         assert_eq!(Outcome::of_broken(end, has_begun, is_reused), outcome, "{end}");

@@ -181,8 +181,12 @@ impl RequestWriter<'_> {
     }
 
     /// So much content is about to be moved: [`Transport::promote`].
-    pub fn promote(&self, bytes: u64) {
-        self.sender.output.promote(bytes);
+    ///
+    /// # Errors
+    ///
+    /// The connection is lost by it.
+    pub fn promote(&self, bytes: u64) -> Result<(), End> {
+        self.sender.output.promote(bytes)
     }
 
     /// Whether what is in a pipe may be written now.
