@@ -102,6 +102,12 @@ impl Attempts {
         self.failed.push((endpoint.shared_name(), end));
     }
 
+    /// The endpoint asked last is connected to once more: the kernel refused the connection's keys.
+    pub(super) fn reconnects(&mut self, endpoint: &Endpoint, end: End) {
+        self.failed.push((endpoint.shared_name(), end));
+        self.count += 1;
+    }
+
     /// The kernel refused the connection's keys before anything was sent on it: the endpoint is asked once
     /// more, over one that does not go there.
     pub fn lost(&mut self, endpoint: &Endpoint, end: End) {

@@ -560,7 +560,7 @@ impl Upstream {
             && failed.end.cause == Cause::KernelRefusedKeys
         {
             // Nothing was asked yet, the endpoint is well, and this process can make the records.
-            attempts.again(endpoint, self.complain(endpoint, failed));
+            attempts.reconnects(endpoint, self.complain(endpoint, failed));
             let offload = Offload::absent(Refusal::Breaker).into();
             let how = How {
                 offload: &offload,

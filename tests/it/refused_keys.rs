@@ -149,6 +149,7 @@ mod kernel_tls {
                 let lost = &record["failed_attempts"][0];
                 let told = ["side", "phase", "cause"].map(|key| lost[key].as_str().unwrap());
                 assert_eq!(told, ["atlas", "connect", "kernel_refused_keys"], "{record}");
+                assert_eq!(record["attempts"], 2, "{record}");
                 let counted = atlas.metric("atlas_kernel_tls_promotions_total", &failed);
                 assert_eq!(counted, number as f64);
             }
