@@ -379,6 +379,16 @@ impl ResponseHead {
     }
 }
 
+/// Whether a field is this one, which is written in small letters. `X_Real_IP` is X-Real-IP, too, to an
+/// application that sees fields as CGI variables.
+pub fn is_named(name: &[u8], known: &str) -> bool {
+    let folded = name.iter().map(|byte| match byte {
+        b'_' => b'-',
+        byte => byte.to_ascii_lowercase(),
+    });
+    name.len() == known.len() && folded.eq(known.bytes())
+}
+
 /// Whether one of the values is a list (`a, b`) with this token in it, in any case.
 pub fn has_token<'a>(values: impl Iterator<Item = &'a [u8]>, token: &str) -> bool {
     tokens(values).any(|known| known.eq_ignore_ascii_case(token.as_bytes()))

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::buffer;
-use crate::http::message::{FieldBlock, has_token, tokens};
+use crate::http::message::{FieldBlock, has_token, is_named, tokens};
 use crate::http::{Fields, Version};
 
 /// Names of one connection only (RFC 9110 §7.6.1), beside those that Connection lists.
@@ -216,9 +216,13 @@ fn tell_on(fields: &mut Fields, client: &Client, authority: &[u8], id: &RequestI
     let mut addresses = chain.addresses;
     push_member(&mut addresses, client.address.as_bytes());
     fields.set("X-Forwarded-For", &addresses);
-    let real = real.map_or_else(|| client.address.clone(), |real| real.to_string());
+    if let Some(real) = real {
+        // Proxies that add to X-Forwarded-For may let through what a stranger wrote here.
+        fields.retain(|name, _| !is_named(name, "x-real-ip"));
+        fields.push("X-Real-IP", real.to_string());
+    }
     for (name, value) in [
-        ("X-Real-IP", real.as_bytes()),
+        ("X-Real-IP", client.address.as_bytes()),
         ("X-Forwarded-Proto", client.scheme.as_bytes()),
         ("X-Forwarded-Host", authority),
         ("X-Forwarded-Port", client.port.as_bytes()),
@@ -231,12 +235,17 @@ fn tell_on(fields: &mut Fields, client: &Client, authority: &[u8], id: &RequestI
 }
 
 /// Who the first trusted proxy was asked by: the last address that is not a proxy's, or the first
-/// of all. What stands before it anybody may have written.
+/// of those that are. What stands before it anybody may have written.
 fn real_client(addresses: &[u8], trusted: &[IpNet]) -> Option<IpAddr> {
     let members: Vec<_> = tokens(std::iter::once(addresses)).collect();
     let mut real = None;
     for member in members.iter().rev() {
-        let address: IpAddr = std::str::from_utf8(member).ok()?.parse().ok()?;
+        let address = std::str::from_utf8(member)
+            .ok()
+            .and_then(|text| text.parse().ok());
+        let Some(address) = address else {
+            break; // no proxy of ours wrote this, or it keeps to itself who asked
+        };
         real = Some(address);
         if !contains(trusted, address) {
             break;
@@ -348,23 +357,12 @@ fn is_usual(name: &[u8]) -> bool {
     usual.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// Whether a field tells of a client. `X_Real_IP` is the same to an application that sees fields
-/// as CGI variables.
-fn is_told(bytes: &[u8]) -> bool {
-    const PREFIX: &[u8] = b"x-forwarded-";
-    let same = |known: &[u8], bytes: &[u8]| {
-        known.len() == bytes.len()
-            && known.iter().zip(bytes).all(|(known, byte)| {
-                let byte = if *byte == b'_' {
-                    b'-'
-                } else {
-                    byte.to_ascii_lowercase()
-                };
-                *known == byte
-            })
-    };
-    bytes.get(..PREFIX.len()).is_some_and(|start| same(PREFIX, start))
-        || TOLD.iter().any(|known| same(known.as_bytes(), bytes))
+/// Whether a field tells of a client.
+fn is_told(name: &[u8]) -> bool {
+    const PREFIX: &str = "x-forwarded-";
+    name.get(..PREFIX.len())
+        .is_some_and(|start| is_named(start, PREFIX))
+        || TOLD.iter().any(|known| is_named(name, known))
 }
 
 #[cfg(test)]
@@ -466,6 +464,37 @@ mod tests {
                 "X-Forwarded-Port: 8443",
             ]
         );
+    }
+
+    #[test]
+    fn the_client_of_trusted_proxies_is_told_by_what_they_add_alone() {
+        let real = |sent: &[&str]| {
+            let told = forwarded(&client("192.0.2.9:1", true), sent, None);
+            let told = told
+                .into_iter()
+                .filter(|line| is_named(line.split(':').next().unwrap_or_default().as_bytes(), "x-real-ip"));
+            told.collect::<Vec<_>>()
+        };
+        let spoofed = ["X-Real-IP: 10.0.0.1", "X_Real_IP: 10.0.0.1"];
+        // Only the last member is surely the proxy's.
+        for addresses in [
+            "203.0.113.5",
+            "10.0.0.1, 203.0.113.5",
+            "nobody, 203.0.113.5, 10.0.0.2",
+        ] {
+            let addresses = format!("X-Forwarded-For: {addresses}");
+            let sent = [&spoofed[..], &[addresses.as_str()]].concat();
+            assert_eq!(real(&sent), ["X-Real-IP: 203.0.113.5"], "{addresses}");
+        }
+        let sent = [&spoofed[..], &["X-Forwarded-For: nobody, 10.0.0.2"]].concat();
+        assert_eq!(
+            real(&sent),
+            ["X-Real-IP: 10.0.0.2"],
+            "who has asked that proxy is not known"
+        );
+        // A proxy that says nothing else means it.
+        assert_eq!(real(&["X-Real-IP: 203.0.113.5"]), ["X-Real-IP: 203.0.113.5"]);
+        assert_eq!(real(&[]), ["X-Real-IP: 192.0.2.9"]);
     }
 
     #[test]
