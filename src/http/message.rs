@@ -389,6 +389,17 @@ pub fn is_named(name: &[u8], known: &str) -> bool {
     name.len() == known.len() && folded.eq(known.bytes())
 }
 
+/// What proxies tell endpoints of a client, and believe only of those they trust; as is everything that begins
+/// with `x-forwarded-`.
+const TOLD: [&str; 3] = ["x-real-ip", "forwarded", "x-request-id"];
+
+/// Whether a field tells of a client.
+pub fn is_told(name: &[u8]) -> bool {
+    const PREFIX: &str = "x-forwarded-";
+    let start = name.get(..PREFIX.len());
+    start.is_some_and(|start| is_named(start, PREFIX)) || TOLD.iter().any(|known| is_named(name, known))
+}
+
 /// Whether one of the values is a list (`a, b`) with this token in it, in any case.
 pub fn has_token<'a>(values: impl Iterator<Item = &'a [u8]>, token: &str) -> bool {
     tokens(values).any(|known| known.eq_ignore_ascii_case(token.as_bytes()))

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use crate::buffer;
-use crate::http::message::{FieldBlock, has_token, is_named, tokens};
+use crate::http::message::{FieldBlock, has_token, is_named, is_told, tokens};
 use crate::http::{Fields, Version};
 
 /// Names of one connection only (RFC 9110 §7.6.1), beside those that Connection lists.
@@ -20,10 +20,6 @@ const HOP_BY_HOP: [&str; 8] = [
     "upgrade",
     "http2-settings",
 ];
-
-/// What Atlas tells endpoints of the client, and believes only of trusted peers; as is everything
-/// that begins with `x-forwarded-`.
-const TOLD: [&str; 3] = ["x-real-ip", "forwarded", "x-request-id"];
 
 /// A request id as it is logged: longer ones are cut for the log.
 const ID_BYTES_MAX: usize = 64;
@@ -355,14 +351,6 @@ const HOP_BY_HOP_LENGTHS: u32 = {
 fn is_usual(name: &[u8]) -> bool {
     let usual: [&[u8]; 5] = [b"keep-alive", b"close", b"te", b"upgrade", b"host"];
     usual.iter().any(|known| known.eq_ignore_ascii_case(name))
-}
-
-/// Whether a field tells of a client.
-fn is_told(name: &[u8]) -> bool {
-    const PREFIX: &str = "x-forwarded-";
-    name.get(..PREFIX.len())
-        .is_some_and(|start| is_named(start, PREFIX))
-        || TOLD.iter().any(|known| is_named(name, known))
 }
 
 #[cfg(test)]

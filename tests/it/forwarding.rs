@@ -47,6 +47,26 @@ fn forwarding_fields_are_set_and_a_strangers_are_not_believed() {
 }
 
 #[test]
+fn forwarding_fields_are_not_smuggled_in_behind_the_body() {
+    let origin = origin().start();
+    let atlas = atlas().listens_plain().forwards_to(&origin).start();
+    let told = [
+        "X-Real-IP",
+        "X_Real_IP",
+        "X_Forwarded_For",
+        "X-Request-Id",
+        "Forwarded",
+    ];
+    let trailers: String = told.map(|name| format!("{name}: 6.6.6.6\r\n")).concat();
+    atlas.send(format!(
+        "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n\
+         2\r\nhi\r\n0\r\n{trailers}X-Sum: 1\r\n\r\n"
+    ));
+    let trailers = origin.request().trailers;
+    assert_eq!(trailers, [("X-Sum".to_owned(), "1".to_owned())]);
+}
+
+#[test]
 fn forwarding_fields_of_a_trusted_proxy_are_believed() {
     let origin = origin().start();
     let atlas = atlas()
