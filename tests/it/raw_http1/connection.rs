@@ -89,6 +89,10 @@ fn hop_by_hop() -> Vec<Case> {
             ),
         ),
         case("Connection names Host", get("Connection: Host\r\n")),
+        case(
+            "Connection names a thousand fields",
+            get(&format!("Connection: {}\r\n", "x,".repeat(1000))),
+        ),
         case("Connection names what is no token", get("Connection: a b\r\n")).tolerated(),
     ]
 }

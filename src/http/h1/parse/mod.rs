@@ -508,11 +508,16 @@ fn read_fields(bytes: &[u8], parsed: &[Header<'_>], lines: &mut Vec<Line>) -> Re
     Ok(facts)
 }
 
+/// Options that Connection may list, in all its fields: each names a field, and each is compared with all
+/// fields before a head is sent on. Nobody has named more than a few.
+const OPTIONS_MAX: usize = 64;
+
 /// What the fields of a head say of its framing and of the connection.
 #[derive(Default)]
 struct Facts {
     hosts: usize,
     host: Option<Span>,
+    options: usize,
     length: Option<u64>,
     codings: Codings,
     closes: bool,
@@ -571,6 +576,10 @@ impl Facts {
     /// routes the message wants it to get lost on the way.
     fn learn_connection(&mut self, value: &[u8]) -> Result<(), &'static str> {
         for option in tokens(std::iter::once(value)) {
+            self.options += 1;
+            if self.options > OPTIONS_MAX {
+                return Err("Connection lists too many options");
+            }
             let is = |name: &str| option.eq_ignore_ascii_case(name.as_bytes());
             if is("close") {
                 self.closes = true;

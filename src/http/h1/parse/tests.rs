@@ -401,6 +401,20 @@ fn what_is_sent_on_names_the_authority_of_the_target() {
 }
 
 #[test]
+fn a_connection_has_few_options() {
+    let head = |first: &str, options: usize| {
+        let options = "a,".repeat(options - 1);
+        format!("{first}\r\nHost: a\r\nConnection: {options}\r\nConnection: close\r\n\r\n")
+    };
+    let request = |options| understood(head("GET / HTTP/1.1", options).as_bytes());
+    assert_eq!(request(OPTIONS_MAX), "GET / a none close");
+    assert_eq!(request(OPTIONS_MAX + 1), "400");
+    let response = |options| response_understood(&head("HTTP/1.1 204 Yes", options), Asked::default());
+    assert_eq!(response(OPTIONS_MAX), "204 none close");
+    assert_eq!(response(OPTIONS_MAX + 1), "malformed");
+}
+
+#[test]
 fn what_is_refused_stays_for_the_record() {
     let mut buffer = Buffer::small();
     buffer.push(b"GET / HTTP/1.1\r\n\r\n");
