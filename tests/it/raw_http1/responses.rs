@@ -131,7 +131,20 @@ fn without_body() -> Vec<Case> {
             "204 with a length",
             "HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
             Whole(204, ""),
-        ),
+        )
+        .reused(true),
+        case(
+            "204 that announces a body",
+            "HTTP/1.1 204 No Content\r\nContent-Length: 9\r\n\r\n",
+            Whole(204, ""),
+        )
+        .reused(false),
+        case(
+            "204 that announces chunks",
+            "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Whole(204, ""),
+        )
+        .reused(false),
         case(
             "204 with bytes behind it",
             "HTTP/1.1 204 No Content\r\n\r\nhi",

@@ -453,7 +453,8 @@ fn parse_response(
     let body = facts
         .response_body(status, version, asked)
         .map_err(|why| (Cause::Malformed, why))?;
-    let persists = Persists(facts.persists(version) && body != BodyLength::UntilClose);
+    let is_framed = body != BodyLength::UntilClose && !facts.announces_beyond(status);
+    let persists = Persists(facts.persists(version) && is_framed);
     let head = ResponseHead { status, body, fields };
     Ok((head, persists))
 }
@@ -667,6 +668,14 @@ impl Facts {
             }
             None => Ok(BodyLength::Chunked),
         }
+    }
+
+    /// Whether a body is announced where none can be: whoever does so may send it, too, and it would be taken
+    /// for the next response.
+    fn announces_beyond(&self, status: StatusCode) -> bool {
+        let is_announced = self.codings.listed || self.length.is_some_and(|length| length > 0);
+        // A 304, like what answers HEAD, may tell of the body that another answer would have (RFC 9110 §8.6).
+        status == StatusCode::NO_CONTENT && is_announced
     }
 
     fn check_request(&self, parts: &RequestParts, target: &Target) -> Result<(), Refused> {

@@ -467,7 +467,15 @@ const RESPONSES: &[(&str, &str)] = &[
         "200 chunked",
     ),
     ("HTTP/1.1 204 No Content\r\n\r\n", "204 none"),
-    ("HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n", "204 none"),
+    ("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", "204 none"),
+    (
+        "HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n",
+        "204 none close",
+    ),
+    (
+        "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "204 none close",
+    ),
     ("HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n", "304 3"),
     ("HTTP/1.1 304 Not Modified\r\n\r\n", "304 none"),
     ("HTTP/1.1 100 Continue\r\n\r\n", "100 none"),
