@@ -13,7 +13,7 @@ use futures_util::future::{Either, select};
 use http::{Method, StatusCode};
 
 use super::account::Account;
-use super::{Proxy, Visit, affinity};
+use super::{Visit, affinity};
 use crate::access_log::{ExchangeRecord, Log, Request, RequestFacts};
 use crate::drain::{Drain, Step};
 use crate::http::h1::client::Outgoing;
@@ -26,8 +26,8 @@ use crate::time::{Deadline, now};
 use crate::upstream::health::Outcome;
 use crate::upstream::{Addresses, Lease, Upstream};
 
-/// Mirrored requests under way at a time, for each worker: a mirror that hangs takes no more connections
-/// and bodies than these.
+/// Mirrored requests at a time, for each worker, those included whose bodies are still to come: a mirror that
+/// hangs, and clients who are slow, take no more connections and bodies than these.
 const MIRRORED_MAX: usize = 256;
 
 /// The mirrored requests of one worker, whatever generation they belong to.
@@ -70,7 +70,6 @@ impl Drop for Place {
 
 /// A request on its way to its upstream, copied for the mirror as it passes.
 pub(super) struct Copied {
-    mirrors: Rc<Mirrors>,
     body_bytes_max: usize,
     /// Why it is not sent, should it be dropped.
     left_out: Mirrored,
@@ -87,18 +86,28 @@ impl<F> Visit<'_, F> {
         if fastrand::u8(..100) >= mirror.percent {
             return None;
         }
-        let mut copied = Copied::new(self.proxy, mirror, self.mirroring(mirror, account, target));
-        match account.request.body() {
-            BodyLength::None => copied.send(),
-            BodyLength::Exact(length) if length > mirror.body_bytes_max as u64 => {
-                copied.left_out = Mirrored::TooLong;
+        let left_out = match (account.request.body(), Place::take(&self.proxy.mirrors)) {
+            (BodyLength::Exact(length), _) if length > mirror.body_bytes_max as u64 => Mirrored::TooLong,
+            (_, None) => Mirrored::TooMany,
+            (body, Some(place)) => {
+                let copied = Copied::new(mirror, self.mirroring((mirror, place), account, target));
+                if body != BodyLength::None {
+                    return Some(copied);
+                }
+                copied.send();
+                return None;
             }
-            _ => return Some(copied),
-        }
+        };
+        self.proxy.upstream(mirror.upstream).mirrored(left_out);
         None
     }
 
-    fn mirroring(&self, mirror: &Mirror, account: &Account<'_>, target: Option<&str>) -> Mirroring {
+    fn mirroring(
+        &self,
+        (mirror, place): (&Mirror, Place),
+        account: &Account<'_>,
+        target: Option<&str>,
+    ) -> Mirroring {
         let request = &account.request;
         let upstream = self.proxy.upstream(mirror.upstream);
         let mut fields = Fields::new();
@@ -121,6 +130,7 @@ impl<F> Visit<'_, F> {
         record.is_mirror = true;
         record.upstream = Some(upstream.settings().name.clone());
         Mirroring {
+            place,
             upstream,
             log: self.proxy.log.clone(),
             counters: self.proxy.counters.clone(),
@@ -141,9 +151,8 @@ impl<F> Visit<'_, F> {
 }
 
 impl Copied {
-    fn new(proxy: &Proxy, mirror: &Mirror, request: Mirroring) -> Self {
+    fn new(mirror: &Mirror, request: Mirroring) -> Self {
         Self {
-            mirrors: proxy.mirrors.clone(),
             body_bytes_max: mirror.body_bytes_max,
             left_out: Mirrored::Incomplete,
             upstream: request.upstream.clone(),
@@ -166,14 +175,10 @@ impl Copied {
 
     /// All of it is there.
     pub(super) fn send(mut self) {
-        let Some(place) = Place::take(&self.mirrors) else {
-            self.left_out = Mirrored::TooMany;
-            return;
-        };
         if let Some(request) = self.request.take() {
             let upstream = self.upstream.clone();
             // The panic hook has told what, and where.
-            runtime::spawn(request.run(place), move |_| upstream.mirrored(Mirrored::Failed));
+            runtime::spawn(request.run(), move |_| upstream.mirrored(Mirrored::Failed));
         }
     }
 }
@@ -186,8 +191,9 @@ impl Drop for Copied {
     }
 }
 
-/// A request for the mirror, whole, and what its record is made of.
+/// A request for the mirror, and what its record is made of.
 struct Mirroring {
+    place: Place,
     upstream: Rc<Upstream>,
     log: Rc<Log>,
     counters: Arc<Counters>,
@@ -219,11 +225,11 @@ struct Answered {
 }
 
 impl Mirroring {
-    async fn run(self: Box<Self>, place: Place) {
+    async fn run(self: Box<Self>) {
         let mut answered = Answered::default();
         let asked = {
             let ask = pin!(self.ask(&mut answered));
-            match select(ask, pin!(place.0.drain.idle_ends())).await {
+            match select(ask, pin!(self.place.0.drain.idle_ends())).await {
                 Either::Left((asked, _)) => asked,
                 Either::Right(_) => Err(End::new(Side::Atlas, Phase::Response, Cause::Cut)),
             }

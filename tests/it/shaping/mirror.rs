@@ -214,6 +214,26 @@ fn no_more_are_under_way_than_may() {
 }
 
 #[test]
+fn no_more_bodies_are_held_than_requests_may_be_under_way() {
+    crate::support::raise_descriptors(4096);
+    let (app, shadow) = (named("app"), named("shadow"));
+    let builder = atlas().top("workers = 1").listens_plain();
+    let atlas = mirrored(builder, &app, shadow.address(), "timeout = \"1m\"", "");
+    let uploads = (0..260).map(|_| {
+        let mut client = atlas.connect();
+        client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\n\r\nh");
+        client
+    });
+    let uploads: Vec<_> = uploads.collect();
+    results(&atlas, "too_many", 4.0);
+    for mut client in uploads {
+        assert_eq!(client.send("i").answer().status, 200);
+    }
+    results(&atlas, "finished", 256.0);
+    assert_eq!(shadow.requests().len(), 256);
+}
+
+#[test]
 fn requests_of_http2_are_mirrored_over_http2() {
     if !has("h2load") {
         return;
