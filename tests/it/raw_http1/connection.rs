@@ -73,7 +73,8 @@ fn hop_by_hop() -> Vec<Case> {
             get("TE: trailers, gzip\r\nConnection: TE\r\n"),
         )
         .reaches("GET /")
-        .with("te", "trailers"),
+        .with("te", "trailers")
+        .with("connection", "te"),
         case("TE that Connection does not name", get("TE: gzip\r\n"))
             .reaches("GET /")
             .without("te"),

@@ -99,9 +99,7 @@ pub fn request(out: &mut Buffer, head: &Outgoing<'_>) -> Framing {
     put(out, head.target.as_bytes());
     put(out, b" HTTP/1.1\r\n");
     fields(out, head.fields);
-    if head.asks_upgrade {
-        put(out, UPGRADES);
-    }
+    put(out, options(head));
     let framing = match head.body {
         BodyLength::None => Framing::Exact(0),
         BodyLength::Exact(length) => Framing::Exact(length),
@@ -117,6 +115,16 @@ pub fn request(out: &mut Buffer, head: &Outgoing<'_>) -> Framing {
     }
     put(out, b"\r\n");
     framing
+}
+
+/// RFC 9110 §10.1.4: "A sender of TE MUST also send a "TE" connection option"; and §7.8 the same of Upgrade.
+fn options(head: &Outgoing<'_>) -> &'static [u8] {
+    match (head.asks_upgrade, head.fields.has("te")) {
+        (false, false) => b"",
+        (true, false) => UPGRADES,
+        (false, true) => b"Connection: te\r\n",
+        (true, true) => b"Connection: upgrade, te\r\n",
+    }
 }
 
 fn anticipates_content(method: &Method) -> bool {

@@ -171,6 +171,29 @@ fn requests_are_framed_by_body_and_method() {
 }
 
 #[test]
+fn fields_of_one_connection_are_named_by_it() {
+    let table = [
+        (false, "X", ""),
+        (true, "X", "Connection: upgrade\n"),
+        (false, "TE", "Connection: te\n"),
+        (true, "te", "Connection: upgrade, te\n"),
+    ];
+    for (asks_upgrade, name, expected) in table {
+        let mut fields = Fields::new();
+        fields.push(name, "trailers");
+        let head = Outgoing {
+            asks_upgrade,
+            method: &Method::GET,
+            target: "/",
+            fields: &fields,
+            body: BodyLength::None,
+        };
+        let written = text(|out| _ = request(out, &head));
+        assert_eq!(written, format!("GET / HTTP/1.1\n{name}: trailers\n{expected}\n"));
+    }
+}
+
+#[test]
 fn chunks_are_written_as_they_are_read() {
     for (size, expected) in [(1, "1\r\n"), (10, "a\r\n"), (16, "10\r\n"), (65536, "10000\r\n")] {
         assert_eq!(ChunkSize::of(size).as_bytes(), expected.as_bytes());
