@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
+use http::Method;
 use ipnet::IpNet;
 
 use crate::buffer;
 use crate::http::message::{FieldBlock, has_token, is_named, is_told, tokens};
-use crate::http::{Fields, Version};
+use crate::http::{Fields, RequestHead, Version};
 
 /// Names of one connection only (RFC 9110 §7.6.1), beside those that Connection lists.
 const HOP_BY_HOP: [&str; 8] = [
@@ -127,6 +128,23 @@ impl RequestId {
     pub(super) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default() // ASCII
     }
+}
+
+/// Counts one more that the request goes on by; whether it may. RFC 9110 §7.6.2, of OPTIONS (and TRACE, which is
+/// not served): whoever gets a Max-Forwards of 0 "MUST NOT forward the request; instead, the intermediary MUST
+/// respond as the final recipient".
+pub(super) fn may_go_on(request: &mut RequestHead) -> bool {
+    if *request.method() != Method::OPTIONS {
+        return true;
+    }
+    let most = request.fields.get("max-forwards");
+    let most = most.and_then(|most| std::str::from_utf8(most).ok()?.parse::<u64>().ok());
+    match most {
+        Some(0) => return false,
+        Some(most) => request.fields.set("Max-Forwards", (most - 1).to_string()),
+        None => {} // what is no number says nothing
+    }
+    true
 }
 
 /// Makes the fields of a client's request into those for an endpoint.

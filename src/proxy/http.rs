@@ -7,7 +7,7 @@ use std::rc::Rc;
 use http::{Method, StatusCode};
 
 use super::account::{Account, Answering};
-use super::headers::RequestId;
+use super::headers::{self, RequestId};
 use super::{Visit, about, affinity, template};
 use crate::access_log::{ExchangeRecord, RequestFacts};
 use crate::files;
@@ -113,6 +113,9 @@ impl<F: Fn(&str) -> bool> Visit<'_, F> {
         match &route.action {
             Action::Forward(split) => {
                 let upstream = self.upstream_of(split, request);
+                if !headers::may_go_on(&mut account.request) {
+                    return Ok(respond(StatusCode::NO_CONTENT, "", "", response).await?);
+                }
                 Ok(self.forward(&upstream, route, account, body, response).await?)
             }
             Action::Serve(root) => {

@@ -59,6 +59,21 @@ fn hop_by_hop() -> Vec<Case> {
         .reaches("GET /")
         .without("x-private")
         .with("x-public", "2"),
+        case(
+            "OPTIONS that goes no further",
+            "OPTIONS / HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: 0\r\n\r\n",
+        )
+        .gets(204)
+        .kept(),
+        case(
+            "OPTIONS that goes on for a while",
+            "OPTIONS * HTTP/1.1\r\nHost: a.test\r\nMax-Forwards: 10\r\n\r\n",
+        )
+        .reaches("OPTIONS *")
+        .with("max-forwards", "9"),
+        case("Max-Forwards of another method", get("Max-Forwards: 0\r\n"))
+            .reaches("GET /")
+            .with("max-forwards", "0"),
         case("Connection itself", get("Connection: X-Private\r\n"))
             .reaches("GET /")
             .without("connection"),

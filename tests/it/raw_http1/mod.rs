@@ -116,6 +116,11 @@ impl Case {
         self
     }
 
+    fn kept(mut self) -> Self {
+        self.after = After::Kept;
+        self
+    }
+
     fn closed(mut self) -> Self {
         self.after = After::Closed;
         self
