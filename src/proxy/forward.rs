@@ -462,7 +462,10 @@ impl<'d> Passage<'_, '_, 'd> {
         // An endpoint that takes no more may have said why before.
         match (self.receive(body).await, sent) {
             (Err(end), Err(refused)) if end.side == Side::Upstream && !self.reader.has_begun() => {
-                Err(refused)
+                Err(match end.cause {
+                    Cause::Unprocessed => end,
+                    _ => refused,
+                })
             }
             (Ok(Some(switching)), Ok(())) => {
                 // Boxed: most exchanges end as they began.

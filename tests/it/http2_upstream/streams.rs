@@ -238,6 +238,33 @@ fn no_request_fails_at_an_endpoint_that_has_a_few_for_each_connection() {
 }
 
 #[test]
+fn what_waits_for_room_when_the_endpoint_goes_away_is_sent_again() {
+    on_both_drivers(|driver| {
+        let endpoint = plays_with(&[(INITIAL_WINDOW_SIZE, 0)], |session| {
+            let stream = take(session, 1)[0];
+            if session.number == 0 {
+                session.send(goaway(0, NO_ERROR));
+                session.until(|_, _, _| false);
+                return;
+            }
+            session.send(frame(WINDOW_UPDATE, 0, stream, 9_u32.to_be_bytes()));
+            session.until(|kind, flags, _| kind == DATA && flags & END_STREAM != 0);
+            session.answer(stream, "it has come");
+            session.serve();
+        });
+        let atlas = with_one_worker(&endpoint, driver);
+        let answer = atlas.connect().request("POST", "/it", &[], b"not twice");
+        assert_eq!((answer.status, &answer.text()[..]), (200, "it has come"));
+        let record = atlas.exchange("/it");
+        assert_eq!(
+            (&record["attempts"], &record["failed_attempts"][0]["cause"]),
+            (&2.into(), &"unprocessed".into()),
+            "{record}"
+        );
+    });
+}
+
+#[test]
 fn a_long_body_that_was_not_processed_ends_by_name() {
     let endpoint = plays(|session| {
         if let Some((stream, _)) = session.request() {

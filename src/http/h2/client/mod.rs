@@ -266,18 +266,20 @@ impl State {
         if error.is_remote() && error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM) {
             return Cause::Unprocessed;
         }
-        let known = self
-            .gone
-            .get()
-            .map(|end| end.cause)
-            .or_else(|| self.wire.failed());
-        match known {
-            Some(Cause::Finished | Cause::Idle) => Cause::Closed,
+        match self.why_gone().or_else(|| self.wire.failed()) {
             Some(cause) => cause,
             None if error.is_library() => Cause::Malformed,
             None if error.is_io() => Cause::Closed,
             None => Cause::Reset,
         }
+    }
+
+    /// Why the connection has ended, if it has, for a stream that had not.
+    fn why_gone(&self) -> Option<Cause> {
+        self.gone.get().map(|end| match end.cause {
+            Cause::Finished | Cause::Idle => Cause::Closed,
+            cause => cause,
+        })
     }
 
     /// Nothing has come since no stream was open.

@@ -96,7 +96,7 @@ impl Stream {
         };
         Poll::Ready(match ready!(sending.poll_reset(cx)) {
             Ok(Reason::REFUSED_STREAM) => Cause::Unprocessed,
-            Ok(_) => self.state.gone.get().map_or(Cause::Reset, |end| end.cause),
+            Ok(_) => self.state.why_gone().unwrap_or(Cause::Reset),
             Err(error) => self.state.cause(&error),
         })
     }
