@@ -617,7 +617,7 @@ table! {
         window: Size = "\"1MiB\"",
         /// How many requests may be cancelled at once, beyond one for each that is let finish, and 33 a second for ever.
         resets: Frames = "500",
-        /// How many frames of each kind that says little (PING, PRIORITY, WINDOW_UPDATE beyond what is sent, empty DATA) may come at once, and a tenth of it a second for ever; of SETTINGS a tenth.
+        /// How many frames of each kind that says little (PRIORITY, empty DATA, PING and WINDOW_UPDATE beyond what is sent) may come at once, and a tenth of it a second for ever; of SETTINGS a tenth.
         overhead: Frames = "1000",
     }
 }

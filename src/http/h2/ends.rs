@@ -1,26 +1,28 @@
 //! Watches what is sent for the ends of streams: the `h2` crate takes a response's last piece and does
 //! not tell when it goes out, which a client can put off by shutting its window. Nor does it tell of the
-//! streams that it refuses itself.
+//! streams that it refuses itself. Counts on the way what belongs to messages.
 
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use h2::Reason;
 
-use super::frame::{DATA, END_STREAM, HEADER_BYTES, HEADERS, RESET_BYTES, RST_STREAM};
+use super::frame::{DATA, END_STREAM, HEADER_BYTES, HEADERS, PREFACE_BYTES, RESET_BYTES, RST_STREAM};
 use crate::outcome::Cause;
 use crate::time::now;
 
 /// Streams of a client: whether the end of each has gone out, and those that the crate refuses.
 ///
-/// Of a connection whose streams are ours it knows nothing.
+/// Of a connection whose streams are ours it knows how many frames of messages went.
 #[derive(Default)]
 pub(super) struct Ends {
     /// Of the frame that begins; of RST_STREAM all of it.
     header: [u8; RESET_BYTES],
     have: usize,
-    /// Bytes of the frame's payload still to come.
+    /// Bytes of the frame's payload still to come, or of the preface.
     payload: usize,
+    /// HEADERS and DATA so far.
+    messages: u64,
     /// Those that were begun and are not forgotten. As many as the client may open, and mostly a few: looking
     /// through them costs less than hashing.
     begun: Option<Vec<Stream>>,
@@ -48,6 +50,14 @@ impl Ends {
     pub(super) fn of_client() -> Self {
         Self {
             begun: Some(Vec::new()),
+            ..Self::default()
+        }
+    }
+
+    /// Those of a connection whose streams are ours; it begins with the preface.
+    pub(super) fn of_endpoint() -> Self {
+        Self {
+            payload: PREFACE_BYTES,
             ..Self::default()
         }
     }
@@ -129,11 +139,13 @@ impl Ends {
         self.begun.as_mut()?.iter_mut().find(|stream| stream.id == id)
     }
 
+    /// Frames of messages that went so far.
+    pub(super) fn messages(&self) -> u64 {
+        self.messages
+    }
+
     /// Looks at bytes as they go.
     pub(super) fn observe(&mut self, mut bytes: &[u8]) {
-        if self.begun.is_none() {
-            return;
-        }
         while !bytes.is_empty() {
             if self.payload > 0 {
                 let count = self.payload.min(bytes.len());
@@ -169,7 +181,11 @@ impl Ends {
         }
         self.have = 0;
         self.payload = u32::from_be_bytes([0, a, b, c]) as usize;
-        if !matches!(kind, DATA | HEADERS) || flags & END_STREAM == 0 {
+        if !matches!(kind, DATA | HEADERS) {
+            return;
+        }
+        self.messages += 1;
+        if self.begun.is_none() || flags & END_STREAM == 0 {
             return;
         }
         match self.find(id) {
@@ -189,6 +205,9 @@ impl Ends {
     /// What the crate says of a request that it does not hand to us. Other codes are ours, or those of streams
     /// that have ended.
     fn note_reset(&mut self, id: u32, reason: Reason) {
+        if self.begun.is_none() {
+            return;
+        }
         self.given_up(id);
         let cause = match reason {
             Reason::PROTOCOL_ERROR => Cause::Malformed,
@@ -289,8 +308,10 @@ mod tests {
                 ends.forget(stream);
             }
             assert!(ends.begun.is_some_and(|begun| begun.is_empty()));
-            let mut to_endpoint = Ends::default();
+            let mut to_endpoint = Ends::of_endpoint();
+            to_endpoint.observe(&[0xff; PREFACE_BYTES]);
             to_endpoint.observe(&sent);
+            assert!(to_endpoint.messages() > 0);
             assert_eq!(to_endpoint.take_refused(), [], "its streams are ours");
         }
     }

@@ -1,5 +1,8 @@
 //! What a frame's header says, as far as anybody but the `h2` crate looks at it (RFC 9113 §4.1, §6).
 
+/// Bytes of the connection preface, RFC 9113 §3.4.
+pub(super) const PREFACE_BYTES: usize = 24;
+
 /// Bytes of a frame's header: length, type, flags, stream.
 pub(super) const HEADER_BYTES: usize = 9;
 

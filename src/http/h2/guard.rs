@@ -7,14 +7,11 @@ use std::time::Instant;
 
 use super::Settings;
 use super::frame::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADER_BYTES, HEADERS, PING, RST_STREAM, SETTINGS,
-    WINDOW_UPDATE,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADER_BYTES, HEADERS, PING, PREFACE_BYTES, RST_STREAM,
+    SETTINGS, WINDOW_UPDATE,
 };
 use crate::outcome::Cause;
 use crate::time::now;
-
-/// Bytes of the connection preface, RFC 9113 §3.4.
-const PREFACE_BYTES: usize = 24;
 
 /// Requests a second that may be cancelled for ever. nghttp2 allows as many.
 const RESETS_PER_SECOND: u32 = 33;
@@ -53,6 +50,14 @@ const HEADS_PER_REQUEST: u32 = 2;
 /// of them must not be saved up.
 const HEADS_OWED_MAX: u32 = 400;
 
+/// What went the other way so far.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Sent {
+    pub(super) bytes: u64,
+    /// Frames that belong to messages.
+    pub(super) messages: u64,
+}
+
 /// A connection's frames so far.
 pub(super) struct Guard {
     /// Bytes of the preface still to come.
@@ -81,6 +86,8 @@ pub(super) struct Guard {
     content: u64,
     /// Bytes sent that WINDOW_UPDATEs were set off against.
     set_off: u64,
+    /// Frames of messages sent that PINGs were set off against, or could have been.
+    pinged: u64,
     /// Small DATA frames since bodies were last read.
     small_data: u32,
 }
@@ -115,17 +122,17 @@ impl Guard {
             heads: Bucket::new(HEADS_AHEAD_MAX, HEADS_AHEAD_MAX / LEAK_DIVISOR, now),
             content: 0,
             set_off: 0,
+            pinged: 0,
             small_data: 0,
         }
     }
 
-    /// Looks at bytes as they came. `sent`: bytes that went the other way so far; `reset` hears of each stream
-    /// that is reset.
+    /// Looks at bytes as they came; `reset` hears of each stream that is reset.
     ///
     /// # Errors
     ///
     /// What there was too much of.
-    pub(super) fn observe(&mut self, mut bytes: &[u8], sent: u64, reset: impl Fn(u32)) -> Result<(), Cause> {
+    pub(super) fn observe(&mut self, mut bytes: &[u8], sent: Sent, reset: impl Fn(u32)) -> Result<(), Cause> {
         let skipped = self.preface.min(bytes.len());
         self.preface -= skipped;
         bytes = &bytes[skipped..];
@@ -202,7 +209,7 @@ impl Guard {
     }
 
     /// A frame begins; its header is there.
-    fn begin(&mut self, sent: u64) -> Result<(), Cause> {
+    fn begin(&mut self, sent: Sent) -> Result<(), Cause> {
         let [a, b, c, kind, flags, ..] = self.header;
         self.payload = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         match kind {
@@ -225,9 +232,12 @@ impl Guard {
             }
             RST_STREAM => self.resets.add(Cause::RapidReset),
             SETTINGS => self.settings.add(Cause::SettingsFlood),
-            PING => self.pings.add(Cause::PingFlood),
+            PING => {
+                self.allow_pings(sent.messages);
+                self.pings.add(Cause::PingFlood)
+            }
             WINDOW_UPDATE => {
-                self.allow_window_updates(sent);
+                self.allow_window_updates(sent.bytes);
                 self.windows.add(Cause::WindowUpdateFlood)
             }
             // PRIORITY, PUSH_PROMISE, GOAWAY, and those the RFC wants ignored.
@@ -245,6 +255,15 @@ impl Guard {
         let used = earned.min(u64::from(self.windows.level));
         self.windows.give_back(used);
         self.set_off += used * BYTES_PER_WINDOW_UPDATE;
+    }
+
+    /// Sets PINGs off against frames of messages sent: gRPC's libraries measure the line by a PING for what comes,
+    /// one in each round trip. Nothing is kept for later.
+    fn allow_pings(&mut self, messages: u64) {
+        if self.pings.level >= self.pings.max {
+            self.pings.give_back(messages - self.pinged);
+            self.pinged = messages;
+        }
     }
 }
 
@@ -313,6 +332,10 @@ mod tests {
     }
 
     fn observe(guard: &mut Guard, bytes: &[u8], sent: u64) -> Result<(), Cause> {
+        let sent = Sent {
+            bytes: sent,
+            messages: 0,
+        };
         guard.observe(bytes, sent, |_| ())
     }
 
@@ -386,6 +409,19 @@ mod tests {
             );
             assert_eq!(told, Ok(()), "after {sent}");
         }
+    }
+
+    #[test]
+    fn whoever_gets_messages_may_ping_for_each_but_not_later_for_all() {
+        let mut guard = guard();
+        let ping = frame(PING, 0, 8);
+        let mut pings = |messages: u64| guard.observe(&ping, Sent { bytes: 0, messages }, |_| ());
+        for messages in 0..1000 {
+            assert_eq!(pings(messages), Ok(()), "after {messages}");
+        }
+        let most = 2 * TOLERANT.overhead_max;
+        let told = (0..=most).try_for_each(|_| pings(1_000_000));
+        assert_eq!(told, Err(Cause::PingFlood));
     }
 
     #[test]
@@ -479,7 +515,7 @@ mod tests {
         for size in 1..=bytes.len() {
             let (mut guard, told) = (guard(), std::cell::RefCell::new(Vec::new()));
             for piece in bytes.chunks(size) {
-                let looked = guard.observe(piece, 0, |stream| told.borrow_mut().push(stream));
+                let looked = guard.observe(piece, Sent::default(), |stream| told.borrow_mut().push(stream));
                 assert_eq!(looked, Ok(()));
             }
             assert_eq!(told.into_inner(), [1, 0x01_02_03], "in pieces of {size}");

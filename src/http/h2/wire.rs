@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::super::Settings;
 use super::super::h1::wire::Pace;
 use super::ends::Ends;
-use super::guard::Guard;
+use super::guard::{Guard, Sent};
 use crate::buffer::{Buffer, LARGE, SMALL};
 use crate::outcome::Cause;
 use crate::runtime;
@@ -79,20 +79,25 @@ impl<T: Borrow<Transport>> Wire<T> {
     /// One to a client. `input`: what was read of it already.
     pub(super) fn to_client(transport: T, input: Buffer, settings: &Settings) -> Self {
         let guard = Guard::of_client(&settings.h2);
-        let ends = RefCell::new(Ends::of_client());
-        Self {
-            ends,
-            ..Self::new(transport, input, settings.write_timeout, settings.min_rate, guard)
-        }
+        let ends = Ends::of_client();
+        let pace = (settings.write_timeout, settings.min_rate);
+        Self::new(transport, input, pace, guard, ends)
     }
 
     /// One to an endpoint, which has to take something every `write_timeout`.
     pub(super) fn to_endpoint(transport: T, write_timeout: Duration, limits: &super::Settings) -> Self {
         let guard = Guard::of_endpoint(limits);
-        Self::new(transport, Buffer::none(), write_timeout, 0, guard)
+        let ends = Ends::of_endpoint();
+        Self::new(transport, Buffer::none(), (write_timeout, 0), guard, ends)
     }
 
-    fn new(transport: T, input: Buffer, write_timeout: Duration, min_rate: u64, guard: Guard) -> Self {
+    fn new(
+        transport: T,
+        input: Buffer,
+        (write_timeout, min_rate): (Duration, u64),
+        guard: Guard,
+        ends: Ends,
+    ) -> Self {
         Self {
             transport,
             write_timeout,
@@ -100,7 +105,7 @@ impl<T: Borrow<Transport>> Wire<T> {
             input: RefCell::new(input),
             output: RefCell::default(),
             guard: RefCell::new(guard),
-            ends: RefCell::default(),
+            ends: RefCell::new(ends),
             rest: RefCell::default(),
             pace: RefCell::default(),
             stuck: Cell::default(),
@@ -335,7 +340,10 @@ impl<T: Borrow<Transport>> Wire<T> {
 
     /// Counts what came. Of what there is too much nothing is passed on.
     fn observe(&self, into: &ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let sent = self.transport().bytes_out();
+        let sent = Sent {
+            bytes: self.transport().bytes_out(),
+            messages: self.ends.borrow().messages(),
+        };
         let reset = |stream| self.ends.borrow_mut().given_up(stream);
         match self.guard.borrow_mut().observe(into.filled(), sent, reset) {
             Ok(()) => Poll::Ready(Ok(())),

@@ -208,6 +208,19 @@ fn atlas_ended(atlas: &Atlas) -> bool {
 }
 
 #[test]
+fn a_ping_for_each_answer_is_no_flood() {
+    let (_origin, atlas) = start("[limits.http2]\noverhead = 50\n[[route]]\npath = \"/ok\"\nrespond = 200");
+    let mut http2 = atlas.http2();
+    for at in 0..300 {
+        assert_eq!(http2.get("/ok").status(), 200, "after {at}");
+        http2.round_trip();
+    }
+    // What was not used is not saved up.
+    http2.send(frame(PING, 0, 0, [1; 8]).repeat(150));
+    calm(http2.end());
+}
+
+#[test]
 fn many_small_messages_are_no_flood() {
     let (_origin, atlas) = start("");
     let mut http2 = atlas.http2();

@@ -305,6 +305,24 @@ fn there_can_be_too_much_of_everything() {
 }
 
 #[test]
+fn an_endpoint_may_ask_by_ping_for_each_message_it_gets() {
+    // As gRPC measures its line. A tenth of what may come at once comes back in a second.
+    const MESSAGES: usize = 2000;
+    let endpoint = plays(|session| {
+        while let Some((stream, _)) = session.request() {
+            session.send(frame(PING, 0, 0, [0; 8]));
+            session.answer(stream, "ok");
+        }
+    });
+    let atlas = towards(&endpoint, "", &[]);
+    let mut client = atlas.connect();
+    for at in 0..MESSAGES {
+        assert_eq!(client.get("/it").status, 200, "after {at}");
+    }
+    assert_eq!(endpoint.accepted(), 1);
+}
+
+#[test]
 fn however_it_ends_the_client_gets_an_answer() {
     run(ends());
 }
