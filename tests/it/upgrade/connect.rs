@@ -424,3 +424,47 @@ fn a_tunnel_in_which_nothing_moves_is_ended() {
     );
     wait_until("the endpoint is let go", || (origin.open() == 0).then_some(()));
 }
+
+#[test]
+fn a_tunnel_in_which_one_side_speaks_stays_open() {
+    const MESSAGES: usize = 10;
+    let pause = || std::thread::sleep(std::time::Duration::from_millis(250)); // all of them take two timeouts
+    let origin = origin()
+        .raw(move |stream| {
+            let Ok(mut socket) = tungstenite::accept(stream) else {
+                return;
+            };
+            for _ in 0..MESSAGES {
+                pause();
+                if socket.send(Message::text("tick")).is_err() {
+                    return;
+                }
+            }
+            while socket.read().is_ok() {}
+        })
+        .start();
+    let atlas = atlas()
+        .listens_plain()
+        .text("[timeouts]\ntunnel = \"1s\"")
+        .forwards_to(&origin)
+        .start();
+    let mut socket = socket(&atlas, 0);
+    for at in 0..MESSAGES {
+        assert_eq!(
+            socket.read().ok(),
+            Some(Message::text("tick")),
+            "it was cut after {at}"
+        );
+    }
+    // The client's turn, while the endpoint says nothing.
+    for at in 0..MESSAGES {
+        pause();
+        assert!(
+            socket.send(Message::text("tock")).is_ok(),
+            "it was cut after {at}"
+        );
+    }
+    let tunnel = socket.get_mut();
+    tunnel.http2.round_trip();
+    assert!(!tunnel.has_ended());
+}

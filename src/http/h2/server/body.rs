@@ -155,10 +155,12 @@ impl<'s> RequestBody<'s> {
 
     /// Waits for the client; how long that was its slowness.
     async fn wait(&mut self) -> Result<(Found, Duration), Cause> {
-        let timeout = match self.tunnel {
-            Tunnel::None => self.state.settings().body_timeout,
-            Tunnel::Asked | Tunnel::Open => self.state.settings().tunnel_timeout,
-        };
+        if self.tunnel == Tunnel::Open {
+            // The relay has the deadline, since it sees both directions.
+            let found = poll_fn(|cx| self.stream.poll_data(cx)).await;
+            return Ok((found, Duration::ZERO));
+        }
+        let timeout = self.state.settings().body_timeout;
         let found = self.state.wait(Way::In, timeout, |cx| self.stream.poll_data(cx));
         let (found, waited) = found.await.map_err(|_| Cause::TimedOut)?;
         match std::mem::take(&mut self.excused) {

@@ -1,5 +1,7 @@
 //! A response on a stream: as much of it at a time as the client has opened its windows for.
 
+use std::future::poll_fn;
+
 use bytes::Bytes;
 use http::{Method, StatusCode};
 
@@ -147,16 +149,18 @@ impl<'s> Responder<'s> {
         if let Some(room) = self.state.room(wanted) {
             return Ok(room);
         }
+        if self.is_tunnel {
+            // The relay has the deadline, since it sees both directions.
+            return poll_fn(|cx| self.state.poll_room(cx)).await;
+        }
         let settings = self.state.settings();
         let end = |cause| self.state.end(Phase::ResponseBody, cause);
-        let timeout = match self.is_tunnel {
-            true => settings.tunnel_timeout,
-            false => settings.write_timeout,
-        };
-        let room = self.state.wait(Way::Out, timeout, |cx| self.state.poll_room(cx));
+        let room = self
+            .state
+            .wait(Way::Out, settings.write_timeout, |cx| self.state.poll_room(cx));
         let (room, waited) = room.await.map_err(|_| end(Cause::TimedOut))?;
         let room = room?;
-        match self.is_tunnel || waited.is_zero() || self.pace.keeps(waited, settings.min_rate) {
+        match waited.is_zero() || self.pace.keeps(waited, settings.min_rate) {
             true => Ok(room),
             false => Err(end(Cause::TooSlow)),
         }
