@@ -232,8 +232,12 @@ impl<'d> Driver<'d> {
     /// Sends what was gathered, as far as the client takes it.
     fn send(&self) {
         let waker = self.signal.waker();
-        // An error is told by the next look at the connection.
-        let _ = self.shared.wire.poll_send(&mut Context::from_waker(&waker));
+        let sent = self.shared.wire.poll_send(&mut Context::from_waker(&waker));
+        // An error is told by the next look at the connection, which it calls for; once a goodbye is said
+        // there is nothing more to be told.
+        if matches!(sent, Poll::Ready(Err(_))) && self.goodbye.is_none() {
+            self.signal.set();
+        }
     }
 
     fn poll_streams(&mut self) {
