@@ -601,7 +601,7 @@ table! {
         request_line: Size = "\"8KiB\"",
         /// The size of a request's body, or `"unlimited"`.
         body: Bound = "\"unlimited\"",
-        /// How much of a body has to come or go in a second, on average after 5 seconds; `"0B"` is any.
+        /// How much of a body has to come or go in a second, on average after 5 seconds; `"0B"` is any. A client that is being answered may send as slowly as it likes, within `timeouts.body`.
         min_rate: Size = "\"240B\"",
         /// How much a client may do on one connection of HTTP/2.
         http2: Http2Limits = "as below",

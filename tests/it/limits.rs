@@ -84,6 +84,29 @@ fn a_body_slower_than_the_least_rate_is_ended() {
 }
 
 #[test]
+fn a_client_whose_answer_has_begun_may_be_quiet() {
+    let origin = origin()
+        .handles("/talk", |exchange| {
+            exchange.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n")?;
+            let seen = exchange.read_body()?;
+            assert_eq!(seen.body, b"ab");
+            exchange.send("2\r\nab\r\n0\r\n\r\n")?;
+            Ok(Then::Keep)
+        })
+        .start();
+    let atlas = atlas().listens_plain().forwards_to(&origin).start();
+    let mut client = atlas.connect();
+    client.send("POST /talk HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n");
+    assert_eq!(client.head().unwrap().word(1), "200");
+    assert_eq!(client.read_exactly(7), b"2\r\nhi\r\n");
+    for piece in ["1\r\na\r\n", "1\r\nb\r\n0\r\n\r\n"] {
+        std::thread::sleep(Duration::from_secs(6)); // longer than a client may be slow at first
+        client.send(piece);
+    }
+    assert_eq!(client.read_exactly(12), b"2\r\nab\r\n0\r\n\r\n");
+}
+
+#[test]
 fn a_body_beyond_its_limit_is_413() {
     let origin = origin().start();
     let atlas = atlas()

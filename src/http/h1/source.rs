@@ -10,9 +10,9 @@ use crate::transport::Transport;
 
 /// A body that is read from a transport. The input is the caller's, who may look at what comes
 /// meanwhile.
-pub(super) struct Source {
+pub(super) struct Source<'e> {
     decoder: Decoder,
-    fill: BodyFill,
+    fill: BodyFill<'e>,
     /// Bytes of the input the last call told of, done with at the next.
     told: usize,
     content: u64,
@@ -20,9 +20,9 @@ pub(super) struct Source {
     failed: Option<End>,
 }
 
-impl Source {
+impl<'e> Source<'e> {
     /// `content_max`: bytes of content there may be.
-    pub(super) fn new(decoder: Decoder, fill: BodyFill, content_max: u64) -> Self {
+    pub(super) fn new(decoder: Decoder, fill: BodyFill<'e>, content_max: u64) -> Self {
         Self {
             decoder,
             fill,

@@ -1,5 +1,6 @@
 //! The waits of both sides: fills an input buffer, empties an output buffer, with deadlines.
 
+use std::cell::Cell;
 use std::io;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
@@ -118,7 +119,7 @@ async fn readable(transport: &Transport, deadline: Deadline) -> Result<(), Cause
 }
 
 /// Reads a body's bytes into `input`, with a deadline for each piece and a least rate.
-pub(super) struct BodyFill {
+pub(super) struct BodyFill<'e> {
     pub(super) timeout: Duration,
     pub(super) min_rate: u64,
     pub(super) pace: Pace,
@@ -126,9 +127,11 @@ pub(super) struct BodyFill {
     pub(super) bulk: bool,
     /// The peer waits for somebody's word: what it takes to come is not its slowness.
     pub(super) excused: bool,
+    /// Whether the peer is being answered: it may wait for what it hears, and has nothing to say meanwhile.
+    pub(super) is_answered: Option<&'e Cell<bool>>,
 }
 
-impl BodyFill {
+impl BodyFill<'_> {
     pub(super) fn new(timeout: Duration, min_rate: u64, left: Option<u64>) -> Self {
         Self {
             timeout,
@@ -136,6 +139,7 @@ impl BodyFill {
             pace: Pace::default(),
             bulk: left.is_some_and(|left| left >= LARGE as u64),
             excused: false,
+            is_answered: None,
         }
     }
 
@@ -181,7 +185,8 @@ impl BodyFill {
     async fn wait(&mut self, transport: &Transport) -> Result<Duration, Cause> {
         let began = now();
         readable(transport, Deadline::after(began, self.timeout)).await?;
-        Ok(match std::mem::take(&mut self.excused) {
+        let is_answered = self.is_answered.is_some_and(Cell::get);
+        Ok(match std::mem::take(&mut self.excused) || is_answered {
             true => Duration::ZERO,
             false => now() - began,
         })

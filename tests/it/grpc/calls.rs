@@ -192,3 +192,24 @@ fn what_atlas_has_to_say_itself_is_a_status_of_grpc() {
         (calls.cancelled.load(SeqCst) == 1).then_some(())
     });
 }
+
+#[test]
+fn a_call_may_be_quiet_between_messages() {
+    let calls = Calls::default();
+    let atlas = before(&serve(&calls), Driver::Auto, "");
+    runtime().block_on(async {
+        let mut client = connect(atlas.address()).await;
+        let (say, said) = tokio::sync::mpsc::channel::<Bytes>(1);
+        let said = stream::unfold(said, async |mut said| Some((said.recv().await?, said)));
+        let mut answers = client.both(said).await.unwrap().into_inner();
+        for message in ["first", "behind a pause"] {
+            say.send(Bytes::from(message)).await.unwrap();
+            assert_eq!(answers.message().await.unwrap(), Some(Bytes::from(message)));
+            // Longer than a client may be slow at first.
+            tokio::time::sleep(Duration::from_secs(6)).await;
+        }
+        drop(say);
+        assert_eq!(answers.message().await.unwrap(), None);
+    });
+    assert_eq!(atlas.exchange("/test.T/Both")["cause"], "finished");
+}

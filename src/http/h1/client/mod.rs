@@ -227,7 +227,7 @@ pub struct ResponseReader<'c> {
     scan: Scan,
     informational: usize,
     /// After the final head.
-    body: Option<Source>,
+    body: Option<Source<'static>>,
     begun: bool,
 }
 

@@ -320,6 +320,8 @@ enum Progress {
 /// What an exchange's two halves tell each other, and the connection after them.
 struct State {
     progress: Cell<Progress>,
+    /// The response has begun.
+    is_answered: Cell<bool>,
     /// The connection can be used again, as far as is known now.
     persists: Cell<bool>,
     client_persists: bool,
@@ -339,6 +341,7 @@ impl State {
         };
         Self {
             progress: Cell::new(Progress::Nothing),
+            is_answered: Cell::new(false),
             persists: Cell::new(request.persists),
             client_persists: request.persists,
             skippable: Cell::new(skippable),
@@ -362,7 +365,7 @@ pub struct RequestBody<'c> {
     state: &'c State,
     /// In a cell, since whoever watches for the client's end keeps what comes meanwhile.
     input: RefCell<Buffer>,
-    source: Source,
+    source: Source<'c>,
 }
 
 impl<'c> RequestBody<'c> {
@@ -371,6 +374,7 @@ impl<'c> RequestBody<'c> {
         let decoder = Decoder::new(request.body);
         let fill = BodyFill {
             excused: request.expects_continue,
+            is_answered: Some(&state.is_answered),
             ..BodyFill::new(settings.body_timeout, settings.min_rate, decoder.left())
         };
         let content_max = settings.body_bytes_max.unwrap_or(u64::MAX);
@@ -579,6 +583,7 @@ impl<'c> Responder<'c> {
         self.state.persists.set(persists);
         self.status = Some(head.status);
         self.state.progress.set(Progress::Started(framing));
+        self.state.is_answered.set(true);
         encode::response(self.sender.output.open(), head, self.to, persists);
         self.sender.begin(framing);
         self.sender.output.phase = Phase::ResponseBody;

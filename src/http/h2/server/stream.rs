@@ -190,6 +190,11 @@ impl<'s> State<'s> {
         self.shared.settings
     }
 
+    /// The response has begun.
+    pub(super) fn has_started(&self) -> bool {
+        matches!(*self.sending.borrow(), Sending::Body(_))
+    }
+
     /// All of the request has come.
     pub(super) fn request_ended(&self) {
         self.has_request.set(true);
