@@ -46,9 +46,11 @@ const HEADS_AHEAD_MAX: u32 = 200;
 /// A response has a head and may have trailers.
 const HEADS_PER_REQUEST: u32 = 2;
 
-/// So many heads can be owed at a time: more than streams are opened on a connection. What is not sent
-/// of them must not be saved up.
-const HEADS_OWED_MAX: u32 = 400;
+/// So many requests can be owed something at a time: more than streams are opened on a connection. What is not
+/// sent of it must not be saved up.
+const REQUESTS_OWED_MAX: u32 = 200;
+
+const HEADS_OWED_MAX: u32 = HEADS_PER_REQUEST * REQUESTS_OWED_MAX;
 
 /// What went the other way so far.
 #[derive(Clone, Copy, Default)]
@@ -82,6 +84,8 @@ pub(super) struct Guard {
     heads_owed: Option<u32>,
     /// Heads beyond those: informational ones.
     heads: Bucket,
+    /// Requests that an endpoint may refuse or break off, as it may any: what it was asked for and has not reset.
+    resets_owed: u32,
     /// Bytes of all bodies so far.
     content: u64,
     /// Bytes sent that WINDOW_UPDATEs were set off against.
@@ -119,6 +123,7 @@ impl Guard {
             empty: bucket(overhead),
             others: bucket(overhead),
             heads_owed,
+            resets_owed: 0,
             heads: Bucket::new(HEADS_AHEAD_MAX, HEADS_AHEAD_MAX / LEAK_DIVISOR, now),
             content: 0,
             set_off: 0,
@@ -181,6 +186,7 @@ impl Guard {
     pub(super) fn asked(&mut self) {
         if let Some(owed) = &mut self.heads_owed {
             *owed = (*owed + HEADS_PER_REQUEST).min(HEADS_OWED_MAX);
+            self.resets_owed = (self.resets_owed + 1).min(REQUESTS_OWED_MAX);
         }
     }
 
@@ -229,6 +235,10 @@ impl Guard {
                     }
                     _ => Ok(()),
                 }
+            }
+            RST_STREAM if self.resets_owed > 0 => {
+                self.resets_owed -= 1;
+                Ok(())
             }
             RST_STREAM => self.resets.add(Cause::RapidReset),
             SETTINGS => self.settings.add(Cause::SettingsFlood),
@@ -478,6 +488,22 @@ mod tests {
         let most = HEADS_OWED_MAX + HEADS_AHEAD_MAX;
         let told = (0..=most).try_for_each(|_| observe(&mut guard, &head, 0));
         assert_eq!(told, Err(Cause::FrameFlood));
+    }
+
+    #[test]
+    fn an_endpoint_may_reset_each_request_once_and_has_some_ahead() {
+        let reset = frame(RST_STREAM, 0, 4);
+        let mut guard = Guard::of_endpoint(&TOLERANT);
+        for _ in 0..10_000 {
+            guard.asked();
+            assert_eq!(observe(&mut guard, &reset, 0), Ok(()));
+        }
+        let told = (0..=TOLERANT.resets_max).try_for_each(|_| observe(&mut guard, &reset, 0));
+        assert_eq!(told, Err(Cause::RapidReset));
+        (0..10_000).for_each(|_| guard.asked());
+        let most = REQUESTS_OWED_MAX + TOLERANT.resets_max;
+        let told = (0..=most).try_for_each(|_| observe(&mut guard, &reset, 0));
+        assert_eq!(told, Err(Cause::RapidReset));
     }
 
     #[test]

@@ -323,6 +323,26 @@ fn an_endpoint_may_ask_by_ping_for_each_message_it_gets() {
 }
 
 #[test]
+fn an_endpoint_that_sheds_load_keeps_its_connection() {
+    let endpoint = plays(|session| {
+        while let Some((stream, fields)) = session.request() {
+            match field(&fields, ":method") {
+                Some("GET") => session.answer(stream, "ok"),
+                _ => session.send(reset(stream, REFUSED_STREAM)),
+            };
+        }
+    });
+    let atlas = towards(&endpoint, "", &[]);
+    let mut client = atlas.connect();
+    // Each is sent twice.
+    for _ in 0..500 {
+        assert_eq!(client.request("POST", "/it", &[], b"").status, 502);
+    }
+    assert_eq!(client.get("/it").status, 200);
+    assert_eq!(endpoint.accepted(), 1);
+}
+
+#[test]
 fn however_it_ends_the_client_gets_an_answer() {
     run(ends());
 }
