@@ -1,6 +1,7 @@
 //! Whole messages through HTTP/2: from clients of any version, to endpoints with TLS and without.
 
-use super::{before, endpoint};
+use super::session::plays;
+use super::{before, endpoint, towards};
 use crate::support::frames::{self, CANCEL, NO_ERROR, request};
 use crate::support::{
     Atlas, Driver, Origin, Then, atlas, ca, cert, free_port, has, nginx, noise, on_both_drivers, origin,
@@ -357,4 +358,45 @@ fn nginx_is_spoken_to_in_http_2() {
             assert_eq!(http2.answer(stream).text(), "HTTP/2.0 a.test GET");
         }
     });
+}
+
+#[test]
+fn trailers_come_behind_a_body_whose_length_was_said() {
+    let endpoint = plays(|session| {
+        while let Some((stream, fields)) = session.request() {
+            let posts = frames::field(&fields, ":method") == Some("POST");
+            if posts {
+                let (_, trailers) = session.request().expect("its trailers come");
+                assert_eq!(trailers, [("x-sum".to_owned(), "7".to_owned())]);
+            }
+            // Go's net/http says the length of a small body, whatever follows it.
+            let length = if posts { "0" } else { "2" };
+            let head = [
+                (":status", "200"),
+                ("content-length", length),
+                ("trailer", "x-sum"),
+            ];
+            session.send(frames::headers(stream, &head, false));
+            if !posts {
+                session.send(frames::frame(frames::DATA, 0, stream, b"ok"));
+            }
+            session.send(frames::headers(stream, &[("x-sum", "8")], true));
+        }
+    });
+    let atlas = towards(&endpoint, "", &[]);
+    let mut http2 = atlas.http2();
+    let sum = [("x-sum".to_owned(), "8".to_owned())];
+    let got = http2.get("/it");
+    assert_eq!((got.text(), got.reset), ("ok".to_owned(), None));
+    assert_eq!(got.trailers(), sum);
+    for body in [&b"body"[..], b""] {
+        let length = body.len().to_string();
+        let fields = [("content-length", &length[..]), ("trailer", "x-sum")];
+        let stream = http2.begin(&request("POST", "/it", &fields), false);
+        http2.upload(stream, body, false);
+        http2.send(frames::headers(stream, &[("x-sum", "7")], true));
+        let got = http2.answer(stream);
+        assert_eq!((got.text(), got.reset), (String::new(), None));
+        assert_eq!(got.trailers(), sum);
+    }
 }

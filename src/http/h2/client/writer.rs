@@ -20,11 +20,17 @@ pub struct RequestWriter<'s> {
     stream: &'s Stream,
     /// Bytes still owed, if their number was promised.
     left: Option<u64>,
+    /// Trailers were announced: the end is theirs.
+    has_trailers: bool,
 }
 
 impl<'s> RequestWriter<'s> {
     pub(super) fn new(stream: &'s Stream) -> Self {
-        Self { stream, left: None }
+        Self {
+            stream,
+            left: None,
+            has_trailers: false,
+        }
     }
 
     /// Sends the head; with it ends what has no body.
@@ -45,7 +51,8 @@ impl<'s> RequestWriter<'s> {
             BodyLength::Exact(length) => Some(length),
             BodyLength::Chunked | BodyLength::UntilClose => None,
         };
-        let is_all = self.left == Some(0);
+        self.has_trailers = head.body != BodyLength::None && head.fields.get("trailer").is_some();
+        let is_all = self.is_all();
         let sent = stream.send.clone().send_request(request, is_all);
         let Ok((response, sending)) = sent else {
             stream.retire(); // it is closed, going away, or has no numbers left
@@ -71,11 +78,16 @@ impl<'s> RequestWriter<'s> {
         while !piece.is_empty() {
             let room = self.room(piece.len()).await?;
             let (taken, rest) = piece.split_at(room.min(piece.len()));
-            let is_last = rest.is_empty() && self.left == Some(0);
+            let is_last = rest.is_empty() && self.is_all();
             self.send(Bytes::copy_from_slice(taken), is_last)?;
             piece = rest;
         }
         Ok(())
+    }
+
+    /// Whether nothing follows what was given so far.
+    fn is_all(&self) -> bool {
+        self.left == Some(0) && !self.has_trailers
     }
 
     /// How many of `wanted` bytes may be sent now; at least one, after a wait for the endpoint.

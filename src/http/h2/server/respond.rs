@@ -23,6 +23,8 @@ pub struct Responder<'s> {
     framing: Framing,
     /// Bytes still owed, if their number was promised.
     left: u64,
+    /// Trailers were announced: the end is theirs.
+    has_trailers: bool,
     sent: u64,
     /// Of the head in a frame, at the most.
     head_bytes: usize,
@@ -43,6 +45,7 @@ impl<'s> Responder<'s> {
             to_head,
             framing: Framing::Suppressed,
             left: 0,
+            has_trailers: false,
             sent: 0,
             head_bytes: 0,
             status: None,
@@ -80,7 +83,12 @@ impl<'s> Responder<'s> {
             return Err(out_of_order());
         }
         let (response, framing) = translate::response(head, self.to_head).map_err(upstreams)?;
-        let is_all = matches!(framing, Framing::Suppressed | Framing::Exact(0));
+        self.has_trailers = head.fields.get("trailer").is_some();
+        let is_all = match framing {
+            Framing::Suppressed => true,
+            Framing::Exact(0) => !self.has_trailers,
+            _ => false,
+        };
         self.state.start(response, is_all)?;
         self.head_bytes = head.fields.size() + FRAMES_BYTES;
         self.status = Some(head.status);
@@ -126,7 +134,8 @@ impl<'s> Responder<'s> {
         while !piece.is_empty() {
             let room = self.room(piece.len()).await?;
             let (taken, rest) = piece.split_at(room.min(piece.len()));
-            let is_last = rest.is_empty() && self.has_length() && self.left == 0;
+            let is_all = self.has_length() && self.left == 0 && !self.has_trailers;
+            let is_last = rest.is_empty() && is_all;
             self.state.send(Bytes::copy_from_slice(taken), is_last)?;
             self.pace.count(taken.len());
             piece = rest;
