@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use super::Settings;
 use super::frame::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADER_BYTES, HEADERS, PING, PREFACE_BYTES, RST_STREAM,
-    SETTINGS, WINDOW_UPDATE,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADER_BYTES, HEADERS, PADDED, PING, PREFACE_BYTES,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE,
 };
 use crate::outcome::Cause;
 use crate::time::now;
@@ -58,6 +58,15 @@ pub(super) struct Sent {
     pub(super) bytes: u64,
     /// Frames that belong to messages.
     pub(super) messages: u64,
+}
+
+/// What others want to hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// This stream is reset.
+    Reset(u32),
+    /// So many bytes of a body come on this stream. Not told of those with padding, which the crate gives back.
+    Content(u32, usize),
 }
 
 /// A connection's frames so far.
@@ -132,12 +141,17 @@ impl Guard {
         }
     }
 
-    /// Looks at bytes as they came; `reset` hears of each stream that is reset.
+    /// Looks at bytes as they came; `hear` is told what there is to be heard.
     ///
     /// # Errors
     ///
     /// What there was too much of.
-    pub(super) fn observe(&mut self, mut bytes: &[u8], sent: Sent, reset: impl Fn(u32)) -> Result<(), Cause> {
+    pub(super) fn observe(
+        &mut self,
+        mut bytes: &[u8],
+        sent: Sent,
+        hear: impl Fn(Heard),
+    ) -> Result<(), Cause> {
         let skipped = self.preface.min(bytes.len());
         self.preface -= skipped;
         bytes = &bytes[skipped..];
@@ -155,10 +169,8 @@ impl Guard {
                     break;
                 }
                 self.have = 0;
-                if let [.., RST_STREAM, _, a, b, c, d] = self.header {
-                    reset(u32::from_be_bytes([a & 0x7f, b, c, d])); // RFC 9113 §4.1: a bit is reserved
-                }
                 self.begin(sent)?;
+                self.tell(&hear);
             }
             if self.payload == 0 && !self.in_block {
                 self.unfinished = None;
@@ -252,6 +264,16 @@ impl Guard {
             }
             // PRIORITY, PUSH_PROMISE, GOAWAY, and those the RFC wants ignored.
             _ => self.others.add(Cause::FrameFlood),
+        }
+    }
+
+    fn tell(&self, hear: impl Fn(Heard)) {
+        let [_, _, _, kind, flags, a, b, c, d] = self.header;
+        let stream = u32::from_be_bytes([a & 0x7f, b, c, d]); // RFC 9113 §4.1: a bit is reserved
+        match kind {
+            RST_STREAM => hear(Heard::Reset(stream)),
+            DATA if flags & PADDED == 0 => hear(Heard::Content(stream, self.payload)),
+            _ => {}
         }
     }
 
@@ -534,17 +556,18 @@ mod tests {
     }
 
     #[test]
-    fn it_tells_which_streams_are_reset() {
+    fn it_tells_which_streams_are_reset_and_have_content() {
         let mut bytes = frame(DATA, 0, 100);
         bytes.extend(frame(RST_STREAM, 0, 4));
         bytes.extend([0, 0, 4, RST_STREAM, 0, 0x80, 1, 2, 3, 0, 0, 0, 8]);
         for size in 1..=bytes.len() {
             let (mut guard, told) = (guard(), std::cell::RefCell::new(Vec::new()));
             for piece in bytes.chunks(size) {
-                let looked = guard.observe(piece, Sent::default(), |stream| told.borrow_mut().push(stream));
+                let looked = guard.observe(piece, Sent::default(), |heard| told.borrow_mut().push(heard));
                 assert_eq!(looked, Ok(()));
             }
-            assert_eq!(told.into_inner(), [1, 0x01_02_03], "in pieces of {size}");
+            let all = [Heard::Content(1, 100), Heard::Reset(1), Heard::Reset(0x01_02_03)];
+            assert_eq!(told.into_inner(), all, "in pieces of {size}");
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod client;
 mod ends;
 mod frame;
 mod guard;
+mod held;
 pub mod server;
 mod signal;
 mod timer;
@@ -37,6 +38,16 @@ pub struct Settings {
     pub resets_max: u32,
     /// Frames of each kind that carries nothing by itself that may come at once.
     pub overhead_max: u32,
+}
+
+/// What RFC 9113 §6.5.2 lets a window be at the least that is not tiny: what all begin with.
+const WINDOW_BYTES_MIN: u32 = 65_535;
+
+impl Settings {
+    /// The window for all bodies.
+    fn window(&self) -> u32 {
+        self.window_bytes.max(WINDOW_BYTES_MIN)
+    }
 }
 
 impl Default for Settings {

@@ -17,7 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::super::Settings;
 use super::super::h1::wire::Pace;
 use super::ends::Ends;
-use super::guard::{Guard, Sent};
+use super::guard::{Guard, Heard, Sent};
+use super::held::Held;
 use crate::buffer::{Buffer, LARGE, SMALL};
 use crate::outcome::Cause;
 use crate::runtime;
@@ -59,6 +60,8 @@ pub(super) struct Wire<T> {
     output: RefCell<Buffer>,
     guard: RefCell<Guard>,
     ends: RefCell<Ends>,
+    /// Bodies of a client.
+    held: RefCell<Held>,
     /// A turn that is over.
     rest: RefCell<Option<Rest>>,
     pace: RefCell<Pace>,
@@ -81,7 +84,11 @@ impl<T: Borrow<Transport>> Wire<T> {
         let guard = Guard::of_client(&settings.h2);
         let ends = Ends::of_client();
         let pace = (settings.write_timeout, settings.min_rate);
-        Self::new(transport, input, pace, guard, ends)
+        let window = usize::try_from(settings.h2.window()).unwrap_or(usize::MAX);
+        Self {
+            held: RefCell::new(Held::new(window)),
+            ..Self::new(transport, input, pace, guard, ends)
+        }
     }
 
     /// One to an endpoint, which has to take something every `write_timeout`.
@@ -106,6 +113,7 @@ impl<T: Borrow<Transport>> Wire<T> {
             output: RefCell::default(),
             guard: RefCell::new(guard),
             ends: RefCell::new(ends),
+            held: RefCell::new(Held::new(usize::MAX)),
             rest: RefCell::default(),
             pace: RefCell::default(),
             stuck: Cell::default(),
@@ -170,6 +178,29 @@ impl<T: Borrow<Transport>> Wire<T> {
         match way {
             Way::In => self.guard.borrow().content(),
             Way::Out => self.transport().bytes_out(),
+        }
+    }
+
+    /// A request's body begins to be read, so much of which has come.
+    pub(super) fn holds(&self, stream: u32, bytes: usize) {
+        self.held.borrow_mut().begin(stream, bytes, now());
+    }
+
+    /// So much of it was passed on.
+    pub(super) fn passed_on(&self, stream: u32, bytes: usize) {
+        self.held.borrow_mut().taken(stream, bytes, now);
+    }
+
+    /// Nobody wants what is left of it.
+    pub(super) fn holds_no_more(&self, stream: u32) {
+        self.held.borrow_mut().end(stream, now);
+    }
+
+    /// For how long nothing could go that way so far, in all, because of what waits in Atlas.
+    pub(super) fn shut_for(&self, way: Way) -> Duration {
+        match way {
+            Way::In => self.held.borrow().shut_for(now()),
+            Way::Out => Duration::ZERO,
         }
     }
 
@@ -344,8 +375,11 @@ impl<T: Borrow<Transport>> Wire<T> {
             bytes: self.transport().bytes_out(),
             messages: self.ends.borrow().messages(),
         };
-        let reset = |stream| self.ends.borrow_mut().given_up(stream);
-        match self.guard.borrow_mut().observe(into.filled(), sent, reset) {
+        let hear = |heard| match heard {
+            Heard::Reset(stream) => self.ends.borrow_mut().given_up(stream),
+            Heard::Content(stream, bytes) => self.held.borrow_mut().came(stream, bytes, now),
+        };
+        match self.guard.borrow_mut().observe(into.filled(), sent, hear) {
             Ok(()) => Poll::Ready(Ok(())),
             Err(cause) => {
                 self.stop(cause);

@@ -527,6 +527,48 @@ fn who_reads_slowly_holds_a_window_and_holds_up_nobody() {
 }
 
 #[test]
+fn a_client_whose_window_is_filled_by_what_waits_is_not_blamed_for_it() {
+    const STUCK: usize = 4;
+    const EACH: usize = 256 * 1024; // together they fill the window of all bodies
+    let endpoint = plays_with(&[(INITIAL_WINDOW_SIZE, 0)], |session| {
+        let streams = take(session, STUCK + 1);
+        std::thread::sleep(std::time::Duration::from_millis(2500)); // far longer than a client may take
+        let much = (1_u32 << 21).to_be_bytes();
+        session.send(frame(WINDOW_UPDATE, 0, 0, much));
+        for stream in &streams {
+            session.send(frame(WINDOW_UPDATE, 0, *stream, much));
+        }
+        let mut ended = 0;
+        while ended < streams.len() {
+            let (kind, flags, stream, _) = session.frame().expect("the bodies come");
+            if kind == DATA && flags & END_STREAM != 0 {
+                session.answer(stream, "ok");
+                ended += 1;
+            }
+        }
+        session.serve();
+    });
+    let atlas = towards(&endpoint, "\n[timeouts]\nbody = \"600ms\"", &[]);
+    let mut http2 = atlas.http2();
+    http2.settled();
+    let begin = |http2: &mut Http2, path| http2.begin(&request("POST", path, &[]), false);
+    let stuck: Vec<_> = (0..STUCK).map(|_| begin(&mut http2, "/stuck")).collect();
+    for stream in &stuck {
+        http2.upload(*stream, &noise(EACH), false);
+    }
+    let waits = begin(&mut http2, "/waits");
+    http2.until("there is room", |http2| {
+        (http2.room(0, STUCK * EACH) > 0 || http2.so_far(waits).reset.is_some()).then_some(())
+    });
+    for stream in stuck.iter().chain([&waits]) {
+        http2.upload(*stream, b"end", true);
+    }
+    for stream in stuck.iter().chain([&waits]) {
+        assert_eq!(http2.answer(*stream).status(), 200);
+    }
+}
+
+#[test]
 fn small_pieces_wait_for_a_slow_client_as_large_ones_do() {
     on_both_drivers(|driver| {
         const PIECES: usize = 100_000;

@@ -47,10 +47,11 @@ pub struct RequestBody<'s> {
 }
 
 impl<'s> RequestBody<'s> {
-    pub(super) fn new(state: &'s State<'s>, request: &RequestHead, stream: RecvStream) -> Self {
+    pub(super) fn new(state: &'s State<'s>, request: &RequestHead, mut stream: RecvStream) -> Self {
         let ended = stream.is_end_stream();
-        if ended {
-            state.request_ended();
+        match ended {
+            true => state.request_ended(),
+            false => state.holds(stream.flow_control().used_capacity()),
         }
         Self {
             state,
@@ -107,6 +108,7 @@ impl<'s> RequestBody<'s> {
         if count > 0 {
             // It fails only for more than was told of.
             let _ = self.stream.flow_control().release_capacity(count);
+            self.state.taken(count);
         }
     }
 

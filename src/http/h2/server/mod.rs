@@ -23,7 +23,7 @@ use super::super::{Service, Settings};
 use super::signal::Signal;
 use super::timer::Timer;
 use super::wire;
-use super::{FIELD_OVERHEAD, cause_of};
+use super::{FIELD_OVERHEAD, WINDOW_BYTES_MIN, cause_of};
 use crate::buffer::Buffer;
 use crate::drain::Drain;
 use crate::outcome::{Cause, End, Phase, Side};
@@ -37,11 +37,9 @@ type Io<'w, 'c> = wire::Io<&'w Wire<'c>>;
 /// Bytes of a response that may wait for their turn on the connection, for each stream.
 const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
-/// How much of the window for all bodies one of them may fill.
+/// How much of the window for all bodies one of them may fill. So many that nobody takes hold up the others, which is
+/// what keeps the memory of a connection in its bound; [`super::held`] sees to it that clients are not blamed for that.
 const STREAM_WINDOW_DIVISOR: u32 = 4;
-
-/// What RFC 9113 §6.5.2 lets a window be at the least that is not tiny: what all begin with.
-const WINDOW_BYTES_MIN: u32 = 65_535;
 
 /// How many times the window for all bodies the crate may be owed for frames that are smaller than
 /// what they cost it, while they wait: with this a stream of messages of 20 bytes can fill its window
@@ -117,7 +115,7 @@ fn builder(settings: &Settings) -> Builder {
     let limits = &settings.h2;
     let head_bytes = settings.head_bytes_max + settings.fields_max * FIELD_OVERHEAD;
     let resets = usize::try_from(limits.resets_max).unwrap_or(usize::MAX);
-    let window = limits.window_bytes.max(WINDOW_BYTES_MIN);
+    let window = limits.window();
     let small = usize::try_from(window).map_or(usize::MAX, |window| window.saturating_mul(SMALL_DATA_FACTOR));
     let mut builder = Builder::new();
     builder

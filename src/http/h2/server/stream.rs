@@ -161,6 +161,7 @@ impl<'s> State<'s> {
 
     /// Resets a stream whose response did not go through, and counts how it ended.
     fn settle(&self, end: End, is_provoked: bool) {
+        self.shared.wire.holds_no_more(self.id);
         match self.is_leaving.get() {
             true => self.shared.wire.leave_end(self.id),
             false => self.shared.wire.forget_end(self.id),
@@ -195,6 +196,16 @@ impl<'s> State<'s> {
         matches!(*self.sending.borrow(), Sending::Body(_))
     }
 
+    /// So much of the request's body has come when it begins to be read.
+    pub(super) fn holds(&self, bytes: usize) {
+        self.shared.wire.holds(self.id, bytes);
+    }
+
+    /// So much of it was passed on.
+    pub(super) fn taken(&self, bytes: usize) {
+        self.shared.wire.passed_on(self.id, bytes);
+    }
+
     /// All of the request has come.
     pub(super) fn request_ended(&self) {
         self.has_request.set(true);
@@ -221,21 +232,22 @@ impl<'s> State<'s> {
         }
     }
 
-    /// Waits for the client, and tells how much of that was its slowness. While it was busy with
-    /// other streams of the connection it gets [`BUSY_TIMEOUTS_MAX`] times as long, and that part of
-    /// the wait counts: none would let a byte now and then on each stream hold all of them.
+    /// Waits for the client, and tells how much of that was its slowness. While other bodies fill the window of
+    /// all it can send nothing, and that is none. While it was busy with other streams of the connection it gets
+    /// [`BUSY_TIMEOUTS_MAX`] times as long, and that part of the wait counts: none would let a byte now and then on
+    /// each stream hold all of them.
     pub(super) async fn wait<T>(
         &self,
         way: Way,
         timeout: Duration,
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Result<(T, Duration), TimedOut> {
-        let began = now();
-        let (wire, all_before) = (self.shared.wire, self.shared.wire.moved(way));
+        let (began, wire) = (now(), self.shared.wire);
+        let (all_before, shut_before) = (wire.moved(way), wire.shut_for(way));
         for _ in 1..BUSY_TIMEOUTS_MAX {
             let before = wire.moved(way);
-            if let Ok(value) = runtime::before(Deadline::within(timeout), poll_fn(&mut poll)).await {
-                let waited = now() - began;
+            if let Ok(value) = self.within(way, timeout, &mut poll).await {
+                let waited = (now() - began).saturating_sub(wire.shut_for(way).saturating_sub(shut_before));
                 let slowness = match self.is_busy(wire.moved(way) - all_before, waited) {
                     true => waited / BUSY_TIMEOUTS_MAX,
                     false => waited,
@@ -248,6 +260,27 @@ impl<'s> State<'s> {
             }
         }
         Err(TimedOut)
+    }
+
+    /// Waits so long, and once more for as long as the window of all was shut meanwhile.
+    async fn within<T>(
+        &self,
+        way: Way,
+        timeout: Duration,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Result<T, TimedOut> {
+        let (wire, mut left) = (self.shared.wire, timeout);
+        loop {
+            let before = wire.shut_for(way);
+            if let Ok(value) = runtime::before(Deadline::within(left), poll_fn(&mut poll)).await {
+                return Ok(value);
+            }
+            let shut = wire.shut_for(way).saturating_sub(before);
+            if shut.is_zero() {
+                return Err(TimedOut);
+            }
+            left = shut.max(timeout / 8); // not for every moment of it
+        }
     }
 
     /// Whether so many bytes on the whole connection are as many as one body has to have.
