@@ -278,15 +278,19 @@ fn with<P: 'static>(
     for preference in [Preference::Auto, Preference::Epoll] {
         let (listener, port) = listen();
         let (peer, client_config) = (peer.clone(), client_config.clone());
-        let (tell, told) = std::sync::mpsc::channel();
+        // Each begins when both have given their keys away: to a socket with a FIN the kernel gives no TLS.
+        let (tell_peer, told_by_us) = std::sync::mpsc::channel();
+        let (tell_us, told_by_peer) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             let connected = connect(port, &client_config);
-            told.recv().unwrap();
+            tell_us.send(()).unwrap();
+            told_by_us.recv().unwrap();
             peer(connected);
         });
         run(preference, async {
             let transport = accept(&listener, &config, offload);
-            tell.send(()).unwrap();
+            tell_peer.send(()).unwrap();
+            told_by_peer.recv().unwrap();
             ours(transport).await;
         });
         thread.join().unwrap();
