@@ -80,9 +80,10 @@ impl Dns {
         match source {
             Source::Name(host, port) => {
                 let name = Name::from_utf8(host).map_err(|error| error.to_string())?;
-                let (addresses, until) = self
-                    .addresses(&name, memory.0.entry(name.clone()).or_default())
-                    .await?;
+                let found = self.addresses(&name, memory.0.entry(name.clone()).or_default());
+                let (addresses, until) = found
+                    .await
+                    .map_err(|why| why.unwrap_or_else(|| NO_ADDRESS.to_owned()))?;
                 let server = |addresses| Server {
                     addresses,
                     weight: None,
@@ -125,14 +126,16 @@ impl Dns {
                 (host, known, found)
             }
         });
-        let (mut hosts, mut until, mut failure) = (HashMap::new(), found.valid_until(), None);
+        let (mut hosts, mut until) = (HashMap::new(), found.valid_until());
+        let (mut failure, mut nothing) = (None, None);
         for (host, known, found) in join_all(asked).await {
             match found {
                 Ok((addresses, good_until)) => {
                     until = until.min(good_until);
                     hosts.insert(host.clone(), addresses);
                 }
-                Err(why) => {
+                Err(None) => nothing = Some(format!("{host}: {NO_ADDRESS}")),
+                Err(Some(why)) => {
                     failure = Some(format!("{host}: {why}"));
                     let before = known.concat();
                     if !before.is_empty() {
@@ -149,16 +152,17 @@ impl Dns {
                 failure,
             }),
             (_, Some(why)) => Err(why),
-            (_, None) => Err(NO_SERVICE.to_owned()),
+            (_, None) => Err(nothing.unwrap_or_else(|| NO_SERVICE.to_owned())),
         }
     }
 
-    /// A host's addresses. Where one family's question fails, what was known of it before stands in.
+    /// A host's addresses. Where one family's question fails, what was known of it before stands in. `None` for an
+    /// error: it has none, by a good answer.
     async fn addresses(
         &self,
         name: &Name,
         known: &mut [Vec<IpAddr>; 2],
-    ) -> Result<(Vec<IpAddr>, Instant), Failure> {
+    ) -> Result<(Vec<IpAddr>, Instant), Option<Failure>> {
         const TYPES: [RecordType; 2] = [RecordType::A, RecordType::AAAA];
         let written = TYPES.map(|kind| self.hosts.lookup_static_host(&Query::query(name.clone(), kind)));
         if written.iter().any(Option::is_some) {
@@ -181,7 +185,7 @@ impl Dns {
         }
         match until {
             Some(until) => Ok((reachable(known.concat()), until)),
-            None => Err(failure.unwrap_or_else(|| "it has no address".to_owned())),
+            None => Err(failure),
         }
     }
 
@@ -195,6 +199,8 @@ impl Dns {
         })
     }
 }
+
+const NO_ADDRESS: &str = "it has no address";
 
 const NO_SERVICE: &str = "it has no such service (SRV)";
 

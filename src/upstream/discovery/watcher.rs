@@ -278,9 +278,10 @@ impl Round {
         if let Some(why) = failure {
             state.failures = was_failing.saturating_add(1);
             if was_failing == 0 {
-                let kept = match found.is_some() || state.servers.is_some() {
-                    true => "its last addresses are kept",
-                    false => "no address is known",
+                let kept = match (&state.servers, &found) {
+                    (Some(_), _) => "its last addresses are kept",
+                    (None, Some(_)) => "the others are asked",
+                    (None, None) => "no address is known",
                 };
                 tracing::warn!(name = %source, "cannot look up an endpoint: {why}; {kept}");
             }
