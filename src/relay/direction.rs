@@ -85,7 +85,9 @@ impl<'r> Direction<'r> {
             self.is_writing.set(true);
             let sent = if is_end {
                 self.watch.closed(self.side);
-                wait::finish(self.to, self.watch).await
+                let finished = wait::finish(self.to, self.watch).await;
+                self.to.socket().turn().await; // a reader may have been called, and this is the last look
+                finished
             } else {
                 self.watch.moved();
                 self.flow.note(&piece);

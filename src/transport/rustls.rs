@@ -13,6 +13,9 @@ use crate::sys::tls_stream::TlsStream;
 /// Plaintext of one record at the most, RFC 8446 §5.1.
 const RECORD_PLAINTEXT_MAX: usize = 16 * 1024;
 
+/// A record may come in two pieces: so many bytes without data among them mean nothing.
+const RECORD_MAX: usize = 17 * 1024;
+
 /// Bytes that may come without one of data among them: tickets and key updates of a peer that is well are a
 /// hundredth of that.
 const IN_VAIN_MAX: usize = 512 * 1024;
@@ -63,7 +66,7 @@ impl Rustls {
         let result = loop {
             match self.stream.read(into) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if fetched > 0 && socket.maybe_readable() {
+                    if fetched > 0 && self.in_vain > RECORD_MAX && socket.maybe_readable() {
                         socket.charge(fetched * IN_VAIN_COST);
                         if socket.turn_is_due() {
                             break Err(error); // there is more, and others go first
@@ -126,7 +129,7 @@ impl Rustls {
         match received {
             Ok(count) => {
                 incoming.fill(count);
-                self.bulk = incoming.space().is_empty() && self.in_vain == 0;
+                self.bulk = incoming.space().is_empty() && self.in_vain <= RECORD_MAX;
                 self.in_vain += count;
             }
             Err(_) => incoming.rest(),
