@@ -226,6 +226,16 @@ impl Guard {
         self.small_data = 0;
     }
 
+    /// The bytes of a frame of a stream's body of which not all has come, and that were told of already.
+    pub(super) fn under_way(&self, stream: u32) -> usize {
+        let [a, b, c, kind, flags, id @ ..] = self.header;
+        let is_it = kind == DATA && flags & PADDED == 0 && u32::from_be_bytes(id) == stream;
+        match self.payload > 0 && is_it {
+            true => usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c),
+            false => 0,
+        }
+    }
+
     /// A frame begins; its header is there.
     fn begin(&mut self, sent: Sent) -> Result<(), Cause> {
         let [a, b, c, kind, flags, ..] = self.header;
@@ -553,6 +563,16 @@ mod tests {
         assert_eq!(guard.unfinished(), None);
         observe(&mut guard, &frame(DATA, 0, 100)[..50], 0).unwrap();
         assert_eq!(guard.unfinished(), None, "bodies have deadlines of their own");
+    }
+
+    #[test]
+    fn a_frame_of_which_half_has_come_is_known_by_its_stream() {
+        let mut guard = guard();
+        let bytes = frame(DATA, 0, 100);
+        observe(&mut guard, &bytes[..50], 0).unwrap();
+        assert_eq!((guard.under_way(1), guard.under_way(3)), (100, 0));
+        observe(&mut guard, &bytes[50..], 0).unwrap();
+        assert_eq!(guard.under_way(1), 0);
     }
 
     #[test]

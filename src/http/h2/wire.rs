@@ -181,8 +181,9 @@ impl<T: Borrow<Transport>> Wire<T> {
         }
     }
 
-    /// A request's body begins to be read, so much of which has come.
+    /// A request's body begins to be read, so much of which has come in whole frames.
     pub(super) fn holds(&self, stream: u32, bytes: usize) {
+        let bytes = bytes + self.guard.borrow().under_way(stream);
         self.held.borrow_mut().begin(stream, bytes, now());
     }
 

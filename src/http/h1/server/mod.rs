@@ -320,7 +320,7 @@ enum Progress {
 /// What an exchange's two halves tell each other, and the connection after them.
 struct State {
     progress: Cell<Progress>,
-    /// The response has begun.
+    /// The response has begun, and not ended.
     is_answered: Cell<bool>,
     /// The connection can be used again, as far as is known now.
     persists: Cell<bool>,
@@ -675,6 +675,7 @@ impl<'c> Responder<'c> {
             Progress::Started(_) => {
                 self.sender.finish(trailers).await?;
                 self.state.progress.set(Progress::Finished);
+                self.state.is_answered.set(false);
                 Ok(())
             }
         }

@@ -10,7 +10,7 @@ use super::super::wire::Way;
 use super::stream::State;
 use crate::http::h1::encode::Framing;
 use crate::http::h1::wire::Pace;
-use crate::http::{Fields, RequestHead, ResponseHead};
+use crate::http::{BodyLength, Fields, RequestHead, ResponseHead};
 use crate::outcome::{Cause, End, Phase, Side};
 
 /// What the frames of a small response take beside what is in them, and the fields that are added to its own.
@@ -83,7 +83,8 @@ impl<'s> Responder<'s> {
             return Err(out_of_order());
         }
         let (response, framing) = translate::response(head, self.to_head).map_err(upstreams)?;
-        self.has_trailers = head.fields.get("trailer").is_some();
+        // What ended with its head, as a Trailers-Only response of gRPC, ends with it.
+        self.has_trailers = head.body != BodyLength::None && head.fields.get("trailer").is_some();
         let is_all = match framing {
             Framing::Suppressed => true,
             Framing::Exact(0) => !self.has_trailers,

@@ -191,9 +191,9 @@ impl<'s> State<'s> {
         self.shared.settings
     }
 
-    /// The response has begun.
-    pub(super) fn has_started(&self) -> bool {
-        matches!(*self.sending.borrow(), Sending::Body(_))
+    /// The response has begun, and not ended.
+    pub(super) fn is_answering(&self) -> bool {
+        matches!(*self.sending.borrow(), Sending::Body(_)) && !self.is_finished.get()
     }
 
     /// So much of the request's body has come when it begins to be read.
@@ -262,7 +262,8 @@ impl<'s> State<'s> {
         Err(TimedOut)
     }
 
-    /// Waits so long, and once more for as long as the window of all was shut meanwhile.
+    /// Waits so long, and again for as long as the window of all was shut meanwhile, [`BUSY_TIMEOUTS_MAX`] times in
+    /// all: a client may keep it shut itself, by answers that it does not take.
     async fn within<T>(
         &self,
         way: Way,
@@ -270,7 +271,7 @@ impl<'s> State<'s> {
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Result<T, TimedOut> {
         let (wire, mut left) = (self.shared.wire, timeout);
-        loop {
+        for _ in 0..BUSY_TIMEOUTS_MAX {
             let before = wire.shut_for(way);
             if let Ok(value) = runtime::before(Deadline::within(left), poll_fn(&mut poll)).await {
                 return Ok(value);
@@ -281,6 +282,7 @@ impl<'s> State<'s> {
             }
             left = shut.max(timeout / 8); // not for every moment of it
         }
+        Err(TimedOut)
     }
 
     /// Whether so many bytes on the whole connection are as many as one body has to have.
