@@ -212,7 +212,7 @@ impl MirrorValue {
 }
 
 table! {
-    /// An upstream that gets a route's requests, too, once they have come whole. Clients neither wait for its answers nor see them; what is too much for it is left out. Upgrades (WebSocket) are not mirrored. At most 256 are under way at a time at each worker, those included whose bodies are still coming.
+    /// An upstream that gets a route's requests, too, once they have come whole. Clients neither wait for its answers nor see them; what is too much for it is left out. Upgrades (WebSocket) are not mirrored. At most 256 are under way at a time at each worker, 128 of them with bodies that are still coming.
     Mirror "[route.mirror]" {
         /// The upstream's name.
         upstream: String = "required",

@@ -163,7 +163,7 @@ impl<F> Visit<'_, F> {
             lost,
         } = race.await;
         tell_race(&lease, lost, course, account);
-        let resend = course.begin(&lease, account.request.method());
+        let resend = course.begin(&lease, account.request.method()).sent();
         Attempt {
             lease,
             resend,
@@ -845,5 +845,7 @@ async fn upload(
         }
     }
     taken.ended();
-    writer.finish(body.trailers()).await
+    let trailers = body.trailers();
+    let cleaned = trailers.and_then(headers::without_told);
+    writer.finish(cleaned.as_ref().or(trailers)).await
 }

@@ -7,7 +7,7 @@ use http::Method;
 use ipnet::IpNet;
 
 use crate::buffer;
-use crate::http::message::{FieldBlock, has_token, is_named, is_told, tokens};
+use crate::http::message::{FieldBlock, has_token, is_told, tokens};
 use crate::http::{Fields, RequestHead, Version};
 
 /// Names of one connection only (RFC 9110 §7.6.1), beside those that Connection lists.
@@ -161,7 +161,10 @@ pub(super) fn to_endpoint(
 ) {
     let takes_trailers = has_token(fields.get_all("te"), "trailers");
     let chain = Chain::of(fields, client);
-    remove_hop_by_hop(fields, |name| !client.is_trusted() && is_told(name));
+    // Trusted proxies write dashes: what has underscores went through them.
+    remove_hop_by_hop(fields, |name| {
+        is_told(name) && (!client.is_trusted() || name.contains(&b'_'))
+    });
     if let Some(host) = host {
         fields.set("Host", host);
     }
@@ -173,6 +176,19 @@ pub(super) fn to_endpoint(
         None => tell_new(fields, client, authority, id),
         Some(chain) => tell_on(fields, client, authority, id, chain),
     }
+}
+
+/// A request's trailers without what tells of a client, which nobody is believed behind a body; `None` where there
+/// is nothing of that.
+pub(super) fn without_told(trailers: &Fields) -> Option<Fields> {
+    let is_clean = trailers.iter().all(|(name, _)| !is_told(name.as_bytes()));
+    (!is_clean).then(|| {
+        let mut kept = Fields::new();
+        for (name, value) in trailers.iter().filter(|(name, _)| !is_told(name.as_bytes())) {
+            kept.push(name, value);
+        }
+        kept
+    })
 }
 
 /// Nothing is known but what this connection shows: the common case.
@@ -228,12 +244,13 @@ fn tell_on(fields: &mut Fields, client: &Client, authority: &[u8], id: &RequestI
     fields.set("Forwarded", &forwarded);
     let real = real_client(&chain.addresses, &client.trusted);
     let mut addresses = chain.addresses;
+    let is_told_of_others = !addresses.is_empty();
     push_member(&mut addresses, client.address.as_bytes());
     fields.set("X-Forwarded-For", &addresses);
-    if let Some(real) = real {
+    if is_told_of_others {
         // Proxies that add to X-Forwarded-For may let through what a stranger wrote here.
-        fields.retain(|name, _| !is_named(name, "x-real-ip"));
-        fields.push("X-Real-IP", real.to_string());
+        let real = real.map_or_else(|| client.address.clone(), |real| real.to_string());
+        fields.set("X-Real-IP", real);
     }
     for (name, value) in [
         ("X-Real-IP", client.address.as_bytes()),
@@ -254,10 +271,7 @@ fn real_client(addresses: &[u8], trusted: &[IpNet]) -> Option<IpAddr> {
     let members: Vec<_> = tokens(std::iter::once(addresses)).collect();
     let mut real = None;
     for member in members.iter().rev() {
-        let address = std::str::from_utf8(member)
-            .ok()
-            .and_then(|text| text.parse().ok());
-        let Some(address) = address else {
+        let Some(address) = std::str::from_utf8(member).ok().and_then(address) else {
             break; // no proxy of ours wrote this, or it keeps to itself who asked
         };
         real = Some(address);
@@ -266,6 +280,13 @@ fn real_client(addresses: &[u8], trusted: &[IpNet]) -> Option<IpAddr> {
         }
     }
     real
+}
+
+/// The address of a member of X-Forwarded-For: some proxies write the port behind it, or IPv6 in brackets.
+fn address(member: &str) -> Option<IpAddr> {
+    let with_port = || Some(member.parse::<SocketAddr>().ok()?.ip());
+    let in_brackets = || member.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    member.parse().ok().or_else(with_port).or_else(in_brackets)
 }
 
 fn contains(networks: &[IpNet], address: IpAddr) -> bool {
@@ -281,16 +302,12 @@ fn push_member(list: &mut Vec<u8>, member: &[u8]) {
 
 /// `for=` and an address. RFC 7239 §6: IPv6 in brackets, and quoted because of the colons.
 fn push_node(into: &mut String, address: &str) {
-    let bare = address
-        .trim_start_matches('[')
-        .split(']')
-        .next()
-        .unwrap_or(address);
-    match bare.parse::<IpAddr>() {
-        Ok(IpAddr::V4(_)) => into.extend(["for=", bare]),
-        Ok(IpAddr::V6(_)) => into.extend(["for=\"[", bare, "]\""]),
-        Err(_) => into.push_str("for=unknown"),
-    }
+    // Writing to a String does not fail.
+    let _ = match self::address(address) {
+        Some(IpAddr::V4(bare)) => write!(into, "for={bare}"),
+        Some(IpAddr::V6(bare)) => write!(into, "for=\"[{bare}]\""),
+        None => into.write_str("for=unknown"),
+    };
 }
 
 /// This connection's element of Forwarded.
@@ -374,6 +391,7 @@ fn is_usual(name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::message::is_named;
 
     fn fields(lines: &[&str]) -> Fields {
         let mut fields = Fields::new();
@@ -487,6 +505,7 @@ mod tests {
             "203.0.113.5",
             "10.0.0.1, 203.0.113.5",
             "nobody, 203.0.113.5, 10.0.0.2",
+            "10.0.0.1, 203.0.113.5:4711",
         ] {
             let addresses = format!("X-Forwarded-For: {addresses}");
             let sent = [&spoofed[..], &[addresses.as_str()]].concat();
@@ -498,6 +517,10 @@ mod tests {
             ["X-Real-IP: 10.0.0.2"],
             "who has asked that proxy is not known"
         );
+        let sent = [&spoofed[..], &["X-Forwarded-For: 10.0.0.1, unknown"]].concat();
+        assert_eq!(real(&sent), ["X-Real-IP: 192.0.2.9"], "nor this one");
+        let sent = [&spoofed[..], &["X-Forwarded-For: [2001:db8::1]:80"]].concat();
+        assert_eq!(real(&sent), ["X-Real-IP: 2001:db8::1"]);
         // A proxy that says nothing else means it.
         assert_eq!(real(&["X-Real-IP: 203.0.113.5"]), ["X-Real-IP: 203.0.113.5"]);
         assert_eq!(real(&[]), ["X-Real-IP: 192.0.2.9"]);

@@ -27,13 +27,17 @@ use crate::upstream::health::Outcome;
 use crate::upstream::{Addresses, Lease, Upstream};
 
 /// Mirrored requests at a time, for each worker, those included whose bodies are still to come: a mirror that
-/// hangs, and clients who are slow, take no more connections and bodies than these.
+/// hangs takes no more connections and bodies than these.
 const MIRRORED_MAX: usize = 256;
+
+/// Those whose bodies are still to come: clients who are slow, or stream for hours, leave room for others.
+const COPIED_MAX: usize = 128;
 
 /// The mirrored requests of one worker, whatever generation they belong to.
 #[derive(Default)]
 pub struct Mirrors {
     live: Cell<usize>,
+    copied: Cell<usize>,
     drain: Drain,
 }
 
@@ -53,9 +57,11 @@ impl Mirrors {
 struct Place(Rc<Mirrors>);
 
 impl Place {
-    fn take(mirrors: &Rc<Mirrors>) -> Option<Self> {
+    /// `is_copied`: as one whose body is to come.
+    fn take(mirrors: &Rc<Mirrors>, is_copied: bool) -> Option<Self> {
         let live = mirrors.live.get();
-        (live < MIRRORED_MAX).then(|| {
+        let has_room = !is_copied || mirrors.copied.get() < COPIED_MAX;
+        (live < MIRRORED_MAX && has_room).then(|| {
             mirrors.live.set(live + 1);
             Self(mirrors.clone())
         })
@@ -68,8 +74,25 @@ impl Drop for Place {
     }
 }
 
+/// One whose body is to come, until it has, or is not wanted any more.
+struct Coming(Rc<Mirrors>);
+
+impl Coming {
+    fn new(mirrors: &Rc<Mirrors>) -> Self {
+        mirrors.copied.set(mirrors.copied.get() + 1);
+        Self(mirrors.clone())
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        self.0.copied.set(self.0.copied.get() - 1);
+    }
+}
+
 /// A request on its way to its upstream, copied for the mirror as it passes.
 pub(super) struct Copied {
+    _coming: Coming,
     body_bytes_max: usize,
     /// Why it is not sent, should it be dropped.
     left_out: Mirrored,
@@ -86,11 +109,12 @@ impl<F> Visit<'_, F> {
         if fastrand::u8(..100) >= mirror.percent {
             return None;
         }
-        let left_out = match (account.request.body(), Place::take(&self.proxy.mirrors)) {
+        let (body, mirrors) = (account.request.body(), &self.proxy.mirrors);
+        let left_out = match (body, Place::take(mirrors, body != BodyLength::None)) {
             (BodyLength::Exact(length), _) if length > mirror.body_bytes_max as u64 => Mirrored::TooLong,
             (_, None) => Mirrored::TooMany,
             (body, Some(place)) => {
-                let copied = Copied::new(mirror, self.mirroring((mirror, place), account, target));
+                let copied = Copied::new(mirrors, mirror, self.mirroring((mirror, place), account, target));
                 if body != BodyLength::None {
                     return Some(copied);
                 }
@@ -151,8 +175,9 @@ impl<F> Visit<'_, F> {
 }
 
 impl Copied {
-    fn new(mirror: &Mirror, request: Mirroring) -> Self {
+    fn new(mirrors: &Rc<Mirrors>, mirror: &Mirror, request: Mirroring) -> Self {
         Self {
+            _coming: Coming::new(mirrors),
             body_bytes_max: mirror.body_bytes_max,
             left_out: Mirrored::Incomplete,
             upstream: request.upstream.clone(),

@@ -119,8 +119,8 @@ pub(super) struct Resend {
     has_died: bool,
     /// As [`Ended`] has it.
     was_lost: bool,
-    /// What had been written on the connection before.
-    written: u64,
+    /// What had been written on the connection before; `None`: it was sent already.
+    written: Option<u64>,
 }
 
 impl Resend {
@@ -143,7 +143,15 @@ impl Resend {
             overtaken: attempts.times_overtaken(),
             has_died,
             was_lost: attempts.was_lost(),
-            written: lease.written(),
+            written: Some(lease.written()),
+        }
+    }
+
+    /// Of a request that was sent before this was known.
+    pub(super) fn sent(self) -> Self {
+        Self {
+            written: None,
+            ..self
         }
     }
 
@@ -158,7 +166,7 @@ impl Resend {
             is_going_away: lease.is_going_away(),
             overtaken: self.overtaken,
             has_died: self.has_died,
-            is_unsent: lease.written() == self.written,
+            is_unsent: self.written == Some(lease.written()),
             was_lost: self.was_lost,
         };
         self.rules.after(&ended, live)

@@ -9,7 +9,7 @@ use memchr::memchr;
 use memchr::memmem::Finder;
 
 use super::super::errors::Fault;
-use super::super::message::{Fields, Line, Span, is_named, is_told, offset, tokens};
+use super::super::message::{Fields, Line, Span, offset, tokens};
 use super::super::{BodyLength, RequestHead, ResponseHead, Version};
 use crate::buffer::Buffer;
 use crate::outcome::Cause;
@@ -137,7 +137,7 @@ pub fn trailers(bytes: &[u8], fields_max: usize) -> Result<Fields, &'static str>
 
 /// Whether a field may come after the body.
 pub(in crate::http) fn is_good_trailer(name: &str) -> bool {
-    const NEVER: [&str; 23] = [
+    const NEVER: [&str; 24] = [
         "authorization",
         "cache-control",
         "connection",
@@ -147,6 +147,7 @@ pub(in crate::http) fn is_good_trailer(name: &str) -> bool {
         "content-type",
         "cookie",
         "expect",
+        "forwarded",
         "host",
         "keep-alive",
         "max-forwards",
@@ -162,8 +163,11 @@ pub(in crate::http) fn is_good_trailer(name: &str) -> bool {
         "via",
         "www-authenticate",
     ];
-    let name = name.as_bytes();
-    !is_told(name) && !NEVER.iter().any(|known| is_named(name, known))
+    let is = |known: &&str| name.eq_ignore_ascii_case(known);
+    let forwards = name
+        .get(..12)
+        .is_some_and(|start| start.eq_ignore_ascii_case("x-forwarded-"));
+    !forwards && !NEVER.iter().any(is)
 }
 
 static BLANK_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
