@@ -178,13 +178,13 @@ impl Peer {
         kernel::send_record(self.socket.as_fd(), kind, bytes).is_ok()
     }
 
-    /// The next record that is none of the tickets.
+    /// The next record that is none of the tickets. Looks before it waits: of one that is no data, behind data that was
+    /// read, poll does not always tell.
     fn record(&self) -> (Option<u8>, Vec<u8>) {
         loop {
-            self.wait(PollFlags::IN);
             let mut bytes = vec![0; kernel::RECORD_BYTES_MAX];
             match kernel::receive_record(self.socket.as_fd(), &mut bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(PollFlags::IN),
                 Ok(record) if record.kind == Some(HANDSHAKE) && bytes[0] == 4 => {}
                 record => {
                     let record = record.unwrap();
