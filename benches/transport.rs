@@ -281,6 +281,7 @@ fn settings() -> Settings {
         certificates: vec![Certificate::from_pem(chain.as_bytes(), path, key.as_bytes(), path).unwrap()],
         min_version: tls::Version::Tls12,
         alpn: Vec::new(),
+        speaks: true,
         prefer_ktls: true,
         ktls_threshold: u64::MAX,
         earlier: &[],

@@ -113,18 +113,22 @@ async fn accept_sealed(
 ) -> Result<Secured, Stop> {
     let mut sealed = Sealed::server(settings.server.clone(), records).map_err(Stop::ours)?;
     drive_sealed(&mut sealed, &socket, deadline).await?;
-    secured(socket, sealed, offload, settings.ktls_threshold)
+    let promotion = Promotion {
+        offload: offload.clone(),
+        threshold: settings.ktls_threshold,
+    };
+    secured(socket, sealed, promotion, settings.speaks)
 }
 
-/// A connection on our own stream; where everything is to be in the kernel, it moves there now.
-fn secured(socket: Socket, sealed: Sealed, offload: &Arc<Offload>, threshold: u64) -> Result<Secured, Stop> {
+/// A connection on our own stream; where everything is to be in the kernel, it moves there now. `speaks`: what was
+/// agreed on by ALPN is spoken here.
+fn secured(socket: Socket, sealed: Sealed, promotion: Promotion, speaks: bool) -> Result<Secured, Stop> {
     let facts = facts(sealed.agreed());
-    let offload = offload.clone();
-    let transport = Transport::sealed(socket, sealed, Promotion { offload, threshold });
+    let transport = Transport::sealed(socket, sealed, promotion);
     match facts.alpn.as_deref() {
         // Its frames are written by this process, some of each kilobyte: nothing could be spliced, and
         // copied to the kernel's TLS 10 MiB took 11 to 13 % more instructions than by our own (Linux 6.12).
-        Some("h2") => transport.stay(Refusal::Http2),
+        Some("h2") if speaks => transport.stay(Refusal::Http2),
         _ => transport.promote(0)?,
     }
     Ok(Secured { transport, facts })
@@ -182,7 +186,11 @@ async fn connect_sealed(
 ) -> Result<Secured, Stop> {
     let mut sealed = Sealed::client(settings.client.clone(), name).map_err(Stop::ours)?;
     drive_sealed(&mut sealed, &socket, deadline).await?;
-    secured(socket, sealed, offload, settings.ktls_threshold)
+    let promotion = Promotion {
+        offload: offload.clone(),
+        threshold: settings.ktls_threshold,
+    };
+    secured(socket, sealed, promotion, true)
 }
 
 /// As [`drive`], on our own stream.

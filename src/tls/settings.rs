@@ -28,6 +28,8 @@ pub struct Settings {
     pub prefer_ktls: bool,
     /// Bytes a body must have before its connection is handed to the kernel.
     pub ktls_threshold: u64,
+    /// What is agreed on by ALPN is spoken here, and not passed on.
+    pub(super) speaks: bool,
     /// Versions, certificates, tickets, application protocols.
     pub server: Arc<ServerConfig>,
     choice: Arc<Choice>,
@@ -41,6 +43,8 @@ pub struct Build<'a> {
     pub min_version: Version,
     /// Application protocols, the dearest first. Empty: none is negotiated.
     pub alpn: Vec<String>,
+    /// They are spoken here; else the bytes are passed on, whatever they mean.
+    pub speaks: bool,
     /// See [`Settings::prefer_ktls`].
     pub prefer_ktls: bool,
     /// See [`Settings::ktls_threshold`].
@@ -84,6 +88,7 @@ impl Settings {
         Ok(Self {
             prefer_ktls: build.prefer_ktls,
             ktls_threshold: build.ktls_threshold,
+            speaks: build.speaks,
             server: Arc::new(server),
             choice,
         })

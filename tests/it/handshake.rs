@@ -161,6 +161,26 @@ fn sessions_are_resumed() {
     atlas.record("a resumed one", |record| record["resumed"] == true);
 }
 
+/// A client comes by IPv4 and by IPv6, each of which has a listener of its own.
+#[test]
+fn sessions_are_resumed_at_another_listener_and_after_a_reload() {
+    let atlas = atlas().listens_tls("a.test").listens(true).text(HELLO).start();
+    let tls = atlas.tls().version(&TLS13);
+    let comes_to = |listener: usize| {
+        let mut client = Connection::tls(atlas.address_of(listener), &tls).unwrap();
+        assert_eq!(client.get("/").status, 200);
+        let kind = client.session().handshake_kind();
+        client.finish();
+        client.ends();
+        kind
+    };
+    assert_eq!(comes_to(0), Some(HandshakeKind::Full));
+    assert_eq!(comes_to(1), Some(HandshakeKind::Resumed));
+    atlas.reload();
+    assert_eq!(comes_to(1), Some(HandshakeKind::Resumed));
+    assert_eq!(comes_to(0), Some(HandshakeKind::Resumed));
+}
+
 #[test]
 fn a_resumed_session_is_not_taken_over_to_another_name() {
     let atlas = atlas()

@@ -1,6 +1,7 @@
 //! Peers whose own TLS records the kernel makes, by OpenSSL in its tools and in nginx, as origins and
 //! as clients; Atlas's are the kernel's, too. And curl, which makes its own. Need a kernel with TLS.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -46,6 +47,33 @@ fn both_sides_were_taken(before: u64, atlas: &Atlas, version: &str) {
 /// Of what was moved on a plain side, at least this must have come from the kernel's TLS, or gone there.
 fn is_spliced(atlas: &Atlas, path: &str) -> bool {
     atlas.exchange(path)["bytes_spliced"].as_u64().unwrap_or(0) > SIZE as u64 / 2
+}
+
+/// In tcp mode HTTP/2 is what others speak.
+#[test]
+fn what_is_passed_on_untouched_moves_whatever_was_agreed_on() {
+    if is_missing() {
+        return;
+    }
+    let origin = origin()
+        .raw(|mut stream| {
+            let _ = stream.write_all(b"welcome");
+            stream.finish();
+        })
+        .start();
+    let atlas = atlas()
+        .certificate("a.test", cert(&["a.test"]))
+        .tls_lines("alpn = [\"h2\"]\nktls_threshold = \"0B\"")
+        .listener(true, "mode = \"tcp\"\nupstream = \"app\"\n")
+        .upstream("app", &[origin.address()], "")
+        .start();
+    let tls = atlas.tls().alpn(&["h2"]);
+    let mut client = Connection::tls(atlas.address(), &tls).unwrap();
+    assert_eq!(client.read_exactly(7), b"welcome");
+    drop(client);
+    let record = atlas.record("its connection", |record| record["kind"] == "connection");
+    let told = (&record["alpn"], &record["carrier"]);
+    assert_eq!(told, (&"h2".into(), &"kernel".into()), "{record}");
 }
 
 #[test]

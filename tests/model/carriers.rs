@@ -80,6 +80,7 @@ impl Bench {
                 certificates: vec![certificate.unwrap()],
                 min_version: Version::Tls12,
                 alpn: Vec::new(),
+                speaks: true,
                 prefer_ktls: threshold.is_some(),
                 ktls_threshold: threshold.unwrap_or(0),
                 earlier: &[],

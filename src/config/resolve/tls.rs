@@ -54,11 +54,15 @@ impl<'a> Resolver<'a> {
                 Some(MinVersion::Tls12) | None => Version::Tls12,
             },
             alpn: alpn?,
+            speaks: mode == Mode::Http,
             prefer_ktls: is_on(table.prefer_ktls.as_ref(), true),
             ktls_threshold: bytes(table.ktls_threshold.as_ref(), KTLS_THRESHOLD),
             earlier: &self.earlier,
         });
-        self.or_refused(built, &table.span).map(Arc::new)
+        let settings = self.or_refused(built, &table.span).map(Arc::new)?;
+        // Listeners with the same certificates share their tickets: a client comes by IPv4 or by IPv6.
+        self.earlier.push(settings.clone());
+        Some(settings)
     }
 
     /// Where kernel TLS is asked for in so many words, for each listener.

@@ -503,6 +503,7 @@ fn build() -> Build<'static> {
         certificates: Vec::new(),
         min_version: Version::Tls12,
         alpn: vec!["http/1.1".to_owned()],
+        speaks: true,
         prefer_ktls: true,
         ktls_threshold: 1024 * 1024,
         earlier: &[],
