@@ -272,14 +272,19 @@ impl<'c> Responder<'c> {
     }
 
     /// Writes some of a part of a file, where it [`Self::takes_files`]: at least a byte, unless the
-    /// file ends there; how much. Waits for the disk where bytes are not in memory.
+    /// file ends there or is not `good` any more when there is space for it; how much. Waits for the disk where bytes are not in memory.
     ///
     /// # Errors
     ///
     /// As [`Self::write`].
-    pub async fn write_file(&mut self, file: BorrowedFd<'_>, part: Range<u64>) -> Result<u64, End> {
+    pub async fn write_file(
+        &mut self,
+        file: BorrowedFd<'_>,
+        part: Range<u64>,
+        good: impl Fn() -> bool,
+    ) -> Result<u64, End> {
         match self {
-            Self::H1(responder) => responder.write_file(file, part).await,
+            Self::H1(responder) => responder.write_file(file, part, good).await,
             Self::H2(_) => Err(takes_neither()),
         }
     }

@@ -147,7 +147,7 @@ async fn upload(
             if writer.takes_pipes()
                 && let Some((file, part)) = source.uncopied()
             {
-                let count = writer.write_file(file.as_fd(), part).await?;
+                let count = writer.write_file(file.as_fd(), part, || true).await?;
                 source.sent(count).map_err(Stopped::Here)?;
                 progress.add(count);
                 continue;

@@ -331,12 +331,21 @@ impl<'c> Output<'c> {
         Ok(())
     }
 
-    /// Sends everything, and then some of a file, as far as it reaches; how much.
-    async fn send_file(&mut self, file: BorrowedFd<'_>, part: Range<u64>) -> Result<u64, End> {
+    /// Sends everything, and then some of a file, as far as it reaches, unless it is not `good` any more; how much.
+    async fn send_file(
+        &mut self,
+        file: BorrowedFd<'_>,
+        part: Range<u64>,
+        good: impl Fn() -> bool,
+    ) -> Result<u64, End> {
         self.send_buffer().await?;
         let most = usize::try_from(part.end - part.start).unwrap_or(FILE_PIECE_MAX);
         loop {
             self.transport.socket().turn().await;
+            // Looked at behind each wait: what it was before does not tell.
+            if !good() {
+                return Ok(0);
+            }
             match self
                 .transport
                 .try_sendfile(file, part.start, most.min(FILE_PIECE_MAX))
@@ -438,16 +447,21 @@ impl<'c> Sender<'c> {
         self.output.send_pipe(pipe).await
     }
 
-    /// Writes some of a part of a file, at least a byte unless the file ends there; how much. To be
-    /// called only if it [`Self::takes_pipes`].
-    pub(super) async fn write_file(&mut self, file: BorrowedFd<'_>, part: Range<u64>) -> Result<u64, End> {
+    /// Writes some of a part of a file, at least a byte unless the file ends there or is not `good` any more when there
+    /// is space for it; how much. To be called only if it [`Self::takes_pipes`].
+    pub(super) async fn write_file(
+        &mut self,
+        file: BorrowedFd<'_>,
+        part: Range<u64>,
+        good: impl Fn() -> bool,
+    ) -> Result<u64, End> {
         if self.has_length() && part.end - part.start > self.left {
             return Err(self.promise_broken());
         }
         if self.left > FILE_PIECE_MAX as u64 {
             self.output.join_packets(); // else each piece would end in the middle of one
         }
-        let count = self.output.send_file(file, part).await?;
+        let count = self.output.send_file(file, part, good).await?;
         self.count(count).map(|()| count)
     }
 

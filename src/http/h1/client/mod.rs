@@ -200,9 +200,14 @@ impl RequestWriter<'_> {
     }
 
     /// Writes some of a part of a file, where it [`Self::takes_pipes`]: at least a byte, unless the
-    /// file ends there; how much. Waits for the disk where bytes are not in memory.
-    pub async fn write_file(&mut self, file: BorrowedFd<'_>, part: Range<u64>) -> Result<u64, End> {
-        self.sender.write_file(file, part).await
+    /// file ends there or is not `good` any more when there is space for it; how much. Waits for the disk where bytes are not in memory.
+    pub async fn write_file(
+        &mut self,
+        file: BorrowedFd<'_>,
+        part: Range<u64>,
+        good: impl Fn() -> bool,
+    ) -> Result<u64, End> {
+        self.sender.write_file(file, part, good).await
     }
 
     /// Sends what has been written so far.
