@@ -5,7 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::fs::Access;
@@ -90,7 +89,7 @@ fn try_path(path: &Path) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => return Err(io::ErrorKind::AddrInUse.into()),
         // One that nobody listens on is removed when the time comes.
-        Ok(_) if UnixStream::connect(path).is_ok() => return Err(io::ErrorKind::AddrInUse.into()),
+        Ok(_) if !is_stale(path)? => return Err(io::ErrorKind::AddrInUse.into()),
         _ => {}
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -160,10 +159,18 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     if !found.file_type().is_socket() {
         return Ok(()); // bind says "address in use", and the file is kept
     }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
-        _ => Ok(()),
+    match is_stale(path) {
+        Ok(true) => std::fs::remove_file(path),
+        _ => Ok(()), // bind says what is the matter
     }
+}
+
+/// Whether nobody listens on a socket. Without a wait: who does not accept may be asked by many.
+fn is_stale(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    let connected = socket.connect(&SockAddr::unix(path)?);
+    Ok(connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
 }
 
 #[cfg(test)]
@@ -192,6 +199,24 @@ mod tests {
             error.to_string().contains("another program listens there"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_program_that_does_not_accept_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        let program = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        program.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        program.listen(0).unwrap();
+        let _queued = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let address = Address::Unix(path);
+            let both = [try_address(&address).err(), bind(&address, 1).err()];
+            tell.send(both.map(|error| error.is_some_and(|error| error.is_in_use())))
+        });
+        let in_use = told.recv_timeout(std::time::Duration::from_secs(10));
+        assert_eq!(in_use, Ok([true, true]));
     }
 
     #[test]
