@@ -17,11 +17,14 @@ pub struct Parts<'r> {
 
 /// The value of Location for a request; `host` is taken where the request names none.
 pub(super) fn location(template: &str, request: &RequestHead, host: &str) -> String {
-    let host = normal::host(request.authority().unwrap_or(host));
+    let mut named = normal::host(request.authority().unwrap_or(host));
+    if named.is_empty() {
+        named = normal::host(host); // `:80` names none
+    }
     fill(
         template,
         &Parts {
-            host: &host,
+            host: &named,
             uri: request.path_and_query(),
             path: request.path(),
             query: request.query().unwrap_or_default(),
@@ -29,7 +32,8 @@ pub(super) fn location(template: &str, request: &RequestHead, host: &str) -> Str
     )
 }
 
-/// Replaces `{host}` (without port), `{uri}`, `{path}` and `{query}`; other braces stay.
+/// Replaces `{host}` (without port), `{uri}`, `{path}` and `{query}`; other braces stay. A path is one whatever the
+/// request says: `//evil.test`, or `/\\evil.test` as browsers take it, would lead to another host.
 pub fn fill(template: &str, parts: &Parts<'_>) -> String {
     let mut filled = String::with_capacity(template.len() + parts.uri.len() + parts.host.len());
     let mut rest = template;
@@ -44,11 +48,6 @@ pub fn fill(template: &str, parts: &Parts<'_>) -> String {
         ];
         match names.iter().find(|(name, _)| rest.starts_with(name)) {
             Some((name, value)) => {
-                // `//evil.test` alone would lead to another host.
-                let value = match filled.is_empty() && value.starts_with('/') {
-                    true => &value[value.len() - value.trim_start_matches('/').len() - 1..],
-                    false => value,
-                };
                 filled.push_str(value);
                 rest = &rest[name.len()..];
             }
@@ -59,7 +58,12 @@ pub fn fill(template: &str, parts: &Parts<'_>) -> String {
         }
     }
     filled.push_str(rest);
-    filled
+    let written = &template[..template.find('{').unwrap_or(template.len())];
+    let path = filled.trim_start_matches(['/', '\\']);
+    match written.len() <= 1 && filled.len() - path.len() > 1 && matches!(written, "" | "/") {
+        true => ["/", path].concat(),
+        false => filled,
+    }
 }
 
 #[cfg(test)]
@@ -79,10 +83,20 @@ mod tests {
             ("https://b.test/", "https://b.test/"),
             ("/new{path}?{query}", "/new//x/y?q=1&r={host}"),
             ("{uri}", "/x/y?q=1&r={host}"),
+            ("/{uri}", "/x/y?q=1&r={host}"),
+            ("//b.test{uri}", "//b.test//x/y?q=1&r={host}"),
             ("/{other}{", "/{other}{"),
             ("", ""),
         ] {
             assert_eq!(fill(template, &parts), filled, "{template}");
+        }
+        for (query, filled) in [
+            ("/evil.test/", "/evil.test/"),
+            ("\\evil.test", "/evil.test"),
+            ("q", "/q"),
+        ] {
+            let parts = Parts { query, ..parts };
+            assert_eq!(fill("/{query}", &parts), filled, "{query}");
         }
     }
 }

@@ -77,7 +77,9 @@ fn ask(card: &str) -> Option<String> {
     });
     let answer = told.recv_timeout(PATIENCE);
     let _ = ethtool.kill(); // it has ended, or shall
-    let _ = ethtool.wait();
+    if answer.is_ok() {
+        let _ = ethtool.wait(); // one that hangs in its driver does not even die
+    }
     answer.ok()?.ok()
 }
 
