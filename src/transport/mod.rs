@@ -381,6 +381,17 @@ impl Transport {
         }
     }
 
+    /// As if its keys were good for so many records, for tests.
+    #[cfg(test)]
+    pub fn wear_out_after(&self, records: u64) {
+        match &mut *self.layer.borrow_mut() {
+            Layer::Rustls(tls) => tls.wear_out_after(records),
+            Layer::Sealed(tls, _) => tls.wear_out_after(records),
+            Layer::Ktls(tls) => tls.wear_out_after(records),
+            Layer::Plain | Layer::Lost(_) => unreachable!("it has no keys"),
+        }
+    }
+
     /// Has [`Self::carriage`] tell how many TLS records there were up to now, where the kernel makes them.
     pub fn count_records(&self) {
         if let Layer::Ktls(tls) = &*self.layer.borrow() {

@@ -209,9 +209,7 @@ fn a_worn_key_is_renewed_or_ends_the_connection_by_name() {
             Err(error) => assert!(!can_renew, "{error}"),
         };
         with_rustls(versions, &offload, client, async |ours: Transport| {
-            if let Layer::Ktls(tls) = &mut *ours.layer.borrow_mut() {
-                tls.wear_out_after(50);
-            }
+            ours.wear_out_after(50);
             let mut sent = Ok(());
             for _ in 0..100 {
                 sent = ours.write_all(&[7; 1000], LONG).await;
@@ -376,9 +374,7 @@ fn nothing_new_is_begun_under_a_key_that_cannot_be_renewed() {
         let can_renew = offload.can_rekey() && versions == TLS_1_3;
         let client = |mut client: Client| drop(read_to_end(&mut client));
         with_rustls(versions, &offload, client, async |ours: Transport| {
-            if let Layer::Ktls(tls) = &mut *ours.layer.borrow_mut() {
-                tls.wear_out_after(50);
-            }
+            ours.wear_out_after(50);
             for sent in 0..40 {
                 assert!(!ours.is_worn() || sent >= 20, "after {sent} records");
                 ours.write_all(&[7; 1000], LONG).await.unwrap();

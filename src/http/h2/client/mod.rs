@@ -175,12 +175,13 @@ impl Connection {
     }
 
     /// Whether more streams can be opened on it, now or later: the endpoint has neither closed it nor
-    /// told that it will, and answers.
+    /// told that it will, and answers; its keys are good for more.
     pub fn is_usable(&mut self) -> bool {
         let state = &self.state;
-        let is_told = state.gone.get().is_some() || state.is_retired.get();
+        let is_over =
+            state.gone.get().is_some() || state.is_retired.get() || state.wire.transport().is_worn();
         let cx = &mut Context::from_waker(Waker::noop());
-        !is_told && !matches!(self.send.poll_ready(cx), Poll::Ready(Err(_)))
+        !is_over && !matches!(self.send.poll_ready(cx), Poll::Ready(Err(_)))
     }
 
     /// Whether the endpoint has closed it, by what the kernel knows; the driver hears of that a little

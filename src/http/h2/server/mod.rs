@@ -82,6 +82,7 @@ pub async fn serve(
         drain,
         draining: Box::pin(drain.started()),
         is_draining: false,
+        is_leaving: false,
         must_end: false,
     };
     poll_fn(|cx| driver.poll(service, cx)).await
@@ -147,8 +148,9 @@ struct Driver<'d> {
     drain: &'d Drain,
     /// Waits for the next step of the drain.
     draining: LocalBoxFuture<'d, ()>,
-    /// The client was told to go.
     is_draining: bool,
+    /// The client was told to go.
+    is_leaving: bool,
     /// Without a request it ends at once.
     must_end: bool,
 }
@@ -179,6 +181,10 @@ impl<'d> Driver<'d> {
             }
             if is_called || are_called {
                 self.poll_streams();
+                continue;
+            }
+            if !self.is_leaving && self.shared.wire.transport().is_worn() {
+                self.leave();
                 continue;
             }
             // Last, so that what all requests had to say leaves in one record and one call.
@@ -248,18 +254,22 @@ impl<'d> Driver<'d> {
         }
     }
 
-    /// Tells the client to open no more requests; later, ends a connection without any; at last is ready, and
-    /// everything ends.
+    /// Tells the client to open no more requests: GOAWAY, which refuses nothing yet, and a PING. What the client
+    /// had sent before it heard is served.
+    fn leave(&mut self) {
+        self.is_leaving = true;
+        self.connection.graceful_shutdown();
+        self.signal.set();
+    }
+
+    /// Tells the client to leave; later, ends a connection without requests; at last is ready, and everything ends.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             std::task::ready!(self.draining.as_mut().poll(cx));
             if !self.is_draining {
                 self.is_draining = true;
                 self.draining = Box::pin(self.drain.idle_ends());
-                // GOAWAY, which refuses nothing yet, and a PING: what the client had sent before it
-                // heard is served.
-                self.connection.graceful_shutdown();
-                self.signal.set();
+                self.leave();
             } else if !self.must_end {
                 self.must_end = true;
                 self.draining = Box::pin(self.drain.cut());

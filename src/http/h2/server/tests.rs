@@ -4,12 +4,17 @@ use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::thread;
 
 use http::StatusCode;
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::version::TLS12;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 use super::*;
 use crate::http::{BodyLength, Exchange, ResponseHead};
+use crate::outcome::Refusal;
 use crate::runtime::{self, Preference, Socket};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -68,7 +73,7 @@ fn get(stream: u8, path: &str) -> Vec<u8> {
 /// What came: kind, flags, stream, payload.
 type Came = Vec<(u8, u8, u8, Vec<u8>)>;
 
-fn read_until(mut stream: &TcpStream, is_last: impl Fn(&Came) -> bool) -> Came {
+fn read_until(mut stream: impl Read, is_last: impl Fn(&Came) -> bool) -> Came {
     let mut came = Came::new();
     let mut header = [0; 9];
     while !is_last(&came) && stream.read_exact(&mut header).is_ok() {
@@ -81,6 +86,15 @@ fn read_until(mut stream: &TcpStream, is_last: impl Fn(&Came) -> bool) -> Came {
 
 /// Serves one connection; how it ended, and how its exchanges did.
 fn served(preference: Preference, client: impl FnOnce(TcpStream) + Send + 'static) -> (End, Vec<End>) {
+    let plain = |stream: TcpStream| Transport::plain(Socket::new(OwnedFd::from(stream)).unwrap());
+    served_on(preference, client, plain)
+}
+
+fn served_on(
+    preference: Preference,
+    client: impl FnOnce(TcpStream) + Send + 'static,
+    transport: impl FnOnce(TcpStream) -> Transport,
+) -> (End, Vec<End>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let client = thread::spawn(move || {
@@ -92,7 +106,7 @@ fn served(preference: Preference, client: impl FnOnce(TcpStream) + Send + 'stati
     let site = Site::default();
     let drain = Drain::new();
     let end = runtime::start(preference, async |_| {
-        let transport = Transport::plain(Socket::new(OwnedFd::from(stream)).unwrap());
+        let transport = transport(stream);
         serve(&transport, Buffer::none(), &Settings::default(), &site, &drain).await
     });
     client.join().unwrap();
@@ -138,4 +152,65 @@ fn a_panic_ends_its_stream_and_no_other() {
         let broken = End::new(Side::Atlas, Phase::ResponseBody, Cause::System);
         assert_eq!(ends, [broken, End::finished(Side::Atlas)]);
     }
+}
+
+/// The keys of TLS 1.2 cannot be renewed, and what is under way when they are used up is lost.
+#[test]
+fn a_client_is_told_to_go_before_the_keys_are_used_up() {
+    const RECORDS: u64 = 100;
+    let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+    let chain = vec![made.cert.der().clone()];
+    let mut roots = RootCertStore::empty();
+    roots.add(chain[0].clone()).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let server = ServerConfig::builder_with_protocol_versions(&[&TLS12]).with_no_client_auth();
+    let server = Arc::new(server.with_single_cert(chain, key).unwrap());
+    let client = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let client = Arc::new(client);
+
+    let ask = move |socket: TcpStream| {
+        let name = ServerName::try_from("a.test").unwrap();
+        let connection = ClientConnection::new(client, name).unwrap();
+        let mut stream = StreamOwned::new(connection, socket);
+        stream
+            .write_all(&[PREFACE, &frame(4, 0, 0, b"")].concat())
+            .unwrap();
+        let (ping, goaway, ack) = (6, 7, 1);
+        let mut answered = 0;
+        let last_words = loop {
+            let id = u8::try_from(2 * answered + 1).unwrap();
+            stream.write_all(&get(id, "/ok")).unwrap();
+            let came = read_until(
+                &mut stream,
+                |came: &Came| matches!(came.last(), Some((0, 1, stream, _)) if *stream == id),
+            );
+            answered += 1;
+            if came.iter().any(|(kind, ..)| *kind == goaway) {
+                break came;
+            }
+        };
+        assert!((10..RECORDS).contains(&answered), "after {answered} answers");
+        let (.., word) = last_words.iter().find(|(kind, ..)| *kind == goaway).unwrap();
+        assert_eq!(word[..], [0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]); // refuses nothing yet
+        let (.., data) = last_words.iter().find(|(kind, ..)| *kind == ping).unwrap();
+        stream.write_all(&frame(ping, ack, 0, data)).unwrap();
+        let came = read_until(&mut stream, |_| false);
+        let (.., word) = came.iter().find(|(kind, ..)| *kind == goaway).unwrap();
+        assert_eq!(u64::from(word[3]), 2 * answered - 1);
+    };
+    let over_tls = |mut socket: TcpStream| {
+        let mut connection = ServerConnection::new(server).unwrap();
+        while connection.is_handshaking() {
+            connection.complete_io(&mut socket).unwrap();
+        }
+        let socket = Socket::new(OwnedFd::from(socket)).unwrap();
+        let transport = Transport::rustls_server(socket, connection, Buffer::none(), Refusal::NotPreferred);
+        transport.wear_out_after(RECORDS);
+        transport
+    };
+    let (end, ends) = served_on(Preference::Auto, ask, over_tls);
+    assert_eq!(end, End::finished(Side::Downstream));
+    assert!(ends.iter().all(|end| *end == End::finished(Side::Atlas)));
 }
