@@ -424,6 +424,25 @@ impl Transport {
         matches!(before(Deadline::within(linger), self.linger()).await, Ok(Ok(())))
     }
 
+    /// Says close_notify before the connection is dropped, if the socket takes it at once: for a connection on which
+    /// nothing is under way, and whose peer nobody will hear any more.
+    pub fn part(&self) {
+        if self.aborted.get() {
+            return;
+        }
+        let said = match &mut *self.layer.borrow_mut() {
+            Layer::Plain | Layer::Lost(_) => return,
+            Layer::Rustls(tls) => tls.close_notify(),
+            Layer::Sealed(tls, _) => tls.close_notify(),
+            Layer::Ktls(tls) => {
+                tls.close_notify();
+                Ok(())
+            }
+        };
+        // Where it cannot be said, the peer finds that out by itself.
+        let _ = said.and_then(|()| self.try_flush());
+    }
+
     /// Reads and forgets until the peer's end. While it waits it holds no buffer.
     async fn linger(&self) -> io::Result<()> {
         let mut total = 0;

@@ -1,7 +1,9 @@
 //! TLS towards endpoints: whom Atlas believes, what it shows of itself, what it asks for, and what it keeps.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use rustls::RootCertStore;
 use rustls::ServerConfig;
@@ -213,4 +215,65 @@ fn an_endpoint_that_speaks_without_tls_is_told_apart() {
         line.contains("leave out the upstream's `tls`"),
         "it tells what to write: {line}"
     );
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An origin that tells when it was asked, and how the connection ended after its answer with `more` fields in it. It
+/// answers no POST.
+fn ending(more: &'static str) -> (Origin, Receiver<Result<usize, ErrorKind>>) {
+    let (told, ends) = channel();
+    let handler = move |mut stream: Stream| {
+        let mut request = Vec::new();
+        let mut piece = [0; 1024];
+        while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+            match stream.read(&mut piece) {
+                Ok(count @ 1..) => request.extend_from_slice(&piece[..count]),
+                _ => return,
+            }
+        }
+        told.send(Ok(request.len())).unwrap();
+        if !request.starts_with(b"POST") {
+            let head = format!("HTTP/1.1 200 OK\r\n{more}Content-Length: 2\r\n\r\n");
+            stream.write_all(format!("{head}ok").as_bytes()).unwrap();
+        }
+        let end = loop {
+            match stream.read(&mut piece) {
+                Ok(1..) => {}
+                end => break end,
+            }
+        };
+        let _ = told.send(end.map_err(|error| error.kind()));
+    };
+    let endpoint = origin().tls(cert(&["127.0.0.1"])).raw(handler).start();
+    (endpoint, ends)
+}
+
+/// RFC 8446 §6.1: who closes says so, and an end without it is an attack as far as the other can tell.
+#[test]
+fn an_endpoint_is_told_that_there_will_be_no_other_request() {
+    let tls = "{ ca = \"ca.pem\" }";
+    let idle = format!("{tls}\npool_idle_timeout = \"100ms\"");
+    for (what, lines, more) in [
+        ("it was idle", idle.as_str(), ""),
+        ("it would not go on", tls, "Connection: close\r\n"),
+    ] {
+        let (endpoint, ends) = ending(more);
+        let atlas = before(endpoint.address(), lines, &[]);
+        assert_eq!(atlas.get("/").text(), "ok");
+        ends.recv_timeout(PATIENCE).unwrap().unwrap();
+        assert_eq!(ends.recv_timeout(PATIENCE).unwrap(), Ok(0), "{what}");
+    }
+}
+
+#[test]
+fn an_endpoint_does_not_take_half_a_request_for_all_of_it() {
+    let (endpoint, ends) = ending("");
+    let atlas = before(endpoint.address(), "{ ca = \"ca.pem\" }", &[]);
+    let mut client = atlas.connect();
+    client.send("POST /half HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\nhalf");
+    ends.recv_timeout(PATIENCE).unwrap().unwrap();
+    drop(client);
+    let end = ends.recv_timeout(PATIENCE).unwrap();
+    assert!(end.is_err(), "{end:?}");
 }

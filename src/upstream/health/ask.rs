@@ -39,6 +39,7 @@ pub(super) async fn ask(endpoint: &Endpoint, check: &Check, offload: &Arc<Offloa
     let connected = connect::connect(endpoint, how, deadline).await;
     let connected = connected.map_err(|failed| unreachable(&failed))?;
     let Some(request) = &check.request else {
+        connected.transport.part();
         return Ok(());
     };
     let target = &request.target;

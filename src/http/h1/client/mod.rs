@@ -48,7 +48,7 @@ pub struct Settings {
     pub fields_max: usize,
 }
 
-/// A connection to an endpoint, used for one exchange after another.
+/// A connection to an endpoint, used for one exchange after another; ended in order when it is dropped between two.
 pub struct Connection {
     transport: Transport,
     settings: Settings,
@@ -139,6 +139,16 @@ impl Connection {
     /// Whether the endpoint has closed it, or sent something nobody asked for, meanwhile.
     pub fn is_stale(&self) -> bool {
         !self.transport.socket().is_quiet()
+    }
+}
+
+/// An endpoint that was sent all of a request is told that there will be no other; of one that was not, it is not to
+/// think that it was.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.state.request_finished.get() {
+            self.transport.part();
+        }
     }
 }
 
@@ -297,6 +307,7 @@ impl<'c> ResponseReader<'c> {
 
     /// After 101: the byte stream, and what came behind that head.
     pub fn switch(&mut self) -> (&'c Transport, Buffer) {
+        self.state.request_finished.set(false); // how that ends is not HTTP's to say
         (self.transport, std::mem::take(self.input))
     }
 
