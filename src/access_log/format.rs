@@ -359,11 +359,12 @@ fn push_json(into: &mut Vec<u8>, value: &[u8]) {
         return;
     }
     for chunk in value.utf8_chunks() {
-        for byte in chunk.valid().bytes() {
-            match byte {
-                b'"' | b'\\' => into.extend_from_slice(&[b'\\', byte]),
-                0..=0x1f | 0x7f => push_unicode_escape(into, byte),
-                _ => into.push(byte),
+        for letter in chunk.valid().chars() {
+            match letter {
+                '"' | '\\' => into.extend_from_slice(&[b'\\', letter as u8]),
+                // Those of C1, too: who reads a log on a terminal is not to obey it.
+                '\0'..='\x1f' | '\x7f'..='\u{9f}' => push_unicode_escape(into, letter as u8),
+                _ => into.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes()),
             }
         }
         if !chunk.invalid().is_empty() {

@@ -269,7 +269,7 @@ fn a_json_line_parses_whatever_the_bytes() {
         let length = fastrand::usize(0..60);
         (0..length).map(|_| fastrand::u8(..)).collect()
     }));
-    values.push("ü\u{2028}\u{1f600}".as_bytes().to_vec());
+    values.push("ü\u{2028}\u{1f600}\u{9b}2J".as_bytes().to_vec());
     values.push(vec![0; 100_000]);
     for value in &values {
         let text = String::from_utf8_lossy(value);
@@ -285,6 +285,7 @@ fn a_json_line_parses_whatever_the_bytes() {
     let written = bench.written();
     let mut count = 0;
     for (line, value) in written.lines().zip(&values) {
+        assert!(!line.contains(char::is_control), "{line:?}");
         let record: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         if value.len() < 100 {
             assert_eq!(record["referer"], *String::from_utf8_lossy(value));

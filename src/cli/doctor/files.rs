@@ -25,8 +25,14 @@ pub(super) fn look(found: &mut Findings, generation: &Generation) {
             ),
         });
     }
-    for root in generation.roots.iter().map(|settings| &settings.root) {
-        found.add(match access(root, Access::READ_OK | Access::EXEC_OK) {
+    for settings in &generation.roots {
+        let root = &settings.root;
+        // A file whose name is known needs no more than that.
+        let wanted = match settings.listing {
+            true => Access::READ_OK | Access::EXEC_OK,
+            false => Access::EXEC_OK,
+        };
+        found.add(match access(root, wanted) {
             Ok(()) => Finding::fine(TOPIC, format!("{} can be entered", root.display())),
             Err(error) => Finding::wrong(
                 TOPIC,

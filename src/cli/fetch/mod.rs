@@ -29,7 +29,7 @@ use crate::config::read::Word;
 use crate::config::values::Time;
 use crate::http::Fields;
 use crate::runtime;
-use told::Voice;
+use told::{Harmless, Voice};
 
 /// Redirects that are followed with `-L`.
 const REDIRECTS_MAX: usize = 10;
@@ -238,7 +238,7 @@ impl<'a> Fetch<'a> {
         }
         Err(Trouble::failed(format!(
             "more than {REDIRECTS_MAX} redirects, the last to {}",
-            url.text
+            Harmless(&url.text)
         )))
     }
 

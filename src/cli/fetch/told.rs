@@ -179,7 +179,7 @@ fn framing(body: BodyLength) -> Option<(&'static str, String)> {
 }
 
 /// A line with nothing in it that a terminal would obey.
-struct Harmless<'a>(&'a str);
+pub(super) struct Harmless<'a>(pub(super) &'a str);
 
 impl fmt::Display for Harmless<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
