@@ -210,6 +210,7 @@ struct Chain {
     addresses: Vec<u8>,
     /// The elements of Forwarded, joined.
     forwarded: Vec<u8>,
+    real: Option<String>,
 }
 
 impl Chain {
@@ -219,6 +220,7 @@ impl Chain {
         says.then(|| Self {
             addresses: join(fields, "x-forwarded-for"),
             forwarded: join(fields, "forwarded"),
+            real: named_client(fields, client),
         })
     }
 }
@@ -242,14 +244,10 @@ fn tell_on(fields: &mut Fields, client: &Client, authority: &[u8], id: &RequestI
     push_forwarded(&mut element, client, authority);
     push_member(&mut forwarded, &element);
     fields.set("Forwarded", &forwarded);
-    let real = real_client(&chain.addresses, &client.trusted);
     let mut addresses = chain.addresses;
-    let is_told_of_others = !addresses.is_empty();
     push_member(&mut addresses, client.address.as_bytes());
     fields.set("X-Forwarded-For", &addresses);
-    if is_told_of_others {
-        // Proxies that add to X-Forwarded-For may let through what a stranger wrote here.
-        let real = real.map_or_else(|| client.address.clone(), |real| real.to_string());
+    if let Some(real) = chain.real {
         fields.set("X-Real-IP", real);
     }
     for (name, value) in [
@@ -282,11 +280,54 @@ fn real_client(addresses: &[u8], trusted: &[IpNet]) -> Option<IpAddr> {
     real
 }
 
-/// The address of a member of X-Forwarded-For: some proxies write the port behind it, or IPv6 in brackets.
+/// Whom a trusted client names as the one who asked the first trusted proxy; `None` where it does not tell who asked at
+/// all. Proxies that do may let through what a stranger wrote into X-Real-IP.
+fn named_client(fields: &Fields, client: &Client) -> Option<String> {
+    let mut members = join(fields, "x-forwarded-for");
+    if members.is_empty() {
+        for line in fields.get_all("forwarded") {
+            push_nodes(&mut members, line);
+        }
+    }
+    let real = || real_client(&members, &client.trusted);
+    (!members.is_empty()).then(|| real().map_or_else(|| client.address.clone(), |real| real.to_string()))
+}
+
+/// The nodes that the elements of Forwarded are for, as members of X-Forwarded-For.
+fn push_nodes(members: &mut Vec<u8>, line: &[u8]) {
+    let is_quote = |byte: &&u8| **byte == b'"';
+    // A stranger's open quotation mark would hide what a proxy has added to it.
+    if line.contains(&b'\\') || line.iter().filter(is_quote).count() % 2 != 0 {
+        return push_member(members, b"unknown");
+    }
+    let elements = split_unquoted(line, b',').map(<[u8]>::trim_ascii);
+    for element in elements.filter(|element| !element.is_empty()) {
+        let node = split_unquoted(element, b';').find_map(|pair| {
+            let (name, node) = pair.trim_ascii().split_at_checked(4)?;
+            name.eq_ignore_ascii_case(b"for=").then_some(node)
+        });
+        let node = node.and_then(|node| node.split(|byte| *byte == b'"').find(|part| !part.is_empty()));
+        let node = node.filter(|node| !node.contains(&b','));
+        push_member(members, node.unwrap_or(b"unknown"));
+    }
+}
+
+/// The pieces between separators that are not between quotation marks.
+fn split_unquoted(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+    let mut is_quoted = false;
+    text.split(move |&byte| {
+        is_quoted ^= byte == b'"';
+        byte == separator && !is_quoted
+    })
+}
+
+/// The address of a member of X-Forwarded-For: some proxies write the port behind it, IPv6 in brackets, or IPv4 as
+/// IPv6.
 fn address(member: &str) -> Option<IpAddr> {
     let with_port = || Some(member.parse::<SocketAddr>().ok()?.ip());
     let in_brackets = || member.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
-    member.parse().ok().or_else(with_port).or_else(in_brackets)
+    let address: Option<IpAddr> = member.parse().ok().or_else(with_port).or_else(in_brackets);
+    address.map(|address| address.to_canonical())
 }
 
 fn contains(networks: &[IpNet], address: IpAddr) -> bool {
@@ -521,6 +562,33 @@ mod tests {
         assert_eq!(real(&sent), ["X-Real-IP: 192.0.2.9"], "nor this one");
         let sent = [&spoofed[..], &["X-Forwarded-For: [2001:db8::1]:80"]].concat();
         assert_eq!(real(&sent), ["X-Real-IP: 2001:db8::1"]);
+        let sent = [&spoofed[..], &["X-Forwarded-For: 203.0.113.5, ::ffff:10.0.0.2"]].concat();
+        assert_eq!(
+            real(&sent),
+            ["X-Real-IP: 203.0.113.5"],
+            "IPv4 as a socket for both shows it"
+        );
+        for (forwarded, expected) in [
+            (&["Forwarded: for=203.0.113.5;proto=http"][..], "203.0.113.5"),
+            (
+                &["Forwarded: proto=http ; For=\"[2001:db8::1]:80\", for=10.0.0.2;by=x"],
+                "2001:db8::1",
+            ),
+            (
+                &["Forwarded: for=10.0.0.1, for=203.0.113.5;host=\"a, for=10.0.0.1\""],
+                "203.0.113.5",
+            ),
+            (
+                &["Forwarded: for=10.0.0.1;x=\"", "Forwarded: for=203.0.113.5"],
+                "203.0.113.5",
+            ),
+            (&["Forwarded: for=10.0.0.1;x=\", for=203.0.113.5"], "192.0.2.9"),
+            (&["Forwarded: for=_hidden"], "192.0.2.9"),
+            (&["Forwarded: proto=https"], "192.0.2.9"),
+        ] {
+            let sent = [&spoofed[..], forwarded].concat();
+            assert_eq!(real(&sent), [format!("X-Real-IP: {expected}")], "{forwarded:?}");
+        }
         // A proxy that says nothing else means it.
         assert_eq!(real(&["X-Real-IP: 203.0.113.5"]), ["X-Real-IP: 203.0.113.5"]);
         assert_eq!(real(&[]), ["X-Real-IP: 192.0.2.9"]);
