@@ -9,7 +9,7 @@ use memchr::memchr;
 use memchr::memmem::Finder;
 
 use super::super::errors::Fault;
-use super::super::message::{Fields, Line, Span, offset, tokens};
+use super::super::message::{Fields, Line, Span, is_named, offset, tokens};
 use super::super::{BodyLength, RequestHead, ResponseHead, Version};
 use crate::buffer::Buffer;
 use crate::outcome::Cause;
@@ -163,7 +163,7 @@ pub(in crate::http) fn is_good_trailer(name: &str) -> bool {
         "via",
         "www-authenticate",
     ];
-    let is = |known: &&str| name.eq_ignore_ascii_case(known);
+    let is = |known: &&str| is_named(name.as_bytes(), known);
     let forwards = name
         .get(..12)
         .is_some_and(|start| start.eq_ignore_ascii_case("x-forwarded-"));
