@@ -134,7 +134,11 @@ impl Dns {
                     until = until.min(good_until);
                     hosts.insert(host.clone(), addresses);
                 }
-                Err(None) => nothing = Some(format!("{host}: {NO_ADDRESS}")),
+                Err(None) => {
+                    // Its record may be younger than the service's.
+                    until = until.min(now() + NO_ADDRESS_TTL);
+                    nothing = Some(format!("{host}: {NO_ADDRESS}"));
+                }
                 Err(Some(why)) => {
                     failure = Some(format!("{host}: {why}"));
                     let before = known.concat();
@@ -199,6 +203,9 @@ impl Dns {
         })
     }
 }
+
+/// How soon a host of a service that has no address is asked for again.
+const NO_ADDRESS_TTL: Duration = Duration::from_secs(30);
 
 const NO_ADDRESS: &str = "it has no address";
 
