@@ -220,7 +220,9 @@ impl Root {
             let good = || window.end < part.end || body::unchanged(&file).is_ok();
             let sent = response.write_file(file.fd.as_fd(), window.clone(), good).await?;
             if sent == 0 {
-                return Err(self.broken(path, Broken::Changed)); // or it ends before the end it had
+                // If it is what it was, it has ended before the end it had.
+                let broken = body::unchanged(&file).err().unwrap_or(Broken::Changed);
+                return Err(self.broken(path, broken));
             }
             window.start += sent;
             body.passed(sent);
