@@ -107,6 +107,26 @@ fn a_client_whose_answer_has_begun_may_be_quiet() {
 }
 
 #[test]
+fn a_client_that_has_waited_for_its_answer_was_not_slow() {
+    let origin = origin()
+        .handles("/talk", |exchange| {
+            exchange.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n")?;
+            std::thread::sleep(Duration::from_secs(6)); // longer than a client may be slow at first
+            exchange.send("0\r\n\r\n")?;
+            assert_eq!(exchange.read_body()?.body, b"a");
+            Ok(Then::Keep)
+        })
+        .start();
+    let atlas = atlas().listens_plain().forwards_to(&origin).start();
+    let mut client = atlas.connect();
+    client.send("POST /talk HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n");
+    assert_eq!(client.head().unwrap().word(1), "200");
+    assert_eq!(client.read_exactly(12), b"2\r\nhi\r\n0\r\n\r\n");
+    client.send("1\r\na\r\n0\r\n\r\n");
+    assert_eq!(atlas.exchange("/talk")["cause"], "finished");
+}
+
+#[test]
 fn a_body_beyond_its_limit_is_413() {
     let origin = origin().start();
     let atlas = atlas()

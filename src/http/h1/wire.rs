@@ -118,6 +118,34 @@ async fn readable(transport: &Transport, deadline: Deadline) -> Result<(), Cause
     }
 }
 
+/// What a peer hears while its own body comes: it may wait for that, and has nothing to say meanwhile.
+#[derive(Default)]
+pub(in crate::http) struct Answering {
+    is_under_way: Cell<bool>,
+    ended: Cell<Option<Instant>>,
+}
+
+impl Answering {
+    pub(in crate::http) fn begin(&self) {
+        self.is_under_way.set(true);
+    }
+
+    pub(in crate::http) fn end(&self) {
+        if self.is_under_way.replace(false) {
+            self.ended.set(Some(now()));
+        }
+    }
+
+    /// How much of a wait for the peer, up to now, was its slowness.
+    pub(in crate::http) fn slowness(&self, waited: Duration) -> Duration {
+        match (self.is_under_way.get(), self.ended.get()) {
+            (true, _) => Duration::ZERO,
+            (false, Some(ended)) => waited.min(now() - ended),
+            (false, None) => waited,
+        }
+    }
+}
+
 /// Reads a body's bytes into `input`, with a deadline for each piece and a least rate.
 pub(super) struct BodyFill<'e> {
     pub(super) timeout: Duration,
@@ -127,8 +155,7 @@ pub(super) struct BodyFill<'e> {
     pub(super) bulk: bool,
     /// The peer waits for somebody's word: what it takes to come is not its slowness.
     pub(super) excused: bool,
-    /// Whether the peer is being answered: it may wait for what it hears, and has nothing to say meanwhile.
-    pub(super) is_answered: Option<&'e Cell<bool>>,
+    pub(super) answering: Option<&'e Answering>,
 }
 
 impl BodyFill<'_> {
@@ -139,7 +166,7 @@ impl BodyFill<'_> {
             pace: Pace::default(),
             bulk: left.is_some_and(|left| left >= LARGE as u64),
             excused: false,
-            is_answered: None,
+            answering: None,
         }
     }
 
@@ -185,10 +212,11 @@ impl BodyFill<'_> {
     async fn wait(&mut self, transport: &Transport) -> Result<Duration, Cause> {
         let began = now();
         readable(transport, Deadline::after(began, self.timeout)).await?;
-        let is_answered = self.is_answered.is_some_and(Cell::get);
-        Ok(match std::mem::take(&mut self.excused) || is_answered {
-            true => Duration::ZERO,
-            false => now() - began,
+        let waited = now() - began;
+        Ok(match (std::mem::take(&mut self.excused), self.answering) {
+            (true, _) => Duration::ZERO,
+            (false, Some(answering)) => answering.slowness(waited),
+            (false, None) => waited,
         })
     }
 

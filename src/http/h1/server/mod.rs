@@ -18,7 +18,7 @@ use super::body::{Decoder, Step};
 use super::encode::{self, Framing, Recipient};
 use super::parse::{self, Refused, Scan};
 use super::source::Source;
-use super::wire::{self, BodyFill, Filled, Output, Sender, promote};
+use super::wire::{self, Answering, BodyFill, Filled, Output, Sender, promote};
 use crate::buffer::{Buffer, SMALL};
 use crate::drain::Drain;
 use crate::outcome::{Cause, End, Phase, Side};
@@ -320,8 +320,7 @@ enum Progress {
 /// What an exchange's two halves tell each other, and the connection after them.
 struct State {
     progress: Cell<Progress>,
-    /// The response has begun, and not ended.
-    is_answered: Cell<bool>,
+    answering: Answering,
     /// The connection can be used again, as far as is known now.
     persists: Cell<bool>,
     client_persists: bool,
@@ -341,7 +340,7 @@ impl State {
         };
         Self {
             progress: Cell::new(Progress::Nothing),
-            is_answered: Cell::new(false),
+            answering: Answering::default(),
             persists: Cell::new(request.persists),
             client_persists: request.persists,
             skippable: Cell::new(skippable),
@@ -374,7 +373,7 @@ impl<'c> RequestBody<'c> {
         let decoder = Decoder::new(request.body);
         let fill = BodyFill {
             excused: request.expects_continue,
-            is_answered: Some(&state.is_answered),
+            answering: Some(&state.answering),
             ..BodyFill::new(settings.body_timeout, settings.min_rate, decoder.left())
         };
         let content_max = settings.body_bytes_max.unwrap_or(u64::MAX);
@@ -583,7 +582,7 @@ impl<'c> Responder<'c> {
         self.state.persists.set(persists);
         self.status = Some(head.status);
         self.state.progress.set(Progress::Started(framing));
-        self.state.is_answered.set(true);
+        self.state.answering.begin();
         encode::response(self.sender.output.open(), head, self.to, persists);
         self.sender.begin(framing);
         self.sender.output.phase = Phase::ResponseBody;
@@ -680,7 +679,7 @@ impl<'c> Responder<'c> {
             Progress::Started(_) => {
                 self.sender.finish(trailers).await?;
                 self.state.progress.set(Progress::Finished);
-                self.state.is_answered.set(false);
+                self.state.answering.end();
                 Ok(())
             }
         }

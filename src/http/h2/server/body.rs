@@ -165,11 +165,10 @@ impl<'s> RequestBody<'s> {
         let timeout = self.state.settings().body_timeout;
         let found = self.state.wait(Way::In, timeout, |cx| self.stream.poll_data(cx));
         let (found, waited) = found.await.map_err(|_| Cause::TimedOut)?;
-        // While it is being answered it may wait for what it hears, and has nothing to say meanwhile.
-        match std::mem::take(&mut self.excused) || self.state.is_answering() {
-            true => Ok((found, Duration::ZERO)),
-            false => Ok((found, waited)),
-        }
+        Ok(match std::mem::take(&mut self.excused) {
+            true => (found, Duration::ZERO),
+            false => (found, self.state.answering.slowness(waited)),
+        })
     }
 
     async fn read_trailers(&mut self) -> Result<Option<Fields>, Cause> {

@@ -21,6 +21,7 @@ use super::body::RequestBody;
 use super::respond::Responder;
 use crate::http::errors::Fault;
 use crate::http::h1::parse::{Limits, Refused};
+use crate::http::h1::wire::Answering;
 use crate::http::{BodyLength, Exchange, RequestHead, Service, Settings};
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::runtime::{self, TimedOut};
@@ -61,6 +62,7 @@ pub(super) struct State<'s> {
     /// Its end was not waited for.
     is_leaving: Cell<bool>,
     is_tunnel: Cell<bool>,
+    pub(super) answering: Answering,
 }
 
 enum Sending {
@@ -86,6 +88,7 @@ pub(super) async fn serve(
         is_finished: Cell::new(false),
         is_leaving: Cell::new(false),
         is_tunnel: Cell::new(false),
+        answering: Answering::default(),
     };
     match understood(&parts, &body, shared.settings) {
         Ok(request) => {
@@ -191,11 +194,6 @@ impl<'s> State<'s> {
         self.shared.settings
     }
 
-    /// The response has begun, and not ended.
-    pub(super) fn is_answering(&self) -> bool {
-        matches!(*self.sending.borrow(), Sending::Body(_)) && !self.is_finished.get()
-    }
-
     /// So much of the request's body has come when it begins to be read.
     pub(super) fn holds(&self, bytes: usize) {
         self.shared.wire.holds(self.id, bytes);
@@ -233,9 +231,9 @@ impl<'s> State<'s> {
     }
 
     /// Waits for the client, and tells how much of that was its slowness. While other bodies fill the window of
-    /// all it can send nothing, and that is none. While it was busy with other streams of the connection it gets
-    /// [`BUSY_TIMEOUTS_MAX`] times as long, and that part of the wait counts: none would let a byte now and then on
-    /// each stream hold all of them.
+    /// all, where it can send nothing, or it is busy with other streams of the connection, it gets
+    /// [`BUSY_TIMEOUTS_MAX`] times as long in all, and that part of the wait counts: none would let a byte now and
+    /// then on each stream hold all of them.
     pub(super) async fn wait<T>(
         &self,
         way: Way,
@@ -244,15 +242,17 @@ impl<'s> State<'s> {
     ) -> Result<(T, Duration), TimedOut> {
         let (began, wire) = (now(), self.shared.wire);
         let (all_before, shut_before) = (wire.moved(way), wire.shut_for(way));
+        let latest = Deadline::after(began, timeout.saturating_mul(BUSY_TIMEOUTS_MAX));
         for _ in 1..BUSY_TIMEOUTS_MAX {
             let before = wire.moved(way);
-            if let Ok(value) = self.within(way, timeout, &mut poll).await {
-                let waited = (now() - began).saturating_sub(wire.shut_for(way).saturating_sub(shut_before));
+            if let Ok(value) = self.within(way, timeout, latest, &mut poll).await {
+                let shut = wire.shut_for(way).saturating_sub(shut_before);
+                let waited = (now() - began).saturating_sub(shut);
                 let slowness = match self.is_busy(wire.moved(way) - all_before, waited) {
                     true => waited / BUSY_TIMEOUTS_MAX,
                     false => waited,
                 };
-                return Ok((value, slowness));
+                return Ok((value, slowness + shut / BUSY_TIMEOUTS_MAX));
             }
             let is_blocked = way == Way::Out && !wire.is_sending();
             if is_blocked || !self.is_busy(wire.moved(way) - before, timeout) {
@@ -262,27 +262,28 @@ impl<'s> State<'s> {
         Err(TimedOut)
     }
 
-    /// Waits so long, and again for as long as the window of all was shut meanwhile, [`BUSY_TIMEOUTS_MAX`] times in
-    /// all: a client may keep it shut itself, by answers that it does not take.
+    /// Waits so long, and again for as long as the window of all was shut meanwhile, until `latest`: a client may
+    /// keep it shut itself, by answers that it does not take.
     async fn within<T>(
         &self,
         way: Way,
         timeout: Duration,
+        latest: Deadline,
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Result<T, TimedOut> {
         let (wire, mut left) = (self.shared.wire, timeout);
-        for _ in 0..BUSY_TIMEOUTS_MAX {
+        loop {
             let before = wire.shut_for(way);
-            if let Ok(value) = runtime::before(Deadline::within(left), poll_fn(&mut poll)).await {
+            let deadline = Deadline::within(left).or(latest);
+            if let Ok(value) = runtime::before(deadline, poll_fn(&mut poll)).await {
                 return Ok(value);
             }
             let shut = wire.shut_for(way).saturating_sub(before);
-            if shut.is_zero() {
+            if shut.is_zero() || latest.passed(now()) {
                 return Err(TimedOut);
             }
             left = shut.max(timeout / 8); // not for every moment of it
         }
-        Err(TimedOut)
     }
 
     /// Whether so many bytes on the whole connection are as many as one body has to have.
@@ -328,6 +329,7 @@ impl<'s> State<'s> {
         if let Sending::Head(respond) = &mut *sending {
             let stream = respond.send_response(response, is_all);
             *sending = Sending::Body(stream.map_err(|error| self.broken(Phase::Response, &error))?);
+            self.answering.begin();
         }
         if is_all {
             self.ended();
@@ -343,6 +345,7 @@ impl<'s> State<'s> {
     /// The end of the response was given to the crate.
     fn ended(&self) {
         self.is_finished.set(true);
+        self.answering.end();
         self.shared.wire.expect_end(self.id);
     }
 
