@@ -250,7 +250,7 @@ fn no_answer_is_given_up_for_an_endpoint_that_checks_found_down() {
         })
         .start();
     let down = says(500, "down");
-    let check = "[upstream.app.health]\npath = \"/health\"\ninterval = \"100ms\"\ntimeout = \"100ms\"";
+    let check = "[upstream.app.health]\npath = \"/health\"\ninterval = \"500ms\"\ntimeout = \"500ms\"";
     let atlas = in_front_of(&[&busy, &down], LATE_OR_BUSY, check);
     wait_until("one is down", || {
         (atlas.metric("atlas_upstream_endpoints_down", &["app"]) == 1.0).then_some(())
