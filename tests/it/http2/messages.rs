@@ -250,6 +250,40 @@ fn an_answer_that_comes_early_is_all_there_and_the_rest_of_the_body_is_not_wante
     assert_eq!(http2.get("/").status(), 200, "other requests go on");
 }
 
+/// curl of Debian 12 loses an answer behind which its request is reset.
+#[test]
+fn a_body_that_nobody_wants_is_taken_behind_its_answer() {
+    const SIZE: usize = 300_000;
+    let atlas = atlas()
+        .listens_tls("a.test")
+        .text("[[route]]\nrespond = 200")
+        .start();
+    let mut http2 = atlas.http2();
+    for said in [&[][..], &[("content-length", "300000")]] {
+        let stream = http2.begin(&request("POST", "/", said), false);
+        let got = http2.answer(stream);
+        assert_eq!((got.status(), got.reset), (200, None), "{got:?}");
+        let mut sent = 0;
+        while sent < SIZE {
+            let room = http2.until("more may be sent", |http2| {
+                Some(http2.room(stream, sent).min(SIZE - sent)).filter(|room| *room > 0)
+            });
+            sent += room;
+            http2.upload(stream, &vec![0; room], sent == SIZE);
+        }
+        http2.round_trip();
+        assert_eq!(http2.so_far(stream).reset, None, "{said:?}");
+    }
+    let stream = http2.begin(&request("POST", "/", &[("content-length", "2000000")]), false);
+    let got = http2.until("it is reset", |http2| {
+        Some(http2.so_far(stream)).filter(|got| got.reset.is_some())
+    });
+    assert_eq!(
+        (got.status(), got.has_ended, got.reset),
+        (200, true, Some(NO_ERROR))
+    );
+}
+
 #[test]
 fn answers_of_atlas_come_from_the_same_catalogue() {
     let atlas = atlas()

@@ -1,7 +1,7 @@
 //! A request's body on a stream: read piece by piece; what was passed on opens the client's window.
 
 use std::future::{Future, pending, poll_fn};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,9 +13,39 @@ use super::stream::State;
 use crate::http::h1::wire::Pace;
 use crate::http::{BodyLength, Fields, RequestHead};
 use crate::outcome::{Cause, End, Phase};
+use crate::runtime::before;
+use crate::time::Deadline;
 
 /// What a stream gives: a piece, its error, or nothing at its end.
 type Found = Option<Result<Bytes, h2::Error>>;
+
+fn poll_data(stream: Option<&mut RecvStream>, cx: &mut Context<'_>) -> Poll<Found> {
+    stream.map_or(Poll::Ready(None), |stream| stream.poll_data(cx))
+}
+
+/// So much was taken, and the client may send as much again.
+fn release(stream: Option<&mut RecvStream>, count: usize) -> Result<(), h2::Error> {
+    stream.map_or(Ok(()), |stream| stream.flow_control().release_capacity(count))
+}
+
+/// Of a body that nobody wants so much is taken, for so long: a client may hear of nothing but the reset of what it
+/// was about to say, and lose its answer by it.
+const DISCARD_BYTES_MAX: u64 = 1024 * 1024;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Takes the rest of a body behind its answer.
+pub(super) async fn discard(mut rest: RecvStream) {
+    let discarded = async {
+        let mut count = 0;
+        while let Some(Ok(piece)) = poll_fn(|cx| rest.poll_data(cx)).await {
+            count += piece.len();
+            if count as u64 > DISCARD_BYTES_MAX || release(Some(&mut rest), piece.len()).is_err() {
+                return;
+            }
+        }
+    };
+    let _ = before(Deadline::within(DISCARD_TIMEOUT), discarded).await;
+}
 
 /// Whether what comes is no body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +59,8 @@ enum Tunnel {
 /// A request's body on a stream of HTTP/2.
 pub struct RequestBody<'s> {
     state: &'s State<'s>,
-    stream: RecvStream,
+    /// Until it is dropped.
+    stream: Option<RecvStream>,
     /// What the last call told of. Its place in the client's window is given back at the next: by
     /// then it has been taken.
     piece: Bytes,
@@ -56,7 +87,7 @@ impl<'s> RequestBody<'s> {
         Self {
             state,
             ended,
-            stream,
+            stream: Some(stream),
             piece: Bytes::new(),
             left: match request.body() {
                 BodyLength::None => Some(0),
@@ -107,7 +138,7 @@ impl<'s> RequestBody<'s> {
         let count = std::mem::take(&mut self.piece).len();
         if count > 0 {
             // It fails only for more than was told of.
-            let _ = self.stream.flow_control().release_capacity(count);
+            let _ = release(self.stream.as_mut(), count);
             self.state.taken(count);
         }
     }
@@ -148,7 +179,7 @@ impl<'s> RequestBody<'s> {
 
     /// What is there, without waiting.
     async fn look(&mut self) -> Option<Found> {
-        poll_fn(|cx| match self.stream.poll_data(cx) {
+        poll_fn(|cx| match poll_data(self.stream.as_mut(), cx) {
             Poll::Ready(found) => Poll::Ready(Some(found)),
             Poll::Pending => Poll::Ready(None),
         })
@@ -159,11 +190,13 @@ impl<'s> RequestBody<'s> {
     async fn wait(&mut self) -> Result<(Found, Duration), Cause> {
         if self.tunnel == Tunnel::Open {
             // The relay has the deadline, since it sees both directions.
-            let found = poll_fn(|cx| self.stream.poll_data(cx)).await;
+            let found = poll_fn(|cx| poll_data(self.stream.as_mut(), cx)).await;
             return Ok((found, Duration::ZERO));
         }
         let timeout = self.state.settings().body_timeout;
-        let found = self.state.wait(Way::In, timeout, |cx| self.stream.poll_data(cx));
+        let found = self
+            .state
+            .wait(Way::In, timeout, |cx| poll_data(self.stream.as_mut(), cx));
         let (found, waited) = found.await.map_err(|_| Cause::TimedOut)?;
         Ok(match std::mem::take(&mut self.excused) {
             true => (found, Duration::ZERO),
@@ -173,7 +206,10 @@ impl<'s> RequestBody<'s> {
 
     async fn read_trailers(&mut self) -> Result<Option<Fields>, Cause> {
         // They are there when the content has ended, or there are none.
-        let found = poll_fn(|cx| self.stream.poll_trailers(cx)).await;
+        let Some(stream) = &mut self.stream else {
+            return Ok(None);
+        };
+        let found = poll_fn(|cx| stream.poll_trailers(cx)).await;
         let found = found.map_err(|error| self.state.cause(&error))?;
         let trailers = found.as_ref().map(translate::trailers).transpose()?;
         Ok(trailers.filter(|trailers| !trailers.is_empty()))
@@ -197,7 +233,8 @@ impl<'s> RequestBody<'s> {
 
     /// Whether all of it has been read, or there is none.
     pub fn is_finished(&self) -> bool {
-        self.tunnel == Tunnel::Asked || self.ended || self.stream.is_end_stream()
+        let is_read = || self.stream.as_ref().is_none_or(RecvStream::is_end_stream);
+        self.tunnel == Tunnel::Asked || self.ended || is_read()
     }
 
     /// Whether a piece of it has been read.
@@ -213,5 +250,16 @@ impl<'s> RequestBody<'s> {
     /// Waits for ever: a stream that its client gives up is ended from outside.
     pub fn client_gone(&self) -> impl Future<Output = End> {
         pending()
+    }
+}
+
+impl Drop for RequestBody<'_> {
+    fn drop(&mut self) {
+        self.give_back();
+        // Who waits for 100 may send nothing more, or all of it.
+        let comes = !self.ended && !self.is_tunnel() && self.failed.is_none() && !self.excused;
+        if comes && self.left.is_none_or(|left| left <= DISCARD_BYTES_MAX) {
+            self.state.leave(self.stream.take());
+        }
     }
 }

@@ -17,7 +17,7 @@ use http::{HeaderMap, Response, StatusCode, request};
 use super::super::translate;
 use super::super::wire::{BUSY_TIMEOUTS_MAX, Way};
 use super::Wire;
-use super::body::RequestBody;
+use super::body::{self, RequestBody};
 use super::respond::Responder;
 use crate::http::errors::Fault;
 use crate::http::h1::parse::{Limits, Refused};
@@ -63,6 +63,8 @@ pub(super) struct State<'s> {
     is_leaving: Cell<bool>,
     is_tunnel: Cell<bool>,
     pub(super) answering: Answering,
+    /// What is still to come of a request that was answered.
+    rest: RefCell<Option<RecvStream>>,
 }
 
 enum Sending {
@@ -89,12 +91,16 @@ pub(super) async fn serve(
         is_leaving: Cell::new(false),
         is_tunnel: Cell::new(false),
         answering: Answering::default(),
+        rest: RefCell::default(),
     };
     match understood(&parts, &body, shared.settings) {
         Ok(request) => {
             drop(parts);
             let end = state.answer(request, body, service).await;
             state.settle(end, is_provoked(end));
+            if let Some(rest) = state.rest.take() {
+                body::discard(rest).await;
+            }
         }
         Err(refused) => {
             let end = state.refuse(&refused, &parts, service).await;
@@ -207,6 +213,14 @@ impl<'s> State<'s> {
     /// All of the request has come.
     pub(super) fn request_ended(&self) {
         self.has_request.set(true);
+    }
+
+    /// What nobody has read is discarded behind the answer. If that is still to come, the client's window is more
+    /// important.
+    pub(super) fn leave(&self, rest: Option<RecvStream>) {
+        if self.is_finished.get() {
+            self.rest.replace(rest);
+        }
     }
 
     /// How the client ended the exchange from outside, if it did.
