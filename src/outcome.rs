@@ -194,6 +194,8 @@ words! {
         Alert = "alert",
         /// TLS: a record that cannot be opened.
         RecordDamaged = "record_damaged",
+        /// TLS: a record longer than RFC 8446 §5.2 allows.
+        RecordTooLong = "record_too_long",
         /// TLS: the peer renewed its keys, which this kernel cannot do.
         KeyUpdate = "key_update",
         /// TLS: the peer renewed its keys again and again.
@@ -254,7 +256,7 @@ impl Cause {
 
     /// Why rustls does not open records any more: in the words the kernel's errors have, too.
     fn of_records(refused: &rustls::Error) -> Self {
-        use rustls::InvalidMessage::{InvalidContentType, UnknownProtocolVersion};
+        use rustls::InvalidMessage::{InvalidContentType, MessageTooLarge, UnknownProtocolVersion};
         use rustls::PeerMisbehaved as Misbehaved;
         match refused {
             rustls::Error::PeerMisbehaved(Misbehaved::TooManyKeyUpdateRequests) => Self::KeyUpdateStorm,
@@ -265,6 +267,9 @@ impl Cause {
             ) => Self::LimitReached,
             rustls::Error::AlertReceived(_) => Self::Alert,
             rustls::Error::DecryptError => Self::RecordDamaged,
+            rustls::Error::PeerSentOversizedRecord | rustls::Error::InvalidMessage(MessageTooLarge) => {
+                Self::RecordTooLong
+            }
             rustls::Error::InvalidMessage(InvalidContentType | UnknownProtocolVersion) => Self::NotTls,
             _ => Self::Malformed,
         }

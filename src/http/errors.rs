@@ -52,6 +52,7 @@ impl Fault {
             Cause::Alert
             | Cause::NotTls
             | Cause::RecordDamaged
+            | Cause::RecordTooLong
             | Cause::KeyUpdate
             | Cause::KeyUpdateStorm => Self::REQUEST_INCOMPLETE,
             _ => return None,
@@ -74,9 +75,8 @@ impl Fault {
             (_, Cause::BadStatus) => Self::UPSTREAM_FAILED,
             (_, Cause::LimitReached) => Self::UPSTREAM_HEAD_TOO_LARGE,
             (_, Cause::Malformed | Cause::Unsupported) => Self::UPSTREAM_RESPONSE_MALFORMED,
-            (_, Cause::RecordDamaged | Cause::KeyUpdate | Cause::KeyUpdateStorm) => {
-                Self::UPSTREAM_RESPONSE_MALFORMED
-            }
+            (_, Cause::RecordDamaged | Cause::RecordTooLong) => Self::UPSTREAM_RESPONSE_MALFORMED,
+            (_, Cause::KeyUpdate | Cause::KeyUpdateStorm) => Self::UPSTREAM_RESPONSE_MALFORMED,
             (_, cause) if cause.is_excess() => Self::UPSTREAM_RESPONSE_MALFORMED,
             _ => return None,
         })
@@ -437,7 +437,7 @@ mod tests {
     }
 
     /// What either peer may do once its connection is made.
-    const BROKEN: [Cause; 14] = [
+    const BROKEN: [Cause; 15] = [
         Cause::Closed,
         Cause::Truncated,
         Cause::Reset,
@@ -449,6 +449,7 @@ mod tests {
         Cause::Unreachable,
         Cause::Alert,
         Cause::RecordDamaged,
+        Cause::RecordTooLong,
         Cause::KeyUpdate,
         Cause::KeyUpdateStorm,
         Cause::NotTls,

@@ -177,6 +177,7 @@ pub(super) fn words(end: End, timeout: std::time::Duration) -> String {
         Cause::LimitReached => "the server's head is too large".to_owned(),
         Cause::Alert => "the server ended TLS with an alert".to_owned(),
         Cause::RecordDamaged => "a TLS record of the server is damaged".to_owned(),
+        Cause::RecordTooLong => "a TLS record of the server is longer than any may be".to_owned(),
         cause => format!("the connection failed: {}", cause.as_str()),
     };
     let when = match end.phase {

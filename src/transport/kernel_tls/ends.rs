@@ -171,7 +171,7 @@ fn records_that_are_not_good_end_by_name_and_are_answered_with_an_alert() {
     let plain = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n".to_vec();
     let cases = [
         (damaged, Cause::RecordDamaged, 20),
-        (too_long, Cause::Malformed, 22),
+        (too_long, Cause::RecordTooLong, 22),
         (plain, Cause::NotTls, 10),
     ];
     for versions in BOTH {

@@ -100,7 +100,7 @@ impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
         match Errno::from_io_error(&error) {
             Some(Errno::BADMSG) => Fault::new(Cause::RecordDamaged, BAD_RECORD_MAC).into(),
-            Some(Errno::MSGSIZE) => Fault::new(Cause::Malformed, RECORD_OVERFLOW).into(),
+            Some(Errno::MSGSIZE) => Fault::new(Cause::RecordTooLong, RECORD_OVERFLOW).into(),
             Some(Errno::INVAL) => Fault::NOT_TLS.into(),
             _ => Self::Socket(error),
         }
@@ -303,7 +303,7 @@ mod tests {
             Stop::Again(_) => unreachable!("nothing came before"),
         };
         assert_eq!(cause(Errno::BADMSG), Cause::RecordDamaged);
-        assert_eq!(cause(Errno::MSGSIZE), Cause::Malformed);
+        assert_eq!(cause(Errno::MSGSIZE), Cause::RecordTooLong);
         assert_eq!(cause(Errno::INVAL), Cause::NotTls);
         assert_eq!(cause(Errno::CONNRESET), Cause::Reset);
     }

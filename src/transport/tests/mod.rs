@@ -260,6 +260,19 @@ fn a_record_that_is_not_good_is_answered_with_its_alert() {
 }
 
 #[test]
+fn a_record_longer_than_any_may_be_is_told_from_a_damaged_one() {
+    let client = |mut client: Client| {
+        client.sock.write_all(&[23, 3, 3, 0x48, 0]).unwrap();
+        let _ = client.sock.write_all(&[7; 0x4800]);
+        assert!(read_to_end(&mut client).is_err());
+    };
+    serve(client, async |transport: Transport| {
+        let error = transport.read(&mut [0; 10]).await.unwrap_err();
+        assert_eq!(Cause::of(&error), Cause::RecordTooLong);
+    });
+}
+
+#[test]
 fn bytes_that_are_not_records_are_answered_with_an_alert() {
     let client = |mut client: Client| {
         client.sock.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
