@@ -25,7 +25,12 @@ pub struct BindError {
 impl BindError {
     /// Whether somebody else listens there.
     pub fn is_in_use(&self) -> bool {
-        self.error.kind() == io::ErrorKind::AddrInUse
+        self.kind() == io::ErrorKind::AddrInUse
+    }
+
+    /// What is the matter.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.error.kind()
     }
 }
 

@@ -129,6 +129,7 @@ fn what_the_machine_cannot_do_is_wrong() {
     assert_eq!(code, Some(1), "{document:#}");
     let told = finding(&document, "listeners", "192.0.2.1:8443");
     assert!(told["what"].as_str().unwrap().contains("no interface"), "{told}");
+    assert_eq!(told["command"], "ip -brief address");
 }
 
 #[test]
@@ -176,27 +177,57 @@ fn a_port_that_needs_a_privilege_is_wrong_for_who_lacks_it() {
     assert_eq!(told["verdict"], "wrong");
     let what = told["what"].as_str().unwrap();
     assert!(what.contains("CAP_NET_BIND_SERVICE"), "{told}");
+    if is_root {
+        assert_eq!(
+            told["command"],
+            Value::Null,
+            "nothing on a file gives what the process may not have"
+        );
+    }
+    // It may have it, and has not.
+    let document = answer_of(match is_root {
+        true => command(
+            "/usr/bin/setpriv",
+            &[&["--securebits=+noroot"][..], &asks(&file)].concat(),
+            b"",
+        ),
+        false => command(asks(&file)[0], &asks(&file)[1..], b""),
+    });
+    let told = finding(&document.1, "listeners", "127.0.0.1:81");
+    let gives = format!(
+        "sudo setcap cap_net_bind_service=+ep {}",
+        env!("CARGO_BIN_EXE_atlas")
+    );
+    assert_eq!(told["command"], gives, "{told}");
 }
 
-/// As [`asked`], by somebody who has not this capability; root has all others.
-fn asked_without(capability: &str, file: &Path) -> (Option<i32>, Value) {
-    let asks = [
+fn asks(file: &Path) -> [&str; 6] {
+    let file = file.to_str().unwrap();
+    [
         env!("CARGO_BIN_EXE_atlas"),
         "doctor",
         "--format",
         "json",
         "-c",
-        file.to_str().unwrap(),
-    ];
-    let output = match rustix::process::geteuid().is_root() {
+        file,
+    ]
+}
+
+fn answer_of(output: Output) -> (Option<i32>, Value) {
+    let document = serde_json::from_slice(&output.stdout).expect("one document");
+    (output.status.code(), document)
+}
+
+/// As [`asked`], by somebody who has not this capability; root has all others.
+fn asked_without(capability: &str, file: &Path) -> (Option<i32>, Value) {
+    let asks = asks(file);
+    answer_of(match rustix::process::geteuid().is_root() {
         true => {
             let without = format!("--bounding-set=-{capability}");
             command("/usr/bin/setpriv", &[&[&*without][..], &asks].concat(), b"")
         }
         false => command(asks[0], &asks[1..], b""),
-    };
-    let document = serde_json::from_slice(&output.stdout).expect("one document");
-    (output.status.code(), document)
+    })
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 
+use super::quoted;
 use crate::config::{self, Loaded, Report};
 use crate::generation::Generation;
 use crate::route::{Action, Table};
@@ -103,15 +104,6 @@ fn welcome(port: u16, folder: &Path) -> String {
          \x20      atlas fetch -v -o /dev/null --cacert {certificate} https://localhost:{port}/files/64MiB\n\
          Stop:  Ctrl-C\n"
     )
-}
-
-/// A word as a shell reads it.
-fn quoted(word: &str) -> String {
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-".contains(letter);
-    if word.chars().all(is_plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// The demo's files, for as long as it runs.

@@ -1,9 +1,11 @@
 //! What a configuration asks of this machine: ports, certificates, kernel TLS.
 
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::time::SystemTime;
 
 use super::finding::{Finding, Findings};
+use super::remedy;
 use crate::config::{Lines, Loaded};
 use crate::generation::Listener;
 use crate::listener;
@@ -75,8 +77,8 @@ fn port(address: &Address) -> Finding {
         // Most probably the one who is asked about.
         Err(error) if error.is_in_use() && !is_another_file(address) => {
             let command = match address {
-                Address::Tcp(_) => "ss -ltnp",
-                Address::Unix(_) => "ss -lxp",
+                Address::Tcp(_) => "sudo ss -ltnp",
+                Address::Unix(_) => "sudo ss -lxp",
             };
             Finding::advice(
                 TOPIC,
@@ -85,7 +87,18 @@ fn port(address: &Address) -> Finding {
             )
             .command(command)
         }
-        Err(error) => Finding::wrong(TOPIC, error.to_string(), "`atlas run` would end here"),
+        Err(error) => Finding::wrong(TOPIC, error.to_string(), "`atlas run` would end here")
+            .maybe(free(address, error.kind())),
+    }
+}
+
+/// What makes an address one that can be listened on, or tells of those that can.
+fn free(address: &Address, trouble: ErrorKind) -> Option<String> {
+    match (address, trouble) {
+        (Address::Tcp(_), ErrorKind::PermissionDenied) => remedy::low_ports(),
+        (Address::Tcp(_), ErrorKind::AddrNotAvailable) => Some("ip -brief address".to_owned()),
+        (Address::Unix(path), ErrorKind::NotFound) => remedy::make_folder(path.parent()?),
+        _ => None,
     }
 }
 

@@ -67,8 +67,13 @@ impl Finding {
     }
 
     /// Adds what to type.
-    pub(super) fn command(mut self, command: impl Into<String>) -> Self {
-        self.command = Some(command.into());
+    pub(super) fn command(self, command: impl Into<String>) -> Self {
+        self.maybe(Some(command.into()))
+    }
+
+    /// As [`Self::command`], where there is one.
+    pub(super) fn maybe(mut self, command: Option<String>) -> Self {
+        self.command = command;
         self
     }
 }

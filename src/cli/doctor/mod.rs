@@ -7,6 +7,7 @@ mod files;
 mod finding;
 mod kernel_tls;
 mod machine;
+mod remedy;
 #[cfg(test)]
 mod tests;
 
