@@ -252,14 +252,70 @@ fn a_log_or_files_that_are_out_of_reach_are_wrong() {
         }
         let (told_code, document) = asked_without("dac_override,-dac_read_search", &file);
         assert_eq!(told_code, code, "{document:#}");
-        for part in ["access.log", "site"] {
-            assert_eq!(
-                finding(&document, "files", part)["verdict"],
-                verdict,
-                "{document:#}"
-            );
+        for (part, shut) in ["access.log", "site"].iter().zip(&shut) {
+            let told = finding(&document, "files", part);
+            assert_eq!(told["verdict"], verdict, "{document:#}");
+            let opens = format!("sudo chmod u+x {}", shut.display());
+            let opens = (verdict == "wrong").then_some(opens);
+            assert_eq!(told["command"].as_str(), opens.as_deref());
         }
     }
+}
+
+/// What is somebody else's, asked by root without its powers: files of the user 1, folders for others to enter.
+#[test]
+fn what_belongs_to_others_is_opened_for_atlas_alone() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    if !rustix::process::geteuid().is_root() || !has("setpriv") {
+        return;
+    }
+    let folder = written(
+        &format!("address = \"127.0.0.1\"\nport = {}", free_port()),
+        &cert(&["a.test"]),
+    );
+    let file = folder.path().join("atlas.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let text = text.replace("respond = 204", "files = \"its/site\"");
+    let its = folder.path().join("its");
+    std::fs::create_dir_all(its.join("site")).unwrap();
+    let log = its.join("access.log");
+    let shut_to_us = |path: &Path, mode| {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+        chown(path, Some(1), Some(1)).unwrap();
+    };
+    let commands = |path: &Path| {
+        std::fs::write(&file, format!("{text}\n[access_log]\npath = {path:?}\n")).unwrap();
+        let (code, document) = asked_without("dac_override,-dac_read_search", &file);
+        assert_eq!(code, Some(1), "{document:#}");
+        ["access log", "site"].map(|part| {
+            finding(&document, "files", part)["command"]
+                .as_str()
+                .map(str::to_owned)
+        })
+    };
+    let ends_with = |command: &Option<String>, end: &str, path: &Path| {
+        let command = command.as_deref().expect("there is one");
+        assert!(
+            command.ends_with(&format!("{end} {}", path.display())),
+            "{command}"
+        );
+    };
+    shut_to_us(&its.join("site"), 0o700);
+    shut_to_us(&its, 0o755);
+    let [made, entered] = commands(&log);
+    ends_with(&made, "sudo install -m 640 -o root /dev/null", &log);
+    ends_with(&entered, "sudo setfacl -m u:root:x", &its.join("site"));
+    std::fs::write(&log, "").unwrap();
+    shut_to_us(&log, 0o600);
+    ends_with(&commands(&log)[0], "sudo setfacl -m u:root:w", &log);
+    let logs = folder.path().join("logs");
+    std::fs::create_dir(&logs).unwrap();
+    shut_to_us(&logs, 0o700);
+    ends_with(
+        &commands(&logs.join("access.log"))[0],
+        "sudo setfacl -m u:root:x",
+        &logs,
+    );
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! What to type, as it can be pasted into a shell of Debian 12 and 13.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use rustix::process::getuid;
 use rustix::thread::{CapabilitySet, capability_is_in_bounding_set, no_new_privs};
 
 use crate::cli::quoted;
@@ -19,6 +21,30 @@ pub(super) fn low_ports() -> Option<String> {
     ))
 }
 
+/// Lets who asks do these of `rwx` with a file or folder, and nobody else.
+pub(super) fn permit(path: &Path, letters: &str) -> Option<String> {
+    let is_owner = path.metadata().ok()?.uid() == getuid().as_raw();
+    let what = shell_path(path)?;
+    if is_owner {
+        return Some(format!("sudo chmod u+{letters} {what}")); // an owner is asked for nothing else
+    }
+    let is_there = ["/usr/bin/setfacl", "/bin/setfacl"]
+        .map(Path::new)
+        .iter()
+        .any(|path| path.exists());
+    let first = if is_there { "" } else { "sudo apt install acl && " };
+    Some(format!("{first}sudo setfacl -m u:{}:{letters} {what}", user()))
+}
+
+/// Makes an empty file that belongs to who asks.
+pub(super) fn make_file(path: &Path) -> Option<String> {
+    Some(format!(
+        "sudo install -m 640 -o {} /dev/null {}",
+        user(),
+        shell_path(path)?
+    ))
+}
+
 /// Makes a folder that belongs to who asks.
 pub(super) fn make_folder(folder: &Path) -> Option<String> {
     Some(format!("sudo install -d -o {} {}", user(), shell_path(folder)?))
@@ -31,7 +57,7 @@ fn shell_path(path: &Path) -> Option<String> {
 
 /// Who asks; by number where `/etc/passwd` has no name.
 fn user() -> String {
-    let number = rustix::process::getuid().to_string();
+    let number = getuid().to_string();
     let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let name = users.lines().find_map(|line| {
         let mut fields = line.split(':');
