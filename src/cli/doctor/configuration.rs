@@ -122,7 +122,7 @@ fn certificates(found: &mut Findings, listener: &Listener, now: SystemTime) {
 
 pub(super) fn judge_certificate(listener: &str, certificate: &Certificate, now: SystemTime) -> Finding {
     const TOPIC: &str = "certificates";
-    const RENEW: &str = "ask for a new one, then `kill -HUP` Atlas";
+    const RENEW: &str = "have it renewed, and Atlas read it again";
     let path = certificate.path.display();
     let names = match certificate.names.is_empty() {
         true => "no name".to_owned(),
@@ -134,6 +134,7 @@ pub(super) fn judge_certificate(listener: &str, certificate: &Certificate, now: 
     };
     let until = moment(certificate.not_after);
     let left = certificate.seconds_left(now);
+    let renew = || remedy::renew(&certificate.path);
     if certificate.not_before > now {
         let from = moment(certificate.not_before);
         let what = format!("{whose} is not valid before {from}");
@@ -141,12 +142,13 @@ pub(super) fn judge_certificate(listener: &str, certificate: &Certificate, now: 
             .command("timedatectl");
     }
     match left {
-        ..=0 => Finding::wrong(TOPIC, format!("{whose} expired on {until}"), RENEW),
+        ..=0 => Finding::wrong(TOPIC, format!("{whose} expired on {until}"), RENEW).command(renew()),
         left if left / DAY < RENEWAL_LATE_DAYS => Finding::advice(
             TOPIC,
             format!("{whose} is good for {} days, until {until}", left / DAY),
             RENEW,
-        ),
+        )
+        .command(renew()),
         left => Finding::fine(
             TOPIC,
             format!("{whose} is good for {} days, until {until}", left / DAY),

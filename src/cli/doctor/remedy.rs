@@ -50,6 +50,35 @@ pub(super) fn make_folder(folder: &Path) -> Option<String> {
     Some(format!("sudo install -d -o {} {}", user(), shell_path(folder)?))
 }
 
+/// Has a running Atlas read its configuration and certificates again.
+pub(super) fn reload() -> String {
+    let reload = match has_unit() {
+        true => "sudo systemctl reload atlas",
+        false => "sudo kill -HUP $(pidof atlas)",
+    };
+    reload.to_owned()
+}
+
+/// Gets a new certificate in the place of this one, where certbot keeps it, and has Atlas take it; or the latter
+/// alone.
+pub(super) fn renew(certificate: &Path) -> String {
+    let name = certificate
+        .strip_prefix("/etc/letsencrypt/live")
+        .ok()
+        .and_then(|path| path.iter().next()?.to_str());
+    match name {
+        Some(name) => format!("sudo certbot renew --cert-name {} && {}", quoted(name), reload()),
+        None => reload(),
+    }
+}
+
+/// Whether Atlas is installed as a service here.
+fn has_unit() -> bool {
+    ["/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"]
+        .iter()
+        .any(|root| Path::new(root).join("systemd/system/atlas.service").exists())
+}
+
 /// A path as a shell reads it, wherever it is typed.
 fn shell_path(path: &Path) -> Option<String> {
     Some(quoted(std::path::absolute(path).ok()?.to_str()?))

@@ -214,9 +214,19 @@ fn certificates_are_judged_by_their_dates() {
             finding.what.contains(part) && finding.what.contains("(a.test)"),
             "{finding:?}"
         );
+        assert_eq!(finding.command.is_some(), verdict != Verdict::Fine);
     }
     let early = judge_certificate("a", &certificate, SystemTime::UNIX_EPOCH);
     assert!(early.verdict == Verdict::Wrong && early.what.contains("not valid before 2020-01-01"));
+}
+
+#[test]
+fn a_certificate_of_certbot_is_renewed_and_taken_by_one_command() {
+    use super::remedy::{reload, renew};
+    let path = std::path::Path::new("/etc/letsencrypt/live/a.test/fullchain.pem");
+    let both = format!("sudo certbot renew --cert-name a.test && {}", reload());
+    assert_eq!(renew(path), both);
+    assert_eq!(renew(std::path::Path::new("/etc/atlas/server.crt")), reload());
 }
 
 #[test]
