@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::time::SystemTime;
 
 use super::finding::{Finding, Findings};
+use super::kernel_tls::mend;
 use super::remedy;
 use crate::config::{Lines, Loaded};
 use crate::generation::Listener;
@@ -176,11 +177,13 @@ pub(super) fn records(whose: &str, wish: Wish, refusal: Option<Refusal>) -> Find
                 "line {line} asks for the kernel, `prefer_ktls = true`: see `kernel TLS` above, or leave the line \
                  out, and it is where the kernel can"
             ),
-        ),
+        )
+        .maybe(mend(refusal)),
         _ => Finding::advice(
             TOPIC,
             what,
             "see `kernel TLS` above; `prefer_ktls = false` says that it is well so",
-        ),
+        )
+        .maybe(mend(refusal)),
     }
 }

@@ -6,6 +6,7 @@ use rustix::thread::CapabilitySet;
 
 use super::finding::{Finding, Findings};
 use super::machine::{has, release};
+use super::remedy;
 use crate::offload::{Consequence, Offload, Row};
 use crate::outcome::Refusal;
 
@@ -73,7 +74,8 @@ pub(super) fn judge_module(before: Module, after: Module, may_load: bool) -> Fin
             TOPIC,
             "module `tls` is there and does not load",
             "`modprobe tls` tells why; perhaps modules are locked, or this is a container",
-        ),
+        )
+        .command("sudo modprobe tls"),
         (_, Module::OnDisk) => Finding::advice(
             TOPIC,
             "module `tls` is not loaded, and only CAP_NET_ADMIN loads it",
@@ -96,7 +98,22 @@ pub(super) fn judge_verdict(refusal: Option<Refusal>) -> Finding {
             TOPIC,
             format!("connections stay in this process ({})", refusal.as_str()),
             format!("{}; nothing is lost but speed", refusal.meaning()),
-        ),
+        )
+        .maybe(mend(refusal)),
+    }
+}
+
+/// What mends this, where something may.
+pub(super) fn mend(refusal: Refusal) -> Option<String> {
+    match refusal {
+        Refusal::NoUlp | Refusal::NoPermission => Some(LOAD.to_owned()),
+        Refusal::ProbeTimedOut => Some(remedy::reload()),
+        Refusal::Version
+        | Refusal::Cipher
+        | Refusal::ProbeControlRecord
+        | Refusal::ProbeEarlyData
+        | Refusal::ProbeDelivery => remedy::newer_kernel((0, 0)),
+        _ => None,
     }
 }
 
@@ -111,8 +128,9 @@ pub(super) fn judge_row(row: &Row) -> Finding {
         Some(Consequence::Refused(Refusal::ProbeTimedOut)) => Finding::advice(
             TOPIC,
             what,
-            "the machine was too busy: ask again; a running Atlas tries again at each reload (`kill -HUP`)",
-        ),
+            "the machine was too busy: ask again; a running Atlas tries again at each reload",
+        )
+        .command(remedy::reload()),
         Some(Consequence::Refused(refusal)) => Finding::advice(
             TOPIC,
             what,
@@ -121,20 +139,23 @@ pub(super) fn judge_row(row: &Row) -> Finding {
                 refusal.meaning(),
                 match refusal {
                     Refusal::AttachNotPermitted => "; allow setsockopt(SOL_TCP, TCP_ULP)",
-                    _ => "; a newer kernel may do",
+                    _ => "; a newer kernel may do, once the machine has started with it",
                 }
             ),
-        ),
+        )
+        .maybe(mend(refusal)),
         Some(Consequence::Pauses) => Finding::advice(
             TOPIC,
             what,
             "a reader pauses after a wake-up that found nothing; kernels from 6.5 on need no pause",
-        ),
+        )
+        .maybe(remedy::newer_kernel((6, 5))),
         Some(Consequence::EndsAtKeyUpdate) => Finding::advice(
             TOPIC,
             what,
             "a connection whose peer renews its keys ends there; kernels from 6.14 on go on",
-        ),
+        )
+        .maybe(remedy::newer_kernel((6, 14))),
         Some(Consequence::Avoided) => Finding::fine(TOPIC, format!("{what}; Atlas goes round it")),
     }
 }

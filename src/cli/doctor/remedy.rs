@@ -6,6 +6,7 @@ use std::path::Path;
 use rustix::process::getuid;
 use rustix::thread::{CapabilitySet, capability_is_in_bounding_set, no_new_privs};
 
+use super::machine;
 use crate::cli::quoted;
 
 /// Lets the program that runs listen on ports below 1024.
@@ -70,6 +71,54 @@ pub(super) fn renew(certificate: &Path) -> String {
         Some(name) => format!("sudo certbot renew --cert-name {} && {}", quoted(name), reload()),
         None => reload(),
     }
+}
+
+/// What Debian's backports have at least, for each version of Debian that Atlas is built for.
+const BACKPORTS: [(&str, (u32, u32)); 2] = [("bookworm", (6, 12)), ("trixie", (7, 3))];
+
+/// Gets a kernel of this version or newer. Nothing where the kernel is not Debian's own, or another's business.
+pub(super) fn newer_kernel(least: (u32, u32)) -> Option<String> {
+    let release = machine::release();
+    // In a container, or under a kernel from elsewhere, there are none of its modules.
+    if !Path::new("/lib/modules").join(&release).is_dir() {
+        return None;
+    }
+    let system = std::fs::read_to_string("/etc/os-release").ok()?;
+    let machine = rustix::system::uname().machine().to_string_lossy().into_owned();
+    backport(&system, &machine, &release, least)
+}
+
+/// As [`newer_kernel`], by the text of `/etc/os-release`, and the machine and release of uname.
+pub(super) fn backport(system: &str, machine: &str, release: &str, least: (u32, u32)) -> Option<String> {
+    let codename = system
+        .lines()
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
+    let (_, has) = BACKPORTS.iter().find(|(name, _)| *name == codename)?;
+    let is_debian = system.lines().any(|line| line == "ID=debian");
+    let (major, minor, _) = numbers(release)?;
+    if !is_debian || *has < least || *has <= (major, minor) {
+        return None;
+    }
+    let machine = match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        _ => return None,
+    };
+    let suite = format!("{codename}-backports");
+    Some(format!(
+        "echo 'deb http://deb.debian.org/debian {suite} main' | sudo tee /etc/apt/sources.list.d/{suite}.list \
+         && sudo apt update && sudo apt install -t {suite} linux-image-{machine}"
+    ))
+}
+
+/// The three numbers a version begins with.
+pub(super) fn numbers(version: &str) -> Option<(u32, u32, u32)> {
+    let end = version
+        .find(|letter: char| !letter.is_ascii_digit() && letter != '.')
+        .unwrap_or(version.len());
+    let mut numbers = version[..end].split('.').map(str::parse);
+    let mut next = || numbers.next()?.ok();
+    Some((next()?, next()?, next()?))
 }
 
 /// Whether Atlas is installed as a service here.

@@ -132,7 +132,7 @@ fn a_module_that_is_not_loaded_comes_with_the_command_that_loads_it() {
         );
     }
     let locked = judge_module(OnDisk, OnDisk, true);
-    assert!(locked.advice.unwrap().contains("modprobe tls"));
+    assert_eq!(locked.command.as_deref(), Some("sudo modprobe tls"));
 }
 
 #[test]
@@ -188,6 +188,60 @@ fn each_row_of_the_probe_says_what_follows() {
         let text = format!("{} {}", finding.what, finding.advice.unwrap_or_default());
         assert_eq!(finding.verdict, verdict);
         assert!(text.contains("EBUSY") && text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn a_module_that_is_missing_comes_with_what_loads_it_in_every_line_that_tells() {
+    use super::kernel_tls::LOAD;
+    for refusal in [Refusal::NoUlp, Refusal::NoPermission] {
+        for told in [
+            judge_verdict(Some(refusal)),
+            records("a", Wish::KernelIfItCan, Some(refusal)),
+            records("a", Wish::KernelAsked(9), Some(refusal)),
+        ] {
+            assert_eq!(told.command.as_deref(), Some(LOAD), "{told:?}");
+        }
+    }
+    // No command of this machine changes what a container's filter forbids.
+    assert_eq!(judge_verdict(Some(Refusal::AttachNotPermitted)).command, None);
+}
+
+#[test]
+fn debian_has_newer_kernels_and_not_for_every_wish() {
+    use super::remedy::backport;
+    let debian = |codename: &str| format!("ID=debian\nVERSION_CODENAME={codename}\n");
+    let (old, new) = ("6.1.0-40-amd64", "6.12.48+deb13-amd64");
+    for (system, machine, release, least, suite) in [
+        (
+            debian("bookworm"),
+            "x86_64",
+            old,
+            (6, 5),
+            Some("bookworm-backports"),
+        ),
+        (debian("bookworm"), "x86_64", old, (6, 14), None),
+        (debian("trixie"), "x86_64", new, (6, 14), Some("trixie-backports")),
+        (debian("bookworm"), "x86_64", "6.12.95+deb12-amd64", (0, 0), None),
+        (debian("trixie"), "riscv64", new, (6, 14), None),
+        (debian("forky"), "x86_64", new, (6, 14), None),
+        (
+            "ID=ubuntu\nVERSION_CODENAME=noble\n".to_owned(),
+            "x86_64",
+            old,
+            (6, 5),
+            None,
+        ),
+    ] {
+        let told = backport(&system, machine, release, least);
+        let wanted = suite.map(|suite| {
+            format!(
+                "echo 'deb http://deb.debian.org/debian {suite} main' | sudo tee \
+                 /etc/apt/sources.list.d/{suite}.list && sudo apt update && sudo apt install -t {suite} \
+                 linux-image-amd64"
+            )
+        });
+        assert_eq!(told, wanted, "{system} {release} {least:?}");
     }
 }
 
