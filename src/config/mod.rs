@@ -46,6 +46,8 @@ impl std::fmt::Debug for Loaded {
 pub struct Lines {
     /// The file.
     pub source: Arc<Source>,
+    /// `workers`, if it has a number.
+    pub workers: Option<Range<usize>>,
     /// Header of each listener, and the keys that say what it is.
     pub listeners: Vec<Vec<Range<usize>>>,
     /// For each listener, `cert` and `key` of each of its certificates.

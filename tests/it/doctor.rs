@@ -133,6 +133,27 @@ fn what_the_machine_cannot_do_is_wrong() {
 }
 
 #[test]
+fn workers_beyond_the_cores_come_with_what_leaves_them_out() {
+    let port = free_port();
+    let folder = written(
+        &format!("address = \"127.0.0.1\"\nport = {port}"),
+        &cert(&["a.test"]),
+    );
+    let file = folder.path().join("atlas.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("# ours\nworkers = 1024\n{text}")).unwrap();
+    let (code, document) = asked(folder.path());
+    assert_eq!(code, Some(0), "{document:#}");
+    let told = finding(&document, "machine", "1024 workers are configured");
+    let wanted = format!("sudo sed -i '2s/^workers/#&/' {}", file.display());
+    assert_eq!(told["command"], wanted);
+    let typed = wanted.replace("sudo ", "");
+    assert!(command("/bin/sh", &["-c", &typed], b"").status.success());
+    let (_, document) = asked(folder.path());
+    finding(&document, "machine", "a worker on each");
+}
+
+#[test]
 fn a_port_that_is_taken_may_be_atlas_itself() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();

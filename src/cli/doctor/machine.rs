@@ -5,7 +5,9 @@ use std::path::Path;
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::finding::{Finding, Findings};
+use super::finding::{Finding, Findings, Verdict};
+use super::remedy::{self, Limit};
+use crate::config::Loaded;
 use crate::generation::Generation;
 use crate::runtime;
 
@@ -15,9 +17,10 @@ const OPEN_FILES_ENOUGH: u64 = 65_536;
 /// Pages of 4 KiB a worker's pipes want: 64 of 512 KiB, for as many bodies at a time.
 const PIPE_PAGES_PER_WORKER: u64 = 64 * 128;
 
-pub(super) fn look(found: &mut Findings, generation: Option<&Generation>) {
+pub(super) fn look(found: &mut Findings, loaded: Option<&Loaded>) {
+    let generation = loaded.map(|loaded| &loaded.generation);
     found.add(kernel());
-    found.add(cores(generation.and_then(|generation| generation.workers)));
+    found.add(cores(loaded));
     found.add(open_files(getrlimit(Resource::Nofile).maximum, generation));
     let workers = generation
         .and_then(|generation| generation.workers)
@@ -55,8 +58,19 @@ fn cores_usable() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn cores(workers: Option<usize>) -> Finding {
-    judge_cores(cores_usable(), workers)
+fn cores(loaded: Option<&Loaded>) -> Finding {
+    let told = judge_cores(
+        cores_usable(),
+        loaded.and_then(|loaded| loaded.generation.workers),
+    );
+    if told.verdict == Verdict::Fine {
+        return told;
+    }
+    let command = loaded.and_then(|Loaded { lines, .. }| {
+        let place = lines.workers.as_ref()?;
+        remedy::leave_out(lines, place, "workers")
+    });
+    told.maybe(command)
 }
 
 pub(super) fn judge_cores(cores: usize, workers: Option<usize>) -> Finding {
@@ -66,7 +80,8 @@ pub(super) fn judge_cores(cores: usize, workers: Option<usize>) -> Finding {
         Some(workers) if workers > cores => Finding::advice(
             "machine",
             format!("{what}, and {workers} workers are configured"),
-            "workers that share a core wait for each other: leave `workers` out, and there is one for each",
+            "workers that share a core wait for each other: leave `workers` out, and there is one for each \
+             from the next start of Atlas on",
         ),
         Some(workers) => Finding::fine("machine", format!("{what}, {workers} by configuration")),
         None => Finding::fine("machine", format!("{what}, a worker on each")),
@@ -86,7 +101,7 @@ pub(super) fn open_files(limit: Option<u64>, generation: Option<&Generation>) ->
             .map(|listener| listener.settings.connections_max as u64)
             .sum()
     });
-    let command = "systemctl edit atlas    # [Service] LimitNOFILE=1048576";
+    let command = remedy::raise(Limit::OpenFiles);
     if limit >= OPEN_FILES_ENOUGH.max(asked.saturating_mul(2)) {
         Finding::fine("machine", what)
     } else if asked > 0 {
@@ -116,7 +131,7 @@ pub(super) fn judge_locked_memory(limit: Option<u64>, is_charged: Option<bool>, 
             format!("{what}; {rings}"),
             "a worker that gets none for its ring makes do with a smaller one, or with epoll",
         )
-        .command("systemctl edit atlas    # [Service] LimitMEMLOCK=64M"),
+        .command(remedy::raise(Limit::LockedMemory)),
         (Some(true), _) => Finding::fine("machine", format!("{what}; {rings}")),
         (Some(false), _) => Finding::fine("machine", format!("{what}; rings of io_uring want none of it")),
         (None, _) => Finding::fine("machine", what),
@@ -166,7 +181,7 @@ impl Sysctl {
         if value >= least || (value == 0 && self.name.starts_with("fs.")) {
             return Finding::fine("sysctls", what);
         }
-        Finding::advice("sysctls", what, self.why).command(format!("sysctl -w {}={least}", self.name))
+        Finding::advice("sysctls", what, self.why).command(format!("sudo sysctl -w {}={least}", self.name))
     }
 }
 

@@ -66,9 +66,8 @@ pub(super) fn doctor(arguments: &Arguments) -> ExitCode {
 }
 
 fn look(loaded: Option<&Loaded>) -> Findings {
-    let generation = loaded.map(|loaded| &loaded.generation);
     let mut found = Findings::default();
-    machine::look(&mut found, generation);
+    machine::look(&mut found, loaded);
     driver::look(&mut found);
     let offload = kernel_tls::look(&mut found);
     cards::look(&mut found);

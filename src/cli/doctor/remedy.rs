@@ -1,5 +1,6 @@
 //! What to type, as it can be pasted into a shell of Debian 12 and 13.
 
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -8,6 +9,7 @@ use rustix::thread::{CapabilitySet, capability_is_in_bounding_set, no_new_privs}
 
 use super::machine;
 use crate::cli::quoted;
+use crate::config::Lines;
 
 /// Lets the program that runs listen on ports below 1024.
 pub(super) fn low_ports() -> Option<String> {
@@ -71,6 +73,38 @@ pub(super) fn renew(certificate: &Path) -> String {
         Some(name) => format!("sudo certbot renew --cert-name {} && {}", quoted(name), reload()),
         None => reload(),
     }
+}
+
+/// A limit the system sets for a process.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Limit {
+    OpenFiles,
+    LockedMemory,
+}
+
+/// Raises a limit for the service, or without one for the shell; what is started later has it.
+pub(super) fn raise(limit: Limit) -> String {
+    let (unit, shell) = match limit {
+        Limit::OpenFiles => ("LimitNOFILE=1048576", "--nofile=1048576:1048576"),
+        Limit::LockedMemory => ("LimitMEMLOCK=64M", "--memlock=67108864:67108864"),
+    };
+    if !has_unit() {
+        return format!("sudo prlimit --pid $$ {shell}");
+    }
+    let folder = "/etc/systemd/system/atlas.service.d";
+    let name = unit.split('=').next().unwrap_or(unit);
+    format!(
+        "sudo mkdir -p {folder} && printf '[Service]\\n{unit}\\n' | sudo tee {folder}/{name}.conf && sudo systemctl \
+         daemon-reload"
+    )
+}
+
+/// Makes a comment of a line of the configuration that begins with this key.
+pub(super) fn leave_out(lines: &Lines, place: &Range<usize>, key: &str) -> Option<String> {
+    let number = lines.source.position(place.start).line;
+    lines.source.line(number).starts_with(key).then_some(())?;
+    let file = shell_path(Path::new(&lines.source.name))?;
+    Some(format!("sudo sed -i '{number}s/^{key}/#&/' {file}"))
 }
 
 /// What Debian's backports have at least, for each version of Debian that Atlas is built for.

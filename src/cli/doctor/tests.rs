@@ -47,7 +47,7 @@ fn few_open_files_are_told() {
     assert_eq!(open_files(Some(1 << 20), None).verdict, Verdict::Fine);
     let few = open_files(Some(1024), None);
     assert_eq!(few.verdict, Verdict::Advice);
-    assert!(few.command.unwrap().contains("LimitNOFILE"));
+    assert!(few.command.unwrap().contains("1048576"));
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn sysctls_that_are_too_small_come_with_the_command_that_raises_them() {
     assert_eq!(judge("net.core.somaxconn", 4096, true).verdict, Verdict::Fine);
     assert_eq!(
         judge("net.core.somaxconn", 128, true).command.as_deref(),
-        Some("sysctl -w net.core.somaxconn=4096")
+        Some("sudo sysctl -w net.core.somaxconn=4096")
     );
     assert_eq!(
         judge("net.ipv4.tcp_migrate_req", 0, true).verdict,
@@ -89,7 +89,7 @@ fn sysctls_that_are_too_small_come_with_the_command_that_raises_them() {
     );
     assert_eq!(
         judge("fs.pipe-user-pages-soft", 16_384, true).command.as_deref(),
-        Some("sysctl -w fs.pipe-user-pages-soft=32768")
+        Some("sudo sysctl -w fs.pipe-user-pages-soft=32768")
     );
     for (value, is_limited) in [(0, true), (16_384, false), (32_768, true)] {
         let finding = judge("fs.pipe-user-pages-soft", value, is_limited);
@@ -106,6 +106,11 @@ fn an_operator_learns_why_it_is_epoll() {
         Verdict::Fine
     );
     assert_eq!(judge(&epoll, Some(0)).command, None);
+    let asked = Driver::Epoll("asked for".to_owned());
+    assert!(judge(&asked, Some(2)).advice.unwrap().contains("ATLAS_DRIVER"));
+    let locked = Driver::Epoll("no locked memory for io_uring: raise RLIMIT_MEMLOCK".to_owned());
+    let raised = judge(&locked, Some(0)).command.unwrap();
+    assert!(raised.to_lowercase().contains("memlock"), "{raised}");
     assert!(
         judge(&epoll, Some(2))
             .command

@@ -123,6 +123,11 @@ impl Resolver<'_> {
         let (routes, (roots, root_places)) = routes?;
         let lines = Lines {
             source: Arc::default(),
+            workers: file
+                .workers
+                .as_ref()
+                .filter(|workers| workers.value.0.is_some())
+                .map(|workers| workers.key.clone()),
             listeners: self
                 .listens()
                 .iter()
