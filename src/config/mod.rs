@@ -58,6 +58,8 @@ pub struct Lines {
     pub upstreams: Vec<Vec<Range<usize>>>,
     /// The `files` of each root.
     pub roots: Vec<Vec<Range<usize>>>,
+    /// For each listener, its `connections_max` if it is written.
+    pub connections_max: Vec<Option<Range<usize>>>,
     /// For each listener, `prefer_ktls = true` if it is written for it: its default is the same.
     pub listener_ktls: Vec<Option<Range<usize>>>,
     /// For each upstream, likewise.

@@ -154,6 +154,52 @@ fn workers_beyond_the_cores_come_with_what_leaves_them_out() {
 }
 
 #[test]
+fn connections_beyond_the_open_files_are_wrong_only_where_they_are_written() {
+    if !has("prlimit") {
+        return;
+    }
+    let here = |rest: &str| {
+        let listener = format!("address = \"127.0.0.1\"\nport = {}\n{rest}", free_port());
+        written(&listener, &cert(&["a.test"]))
+    };
+    let tcp = "mode = \"tcp\"\nupstream = \"a\"\n";
+    for (listener, code, verdict, lines) in [
+        (String::new(), 0, "advice", ""),
+        ("connections_max = 900".to_owned(), 0, "advice", ""),
+        (
+            "connections_max = 1000".to_owned(),
+            1,
+            "wrong",
+            "in line 4 needs more than 1000",
+        ),
+        (format!("{tcp}connections_max = 400"), 0, "advice", ""),
+        (
+            format!("{tcp}connections_max = 500"),
+            1,
+            "wrong",
+            "in line 6 needs more than 1000",
+        ),
+    ] {
+        let folder = here(&listener);
+        let file = folder.path().join("atlas.toml");
+        if listener.contains("tcp") {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let upstream = "[upstream.a]\nendpoints = [\"127.0.0.1:1\"]\n";
+            std::fs::write(&file, text.replace("[[route]]\nrespond = 204\n", upstream)).unwrap();
+        }
+        let words = [&["--nofile=1000:1000"][..], &asks(&file)].concat();
+        let (told_code, document) = answer_of(command("/usr/bin/prlimit", &words, b""));
+        let told = finding(&document, "machine", "1000 open files");
+        assert_eq!(
+            (told_code, told["verdict"].as_str()),
+            (Some(code), Some(verdict)),
+            "{told}"
+        );
+        assert!(told["advice"].as_str().unwrap().contains(lines), "{told}");
+    }
+}
+
+#[test]
 fn a_port_that_is_taken_may_be_atlas_itself() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();

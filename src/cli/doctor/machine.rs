@@ -8,11 +8,14 @@ use rustix::thread::{CapabilitySet, capabilities};
 use super::finding::{Finding, Findings, Verdict};
 use super::remedy::{self, Limit};
 use crate::config::Loaded;
-use crate::generation::Generation;
+use crate::generation::Mode;
 use crate::runtime;
 
 /// Descriptors that are enough for a server nobody has told more about.
 const OPEN_FILES_ENOUGH: u64 = 65_536;
+
+/// What the limit is raised to: as many as Linux gives a process unless it is told to give more (`fs.nr_open`).
+const OPEN_FILES_RAISED: u64 = 1_048_576;
 
 /// Pages of 4 KiB a worker's pipes want: 64 of 512 KiB, for as many bodies at a time.
 const PIPE_PAGES_PER_WORKER: u64 = 64 * 128;
@@ -21,7 +24,8 @@ pub(super) fn look(found: &mut Findings, loaded: Option<&Loaded>) {
     let generation = loaded.map(|loaded| &loaded.generation);
     found.add(kernel());
     found.add(cores(loaded));
-    found.add(open_files(getrlimit(Resource::Nofile).maximum, generation));
+    let wanted = loaded.map(Descriptors::of).unwrap_or_default();
+    found.add(open_files(getrlimit(Resource::Nofile).maximum, &wanted));
     let workers = generation
         .and_then(|generation| generation.workers)
         .unwrap_or_else(cores_usable);
@@ -88,32 +92,80 @@ pub(super) fn judge_cores(cores: usize, workers: Option<usize>) -> Finding {
     }
 }
 
-/// Atlas raises its own limit to the hard one. A connection may need two: its own, and the
-/// endpoint's or the file's.
-pub(super) fn open_files(limit: Option<u64>, generation: Option<&Generation>) -> Finding {
+/// What the connections of listeners may take.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Descriptors {
+    /// Of all listeners, at most: each connection has its own, and the endpoint's or the file's.
+    pub(super) most: u64,
+    /// Of those whose `connections_max` is written, at least: in http mode a connection may wait for a request,
+    /// or share that to the endpoint; in tcp mode it has both from the start.
+    pub(super) asked: u64,
+    /// The lines that ask for them.
+    pub(super) lines: Vec<usize>,
+}
+
+impl Descriptors {
+    pub(super) fn of(
+        Loaded {
+            generation, lines, ..
+        }: &Loaded,
+    ) -> Self {
+        let listeners = generation.listeners.iter().zip(&lines.connections_max);
+        let mut all = Self::default();
+        let mut places = Vec::new();
+        for (listener, place) in listeners {
+            let connections = listener.settings.connections_max as u64;
+            let least = match listener.mode {
+                Mode::Http => connections,
+                Mode::Tcp(_) => connections.saturating_mul(2),
+            };
+            all.most = all.most.saturating_add(connections.saturating_mul(2));
+            if let Some(place) = place {
+                all.asked = all.asked.saturating_add(least);
+                places.push(place.clone());
+            }
+        }
+        all.lines = lines.numbers(&places);
+        all
+    }
+}
+
+/// Atlas raises its own limit to the hard one, starts whatever that is, and accepts nobody while it has no
+/// descriptor left.
+pub(super) fn open_files(limit: Option<u64>, wanted: &Descriptors) -> Finding {
     let Some(limit) = limit else {
         return Finding::fine("machine", "any number of open files");
     };
     let what = format!("{limit} open files");
-    let asked: u64 = generation.map_or(0, |generation| {
-        let listeners = generation.listeners.iter();
-        listeners
-            .map(|listener| listener.settings.connections_max as u64)
-            .sum()
-    });
-    let command = remedy::raise(Limit::OpenFiles);
-    if limit >= OPEN_FILES_ENOUGH.max(asked.saturating_mul(2)) {
-        Finding::fine("machine", what)
-    } else if asked > 0 {
+    let told = if wanted.asked >= limit {
+        let lines: Vec<_> = wanted.lines.iter().map(usize::to_string).collect();
+        let plural = if lines.len() == 1 { "line" } else { "lines" };
+        Finding::wrong(
+            "machine",
+            what,
+            format!(
+                "`connections_max` in {plural} {} needs more than {} of them at least; connections beyond are not \
+                 accepted: lower it, or raise the limit and start Atlas anew",
+                lines.join(", "),
+                wanted.asked
+            ),
+        )
+    } else if limit >= OPEN_FILES_ENOUGH.max(wanted.most) {
+        return Finding::fine("machine", what);
+    } else if wanted.most > 0 {
         Finding::advice(
             "machine",
             what,
-            format!("the listeners may hold {asked} connections, and each may need two"),
+            format!(
+                "the connections of all listeners may need {} of them",
+                wanted.most
+            ),
         )
-        .command(command)
     } else {
-        Finding::advice("machine", what, "each proxied connection needs two").command(command)
-    }
+        Finding::advice("machine", what, "each proxied connection needs two")
+    };
+    let is_enough = wanted.asked < OPEN_FILES_RAISED;
+    told.maybe(is_enough.then(|| remedy::raise(Limit::OpenFiles)))
 }
 
 /// All processes of a user share what they may lock, so enough may be too little; whether it was, the

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::configuration::{Wish, judge_certificate, records};
 use super::finding::{Finding, Findings, Verdict};
 use super::kernel_tls::{Module, judge_module, judge_row, judge_verdict};
-use super::machine::{SYSCTLS, judge_cores, judge_locked_memory, open_files};
+use super::machine::{Descriptors, SYSCTLS, judge_cores, judge_locked_memory, open_files};
 use crate::offload::{Consequence, Row};
 use crate::outcome::Refusal;
 use crate::runtime::Driver;
@@ -42,12 +42,40 @@ fn workers_that_share_cores_are_advised_against() {
 }
 
 #[test]
-fn few_open_files_are_told() {
-    assert_eq!(open_files(None, None).verdict, Verdict::Fine);
-    assert_eq!(open_files(Some(1 << 20), None).verdict, Verdict::Fine);
-    let few = open_files(Some(1024), None);
-    assert_eq!(few.verdict, Verdict::Advice);
-    assert!(few.command.unwrap().contains("1048576"));
+fn few_open_files_are_told_and_too_few_for_what_is_written_are_wrong() {
+    let wanted = |most, asked| Descriptors {
+        most,
+        asked,
+        lines: vec![4, 9],
+    };
+    for (limit, wanted, verdict, part) in [
+        (None, wanted(200_000, 100_000), Verdict::Fine, ""),
+        (Some(1 << 20), Descriptors::default(), Verdict::Fine, ""),
+        (Some(1024), Descriptors::default(), Verdict::Advice, "two"),
+        // The default: nobody has asked.
+        (Some(20_000), wanted(131_072, 0), Verdict::Advice, "131072"),
+        // All of them may wait for a request.
+        (Some(150_000), wanted(200_000, 100_000), Verdict::Advice, "200000"),
+        (Some(200_000), wanted(200_000, 100_000), Verdict::Fine, ""),
+        (
+            Some(100_000),
+            wanted(200_000, 100_000),
+            Verdict::Wrong,
+            "in lines 4, 9 needs more than 100000",
+        ),
+        (Some(1024), wanted(4000, 2000), Verdict::Wrong, "2000"),
+    ] {
+        let told = open_files(limit, &wanted);
+        assert_eq!(told.verdict, verdict, "{told:?}");
+        assert!(
+            told.advice.as_deref().unwrap_or_default().contains(part),
+            "{told:?}"
+        );
+        let command = told.command.unwrap_or_default();
+        assert_eq!(command.contains("1048576"), verdict != Verdict::Fine, "{command}");
+    }
+    let beyond = open_files(Some(20_000), &wanted(4_000_000, 2_000_000));
+    assert_eq!((beyond.verdict, beyond.command), (Verdict::Wrong, None));
 }
 
 #[test]

@@ -46,6 +46,12 @@ impl<'a> Resolver<'a> {
         listeners.into_iter().collect()
     }
 
+    /// Where it is written how many connections a listener may hold, for each.
+    pub(super) fn connections_max_places(&self) -> Vec<Option<Range<usize>>> {
+        let place_of = |listen: &Listen| Some(listen.connections_max.as_ref()?.key.clone());
+        self.listens().iter().map(place_of).collect()
+    }
+
     fn listener(&mut self, listen: &Listen) -> Option<(generation::Listener, CertificatePlaces)> {
         self.check_address(listen);
         let tls = self.listener_tls(listen);

@@ -137,6 +137,7 @@ impl Resolver<'_> {
             routes: self.route_tables().iter().map(file::Route::places).collect(),
             upstreams: self.upstream_places(),
             roots: root_places,
+            connections_max: self.connections_max_places(),
             listener_ktls: self.listener_ktls_places(),
             upstream_ktls: self.upstream_ktls_places(),
         };

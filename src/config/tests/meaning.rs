@@ -368,6 +368,7 @@ fn lines_tell_where_everything_stands() {
     let asked = lines.listener_ktls[0].clone().unwrap();
     assert_eq!(lines.numbers(&[asked]), [10]);
     assert_eq!(lines.upstream_ktls, [None]);
+    assert_eq!(lines.connections_max, [None]);
     assert_eq!(lines.workers, None);
     let workers = |value: &str| {
         good(&format!("\nworkers = {value}\n{SMALLEST}"), folder.path())
