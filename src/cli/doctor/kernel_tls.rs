@@ -5,6 +5,7 @@ use std::path::Path;
 use rustix::thread::CapabilitySet;
 
 use super::finding::{Finding, Findings};
+use super::holes;
 use super::machine::{has, release};
 use super::remedy;
 use crate::offload::{Consequence, Offload, Row};
@@ -34,6 +35,10 @@ pub(super) fn look(found: &mut Findings) -> Offload {
         Module::find(),
         has(CapabilitySet::NET_ADMIN),
     ));
+    let version = rustix::system::uname().version().to_string_lossy().into_owned();
+    if let Some(finding) = holes::judge(&release(), &version) {
+        found.add(finding);
+    }
     found.add(judge_verdict(offload.refusal()));
     if !matches!(offload.refusal(), Some(Refusal::NoUlp | Refusal::NoPermission)) {
         for row in offload.rows() {

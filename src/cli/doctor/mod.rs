@@ -5,6 +5,7 @@ mod configuration;
 mod driver;
 mod files;
 mod finding;
+mod holes;
 mod kernel_tls;
 mod machine;
 mod remedy;

@@ -241,6 +241,70 @@ fn a_module_that_is_missing_comes_with_what_loads_it_in_every_line_that_tells() 
 }
 
 #[test]
+fn kernels_with_known_holes_in_their_tls_are_told_and_never_wrong() {
+    use super::holes::judge;
+    const DEBIAN_12: &str = "#1 SMP PREEMPT_DYNAMIC Debian";
+    let debian = |version: &str| format!("{DEBIAN_12} {version} (2026-10-01)");
+    let vanilla = "#1 SMP PREEMPT_DYNAMIC Mon Sep 22 12:00:00 UTC 2025".to_owned();
+    for (release, version, told) in [
+        (
+            "6.1.0-40-amd64",
+            debian("6.1.153-1"),
+            Some((Verdict::Advice, "6.1.153")),
+        ),
+        (
+            "6.1.0-49-amd64",
+            debian("6.1.192-3"),
+            Some((Verdict::Fine, "6.1.192")),
+        ),
+        (
+            "6.12.48+deb13-amd64",
+            debian("6.12.48-1"),
+            Some((Verdict::Advice, "6.12.48")),
+        ),
+        (
+            "6.12.118+deb13-amd64",
+            debian("6.12.118-1"),
+            Some((Verdict::Fine, "6.12.118")),
+        ),
+        (
+            "6.12.95+deb12-amd64",
+            debian("6.12.95-1~bpo12+1"),
+            Some((Verdict::Advice, "6.12.95")),
+        ),
+        ("6.12.114", vanilla.clone(), Some((Verdict::Advice, "6.12.114"))),
+        ("6.12.115", vanilla.clone(), Some((Verdict::Fine, "6.12.115"))),
+        (
+            "6.1.158-178.288.amzn2023.x86_64",
+            vanilla.clone(),
+            Some((Verdict::Advice, "6.1.158")),
+        ),
+        // Its number tells nothing of what it has.
+        ("6.12.0-55.el10.x86_64", vanilla.clone(), None),
+        ("6.1.0-1036-oem", "#36-Ubuntu SMP".to_owned(), None),
+        // Nobody has looked at these.
+        ("6.8.12", vanilla.clone(), None),
+        ("6.18.44-fc-v657", vanilla.clone(), None),
+        ("7.3.4+deb13-amd64", debian("7.3.4-1~bpo13+1"), None),
+        ("6.12", vanilla.clone(), None),
+        ("", String::new(), None),
+    ] {
+        let finding = judge(release, &version);
+        assert_eq!(
+            finding.as_ref().map(|finding| finding.verdict),
+            told.map(|(verdict, _)| verdict),
+            "{release}"
+        );
+        let Some((finding, (verdict, is))) = finding.zip(told) else {
+            continue;
+        };
+        assert!(finding.what.starts_with(&format!("{is} ")), "{finding:?}");
+        let is_updated = verdict == Verdict::Advice && version.contains("Debian") && !version.contains("bpo");
+        assert_eq!(finding.command.is_some(), is_updated, "{finding:?}");
+    }
+}
+
+#[test]
 fn debian_has_newer_kernels_and_not_for_every_wish() {
     use super::remedy::backport;
     let debian = |codename: &str| format!("ID=debian\nVERSION_CODENAME={codename}\n");
