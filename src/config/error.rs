@@ -187,11 +187,16 @@ impl Diagnostic {
     }
 }
 
-/// All that is wrong with a file, in the order of its lines.
+/// How much is told of each severity. What a program wrote may be wrong at each of a thousand places.
+const TOLD_MAX: usize = 100;
+
+/// All that is wrong with a file, in the order of its lines; of very much the beginning.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     source: Arc<Source>,
     found: Vec<Diagnostic>,
+    errors: usize,
+    warnings: usize,
 }
 
 impl Report {
@@ -202,7 +207,14 @@ impl Report {
             (span.start, span.end, one.message.clone())
         });
         found.dedup();
-        Self { source, found }
+        let errors = leave_out(&mut found, Severity::Error);
+        let warnings = leave_out(&mut found, Severity::Warning);
+        Self {
+            source,
+            found,
+            errors,
+            warnings,
+        }
     }
 
     /// Whether nothing was found.
@@ -225,9 +237,12 @@ impl Report {
         })
     }
 
-    /// How many there are of one severity.
-    pub fn count(&self, severity: Severity) -> usize {
-        self.iter().filter(|one| one.severity == severity).count()
+    /// How many there are of one severity, told or not.
+    pub const fn count(&self, severity: Severity) -> usize {
+        match severity {
+            Severity::Error => self.errors,
+            Severity::Warning => self.warnings,
+        }
     }
 
     /// The same for programs: a list of objects with `file`, `severity`, `code`, `message`, `help`
@@ -262,6 +277,22 @@ impl fmt::Display for Report {
 }
 
 impl std::error::Error for Report {}
+
+/// Leaves out what is too much of a severity, says so, and says how many there were.
+fn leave_out(found: &mut Vec<Diagnostic>, severity: Severity) -> usize {
+    let mut count = 0;
+    found.retain(|one| {
+        count += usize::from(one.severity == severity);
+        one.severity != severity || count <= TOLD_MAX
+    });
+    let more = count.saturating_sub(TOLD_MAX);
+    if more > 0 {
+        let message = format!("and {more} more {}s", severity.as_str());
+        let what = Diagnostic::whole_file("more", message).help("mend these, and the others are told");
+        found.push(Diagnostic { severity, ..what });
+    }
+    count
+}
 
 /// The known word that is most like the one written, if one is.
 pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

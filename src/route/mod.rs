@@ -157,7 +157,7 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// All ties there are.
+    /// Each route that ties, with the first one it ties with.
     pub fn new(routes: Vec<Route>) -> Result<Self, Vec<Tie>> {
         let mut table = Self::default();
         for (index, route) in routes.iter().enumerate() {
@@ -322,12 +322,10 @@ impl Paths {
         let prefixed = self.prefixes.iter_mut().map(|prefix| &mut prefix.routes);
         for list in self.exact.values_mut().chain(prefixed) {
             list.sort_by_key(|&index| (Reverse(rank(&routes[index])), index));
-            for (place, &first) in list.iter().enumerate() {
-                for &second in &list[place + 1..] {
-                    if may_tie(&routes[first], &routes[second]) {
-                        ties.push(Tie { first, second });
-                    }
-                }
+            for (place, &second) in list.iter().enumerate() {
+                let mut before = list[..place].iter().copied();
+                let first = before.find(|&first| may_tie(&routes[first], &routes[second]));
+                ties.extend(first.map(|first| Tie { first, second }));
             }
         }
     }

@@ -194,6 +194,14 @@ fn routes_that_tie_are_refused() {
     }
 }
 
+#[test]
+fn each_of_many_routes_that_tie_is_told_once() {
+    let lines = ["a /x", "b /", "a /x", "a /x GET", "a /x", "a /x GET"];
+    let ties = Table::new(routes(&lines)).unwrap_err();
+    let pairs: Vec<_> = ties.iter().map(|tie| (tie.first, tie.second)).collect();
+    assert_eq!(pairs, [(0, 2), (0, 4), (3, 5)]);
+}
+
 /// Looks at every route, as the rules say it.
 fn naive<'t>(routes: &'t [Route], asked: &Asked<'_>) -> Option<&'t Route> {
     let path = normal::path(asked.path)?;

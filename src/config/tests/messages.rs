@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::super::{load, parse};
+use super::super::{Severity, load, parse};
 use super::{folder, project, same_as_file};
 
 #[test]
@@ -116,6 +116,29 @@ fn a_file_of_another_kind_does_not_flood_the_terminal() {
         report.to_string().contains("more places that are not TOML"),
         "{report}"
     );
+}
+
+#[test]
+fn of_very_many_errors_and_warnings_the_first_are_shown_and_all_are_counted() {
+    let route = "[[route]]\nrespond = 200\nretry = true\n";
+    let text = format!(
+        "[listen]\naddress = \"::\"\nport = 1\ntls = false\n{}",
+        route.repeat(301)
+    );
+    let report = parse("atlas.toml", &text, "".as_ref()).unwrap_err();
+    let counts = [Severity::Error, Severity::Warning].map(|severity| report.count(severity));
+    assert_eq!(counts, [300, 301]);
+    assert_eq!(report.iter().count(), 202);
+    let shown = report.to_string();
+    assert!(
+        shown.contains("atlas.toml: error: and 200 more errors [more]"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("atlas.toml: warning: and 201 more warnings [more]"),
+        "{shown}"
+    );
+    assert!(shown.len() < 200_000, "{} bytes", shown.len());
 }
 
 #[test]
