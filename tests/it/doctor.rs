@@ -391,6 +391,7 @@ fn a_configuration_that_is_not_valid_is_two() {
     let (code, document) = asked(folder.path());
     assert_eq!(code, Some(2), "{document:#}");
     assert_eq!(document["configuration"]["valid"], false);
+    assert_eq!(document["verdict"], "wrong", "{document:#}");
     let file = folder.path().join("atlas.toml");
     let output = doctor(&["-c", file.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2));

@@ -54,7 +54,7 @@ pub(super) fn doctor(arguments: &Arguments) -> ExitCode {
     match arguments.output.format {
         Format::Text => tell(&found, loaded.as_ref()),
         Format::Json => answer(json!({
-            "verdict": found.worst().as_str(),
+            "verdict": verdict(&found, loaded.as_ref()).as_str(),
             "findings": found.all(),
             "configuration": loaded.as_ref().map(|(path, loaded)| check::json(path, loaded)),
         })),
@@ -63,6 +63,14 @@ pub(super) fn doctor(arguments: &Arguments) -> ExitCode {
         (Some((_, Err(_))), _) => WRONG.into(),
         (_, Verdict::Wrong) => ExitCode::FAILURE,
         _ => ExitCode::SUCCESS,
+    }
+}
+
+/// The worst there is; a configuration that is not valid is no better than what it could ask for.
+fn verdict(found: &Findings, loaded: Option<&(PathBuf, Result<Loaded, Report>)>) -> Verdict {
+    match loaded {
+        Some((_, Err(_))) => Verdict::Wrong,
+        _ => found.worst(),
     }
 }
 
