@@ -66,7 +66,10 @@ fn tip(error: &clap::Error) -> Option<&'static str> {
         _ => return None,
     };
     match (error.kind(), word) {
-        (ErrorKind::ArgumentConflict, _) => Some("options stand behind the command: atlas run -c FILE"),
+        // Of a command with options before it; two options may conflict as well.
+        (ErrorKind::ArgumentConflict, _) => error
+            .get(ContextKind::InvalidSubcommand)
+            .map(|_| "options stand behind the command: atlas run -c FILE"),
         (_, word) if word.ends_with(".toml") => Some("name the file with `-c`: atlas run -c FILE"),
         (_, "reload" | "-s") => {
             Some("signals do that: kill -HUP PID reloads, -TERM ends, -USR1 opens logs again")

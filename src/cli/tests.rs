@@ -85,9 +85,16 @@ fn habits_of_other_servers_get_a_tip() {
         ("atlas a.toml", "-c FILE"),
         ("atlas run a.toml", "-c FILE"),
         ("atlas -c a.toml run", "atlas run -c FILE"),
+        ("atlas -t run", "atlas run -c FILE"),
     ] {
         let tip = tip(&parse(line).unwrap_err()).unwrap_or_else(|| panic!("no tip for {line}"));
         assert!(tip.contains(word), "{line}: {tip}");
     }
-    assert_eq!(tip(&parse("atlas frobnicate").unwrap_err()), None);
+    for line in [
+        "atlas frobnicate",
+        "atlas fetch -k --cacert f a.example",
+        "atlas fetch -I -d x a.example",
+    ] {
+        assert_eq!(tip(&parse(line).unwrap_err()), None, "{line}");
+    }
 }
