@@ -220,7 +220,7 @@ catalogue! {
     ROUTE_NOT_FOUND = "route_not_found", NOT_FOUND, Some("destination_not_found"),
         "There is nothing here.",
         "No route of the configuration matches the request's host, path, method and fields.",
-        "Run `atlas explain` with the URL: it shows which routes were looked at. A route without `host` and `path` matches everything.";
+        "Run `atlas explain` with the URL: of the five routes that come nearest it shows what each asks for beyond. A route without `host` and `path` matches everything.";
     FILE_NOT_FOUND = "file_not_found", NOT_FOUND, None,
         "There is nothing here.",
         "The route serves files and has none of this name; or the file must not be served: it lies outside the root, its name begins with a dot, it is not a regular file, or Atlas may not read it.",

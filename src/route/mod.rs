@@ -6,6 +6,7 @@
 //! methods and methods beat headers. Two routes that would still be equal for some request are a
 //! [`Tie`], refused when the table is built.
 
+mod near;
 pub mod normal;
 mod retry;
 mod split;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
+pub use self::near::Unmet;
 pub use self::retry::Retry;
 pub use self::split::{Share, Split};
 use crate::http::{Fields, RequestHead};

@@ -275,6 +275,10 @@ fn the_table_finds_what_a_look_at_every_route_finds() {
             };
             let expected = naive(&all, &asked).map(|route| route.number);
             assert_eq!(found, expected, "{lines:?} {method} {:?}{path}", asked.authority);
+            // Whoever asks why is told a reason for each route, unless it is the method.
+            let unmet = table.nearest(&asked, 1).remove(0).1;
+            let is_met = !matches!(table.find_for(&asked), Found::NoRoute | Found::Outside);
+            assert_eq!(unmet.is_empty(), is_met, "{lines:?} {:?}{path}", asked.authority);
             compared += 1;
         }
     }

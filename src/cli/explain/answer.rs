@@ -67,7 +67,13 @@ pub(super) enum Result {
     /// The page about this very connection.
     About,
     /// Atlas answers with an error.
-    Refused { status: u16, why: String },
+    Refused {
+        status: u16,
+        why: String,
+        /// Where no route matches, those that come nearest, and why they do not.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        near: Vec<Served>,
+    },
     /// The request never comes to Atlas.
     NotServed { why: String },
 }
@@ -223,7 +229,13 @@ impl Result {
             }
             Self::Respond { status, bytes } => answer(format!("{status}, with a body of {bytes} bytes")),
             Self::About => answer("the page about this connection".to_owned()),
-            Self::Refused { status, why } => answer(format!("{status}: {why}")),
+            Self::Refused { status, why, near } => {
+                let near = near.iter().map(|Served { name, what, lines }| {
+                    let line = lines.first().map_or(0, |line| line.number);
+                    format!("\n  nor does route {name} of line {line}: {what}")
+                });
+                answer(format!("{status}: {why}{}", near.collect::<String>()))
+            }
             Self::NotServed { why } => vec![("not served", why.clone(), &[])],
         }
     }

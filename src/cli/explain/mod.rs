@@ -21,10 +21,13 @@ use crate::generation::{Listener, Mode};
 use crate::http::Fields;
 use crate::proxy::path_below;
 use crate::proxy::template::{Parts, fill};
-use crate::route::{Action, Asked, Found, Route, Split, normal};
+use crate::route::{Action, Asked, Found, HostPattern, PathPattern, Route, Split, Unmet, normal};
 use crate::runtime::Address;
 use crate::upstream;
 use answer::{Certificate, Explanation, Line, Result as Outcome, Served, Upstream};
+
+/// Of so many routes it is told why they do not match.
+const NEAREST_MAX: usize = 5;
 
 /// What to explain.
 #[derive(Debug, Args)]
@@ -188,29 +191,64 @@ impl<'a> Request<'a> {
             .fields
             .get("host")
             .and_then(|host| std::str::from_utf8(host).ok());
-        let found = self.loaded.generation.routes.find_for(&Asked {
+        let asked = Asked {
             listener,
             method: self.method,
             authority: Some(authority.unwrap_or(&self.url.authority)),
             path: &self.url.path,
             fields: &self.fields,
-        });
-        match found {
+        };
+        match self.loaded.generation.routes.find_for(&asked) {
             Found::Route(route) => {
-                let served = Served {
-                    name: route.number.to_string(),
-                    what: String::new(),
-                    lines: self.lines(&self.loaded.lines.routes[route.number - 1]),
-                };
+                let served = self.served(route, String::new());
                 (Some(served), self.action(route))
             }
-            Found::NoRoute => (None, refused(404, "no route matches")),
+            Found::NoRoute => {
+                let near = self.nearest(&asked);
+                let why = "no route matches".to_owned();
+                let status = 404;
+                (None, Outcome::Refused { status, why, near })
+            }
             Found::Outside => (None, refused(400, "the path climbs above the root")),
             Found::MethodNotAllowed(methods) => {
                 let methods: Vec<_> = methods.iter().map(Method::as_str).collect();
                 let why = format!("the routes that match are for {}", methods.join(", "));
                 (None, refused(405, &why))
             }
+        }
+    }
+
+    fn served(&self, route: &Route, what: String) -> Served {
+        Served {
+            name: route.number.to_string(),
+            what,
+            lines: self.lines(&self.loaded.lines.routes[route.number - 1]),
+        }
+    }
+
+    /// The routes that come nearest, and what each of them asks beyond.
+    fn nearest(&self, asked: &Asked<'_>) -> Vec<Served> {
+        let near = self.loaded.generation.routes.nearest(asked, NEAREST_MAX);
+        let told = near.into_iter().map(|(route, unmet)| {
+            let asks: Vec<_> = unmet.iter().map(|one| self.condition(one)).collect();
+            self.served(route, asks.join(", and "))
+        });
+        told.collect()
+    }
+
+    fn condition(&self, unmet: &Unmet<'_>) -> String {
+        match unmet {
+            Unmet::Host(HostPattern::Exact(host)) => format!("the host is not {host}"),
+            Unmet::Host(HostPattern::Wildcard(rest)) => format!("the host is not *.{rest}"),
+            // Never said: such a route is for every host.
+            Unmet::Host(HostPattern::Any) => "the host is not any".to_owned(),
+            Unmet::Path(PathPattern::Exact(path)) => format!("the path is not {path}"),
+            Unmet::Path(PathPattern::Prefix(path)) => format!("the path is not {path} or below it"),
+            Unmet::Listener(index) => {
+                let name = &self.loaded.generation.listeners[*index].settings.name;
+                format!("the listener is not {name}")
+            }
+            Unmet::Header(name, value) => format!("there is no field {name}: {value}"),
         }
     }
 
@@ -356,6 +394,7 @@ fn refused(status: u16, why: &str) -> Outcome {
     Outcome::Refused {
         status,
         why: why.to_owned(),
+        near: Vec::new(),
     }
 }
 

@@ -93,7 +93,7 @@ failures = 5
 status = ["502-504"]
 "#;
 
-fn loaded(folder: &Path) -> Loaded {
+fn loaded(text: &str, folder: &Path) -> Loaded {
     for (name, host) in [("a", "a.example"), ("b", "*.b.example")] {
         let pair = rcgen::generate_simple_self_signed(
             [host.to_owned(), "b.example".to_owned()][..1 + usize::from(name == "b")].to_vec(),
@@ -107,10 +107,14 @@ fn loaded(folder: &Path) -> Loaded {
         .unwrap();
     }
     std::fs::create_dir(folder.join("www")).unwrap();
-    config::parse("atlas.toml", FILE, folder).unwrap_or_else(|report| panic!("{report}"))
+    config::parse("atlas.toml", text, folder).unwrap_or_else(|report| panic!("{report}"))
 }
 
 fn explained(options: &[&str]) -> (Value, String) {
+    explained_by(FILE, options)
+}
+
+fn explained_by(text: &str, options: &[&str]) -> (Value, String) {
     use clap::Parser;
     #[derive(Parser)]
     struct Line {
@@ -118,7 +122,7 @@ fn explained(options: &[&str]) -> (Value, String) {
         arguments: Arguments,
     }
     let folder = tempfile::tempdir().unwrap();
-    let loaded = loaded(folder.path());
+    let loaded = loaded(text, folder.path());
     let line = Line::parse_from([&["explain"], options].concat());
     let explanation = Request::new(&line.arguments, &loaded).explain();
     let text = explanation
@@ -281,4 +285,55 @@ fn the_host_field_decides_the_route_and_not_the_certificate() {
     let (json, text) = explained(&["-X", "POST", "-H", "Host: b.example", "https://c.example/form"]);
     assert_eq!(json["route"]["name"], "4");
     assert!(text.contains("the default: none names this host"), "{text}");
+}
+
+#[test]
+fn where_no_route_matches_it_is_told_what_the_nearest_ones_ask_for() {
+    let text = r#"
+[[listen]]
+address = "127.0.0.1"
+port = 80
+tls = false
+[[listen]]
+address = "127.0.0.1"
+port = 81
+name = "inner"
+tls = false
+[[route]]
+host = "a.test"
+path_exact = "/x"
+respond = 200
+[[route]]
+host = "*.a.test"
+path = "/api"
+listen = "inner"
+header = { X-Key = "k" }
+respond = 200
+[[route]]
+host = "b.test"
+path = "/api"
+respond = 200
+"#;
+    let many = "[[route]]\nhost = \"c.test\"\npath = \"/NUMBER\"\nrespond = 200\n";
+    let many = (0..9).map(|number| many.replace("NUMBER", &number.to_string()));
+    let text = format!("{text}{}", many.collect::<String>());
+    let (json, told) = explained_by(&text, &["http://b.test/z"]);
+    let (_, answer) = told.split_once("answer: ").expect(&told);
+    assert_eq!(
+        answer.lines().take(3).collect::<Vec<_>>(),
+        [
+            "404: no route matches",
+            "  nor does route 3 of line 21: the path is not /api or below it",
+            "  nor does route 1 of line 11: the host is not a.test, and the path is not /x",
+        ]
+    );
+    assert_eq!(json["result"]["near"].as_array().map(Vec::len), Some(5));
+    assert_eq!(numbers(&json["result"]["near"][0]["lines"]), [21, 22, 23, 24]);
+    let (_, told) = explained_by(&text, &["http://x.a.test/api"]);
+    assert!(
+        told.contains("route 2 of line 15: the listener is not inner, and there is no field x-key: k\n"),
+        "{told}"
+    );
+    let (json, _) = explained_by(&text, &["-X", "PUT", "http://b.test/api/../../"]);
+    assert!(json["result"].get("near").is_none(), "{json}");
 }
