@@ -107,7 +107,10 @@ pub fn read_roots_once(path: &Path) -> Result<RootCertStore, CertificateError> {
 }
 
 fn roots(path: &Path, pem: Result<Vec<u8>, Problem>) -> Result<RootCertStore, CertificateError> {
-    let fault = |problem| CertificateError::chain(path, problem);
+    let fault = |problem| CertificateError {
+        is_of_authorities: true,
+        ..CertificateError::chain(path, problem)
+    };
     let chain = pem.and_then(|pem| parse_chain(&pem)).map_err(fault)?;
     let mut roots = RootCertStore::empty();
     for certificate in chain {
@@ -144,6 +147,8 @@ pub fn system_roots() -> Result<RootCertStore, String> {
 pub struct CertificateError {
     /// Whether it is the file of the key, and not that of the certificate.
     pub in_key_file: bool,
+    /// Whether it is a file of authorities, which vouch for others.
+    pub is_of_authorities: bool,
     /// The file.
     pub path: PathBuf,
     /// What is wrong with it.
@@ -154,6 +159,7 @@ impl CertificateError {
     fn chain(path: &Path, problem: Problem) -> Self {
         Self {
             in_key_file: false,
+            is_of_authorities: false,
             path: path.to_owned(),
             problem,
         }
@@ -168,7 +174,12 @@ impl CertificateError {
 
     /// What to do about it, as one sentence.
     pub fn help(&self) -> &'static str {
-        self.problem.help()
+        match self.problem {
+            Problem::NoCertificate if self.is_of_authorities => {
+                "name a PEM file with the `-----BEGIN CERTIFICATE-----` of the authority that signed the other's certificate"
+            }
+            _ => self.problem.help(),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::offload::Offload;
 use crate::outcome::{Cause, Refusal};
 use crate::runtime::{Address, Socket, before, blocking};
 use crate::time::{Deadline, now};
-use crate::tls::certificates::{read_roots_once, system_roots};
+use crate::tls::certificates::{Problem, read_roots_once, system_roots};
 use crate::tls::{self, ClientBuild, ClientSettings};
 use crate::transport::Transport;
 
@@ -59,7 +59,18 @@ fn settings(arguments: &Arguments) -> Result<ClientSettings, Trouble> {
 }
 
 fn given_roots(path: &Path) -> Result<rustls::RootCertStore, Trouble> {
-    read_roots_once(path).map_err(|error| Trouble::wrong(error.to_string()).help(error.help()))
+    read_roots_once(path).map_err(|error| {
+        let help = match &error.problem {
+            Problem::Unreadable(why) if why.kind() == io::ErrorKind::NotFound => {
+                "name a file that exists; relative paths start at the folder you are in"
+            }
+            Problem::Unreadable(why) if why.kind() == io::ErrorKind::PermissionDenied => {
+                "you have to be able to read this file"
+            }
+            _ => error.help(),
+        };
+        Trouble::wrong(error.to_string()).help(help)
+    })
 }
 
 /// Connects to what a URL names.

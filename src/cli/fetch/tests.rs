@@ -67,3 +67,19 @@ fn secrets_are_not_shown_to_others() {
         assert_eq!(fields, [format!("host: {host}"), "x: 1".to_owned()], "{other}");
     }
 }
+
+#[test]
+fn an_authority_that_cannot_be_read_gets_help_that_fits() {
+    let help = |path: &str| {
+        let arguments = arguments(&format!("fetch --cacert {path} https://a.test/"));
+        let trouble = Secrecy::prepare(&arguments).err().unwrap();
+        trouble.help.unwrap()
+    };
+    let missing = help("/nonexistent.pem");
+    assert!(missing.contains("the folder you are in"), "{missing}");
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("other");
+    std::fs::write(&other, "root:x:0:0").unwrap();
+    let none = help(other.to_str().unwrap());
+    assert!(none.contains("of the authority"), "{none}");
+}

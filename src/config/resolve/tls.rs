@@ -192,6 +192,7 @@ impl<'a> Resolver<'a> {
         if let Err(reason) = std::fs::metadata(&path) {
             let error = CertificateError {
                 in_key_file: true,
+                is_of_authorities: false,
                 path,
                 problem: Problem::Unreadable(reason),
             };
