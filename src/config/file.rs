@@ -183,7 +183,7 @@ table! {
         upstream: Upstreams = "one action is required",
         /// Serve files below this folder. Symbolic links are followed as long as they are relative and lead to what is below it.
         files: FilesAction = "one action is required",
-        /// Send clients elsewhere; `{host}`, `{uri}`, `{path}` and `{query}` are those of the request.
+        /// Send clients elsewhere; `{host}` (without its port), `{uri}`, `{path}` and `{query}` are those of the request.
         redirect: RedirectAction = "one action is required",
         /// Answer with this status.
         respond: RespondAction = "one action is required",
@@ -332,7 +332,7 @@ table! {
 table! {
     /// A redirect, with more to say than a URL.
     Redirect "[route.redirect]" {
-        /// Where to; `{host}`, `{uri}`, `{path}` and `{query}` are those of the request.
+        /// Where to; `{host}` (without its port), `{uri}`, `{path}` and `{query}` are those of the request.
         to: Template = "required",
         /// 301, 302, 303, 307 or 308.
         status: Status = "308",

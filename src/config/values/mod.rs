@@ -764,10 +764,15 @@ impl Word for Template {
         if text.starts_with('/') || text.starts_with("http://") || text.starts_with("https://") {
             return Ok(Self(text.into()));
         }
-        if text.starts_with('{') {
+        // The two that begin with a slash themselves; clients would take a host for a path.
+        if text.starts_with("{uri}") || text.starts_with("{path}") {
             return Ok(Self(text.into()));
         }
-        let help = format!("write \"https://{text}\", or a path that begins with `/`");
+        let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+        let help = match rest.starts_with("{query}") {
+            true => help.to_owned(),
+            false => format!("write \"https://{rest}\", or a path that begins with `/`"),
+        };
         Err(Wrong::new(format!("`{text}` is not a URL"), help))
     }
 }

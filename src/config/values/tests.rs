@@ -243,3 +243,20 @@ fn networks_are_written_as_networks() {
         assert!(Network::parse(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn a_redirect_begins_with_a_scheme_or_a_path() {
+    for text in [
+        "/a",
+        "https://{host}{uri}",
+        "{uri}",
+        "{path}?x",
+        "/?{query}",
+        "//b.test{uri}",
+    ] {
+        assert!(Template::parse(text).is_ok(), "{text}");
+    }
+    for text in ["{host}/b", "{host}", "{query}", "a.test"] {
+        assert!(Template::parse(text).is_err(), "{text}");
+    }
+}
