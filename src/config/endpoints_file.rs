@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::{Diagnostic, Report, Severity, Source};
 use super::file::EndpointsFile;
 use super::json::{self, Translated};
-use super::read::{Place, Read};
+use super::read::{Place, Read, kind};
 use super::{alone, not_utf8, read_file, resolve, syntax};
 use crate::upstream::{EndpointSettings, Settings};
 
@@ -90,6 +90,15 @@ fn endpoints(
     upstream: &Settings,
     found: &mut Vec<Diagnostic>,
 ) -> Option<Vec<EndpointSettings>> {
+    if !value.is_table() {
+        let message = format!(
+            "the file must be a list or a table with `endpoints`, not {}",
+            kind(value)
+        );
+        let help = "write: { \"endpoints\": [\"127.0.0.1:3000\"] }";
+        found.push(Diagnostic::error("wrong-type", 0..0, message).help(help));
+        return None;
+    }
     let place = Place {
         key: "endpoints",
         key_span: 0..0,

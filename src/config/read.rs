@@ -124,10 +124,15 @@ impl<T: Word> Read for T {
 
 /// For a bare number: the same with the unit that is meant most often, or the example.
 fn instead_of_number<T: Word>(number: &str) -> String {
-    match T::CODE {
-        "bad-time" => format!("\"{number}s\""),
-        "bad-size" => format!("\"{number}B\""),
-        _ => T::EXAMPLE.to_owned(),
+    let with_unit = match T::CODE {
+        "bad-time" => format!("{number}s"),
+        "bad-size" => format!("{number}B"),
+        _ => return T::EXAMPLE.to_owned(),
+    };
+    // Less than nothing, and a time of nothing, are wrong with a unit as well.
+    match T::parse(&with_unit) {
+        Ok(_) => format!("\"{with_unit}\""),
+        Err(_) => T::EXAMPLE.to_owned(),
     }
 }
 
@@ -218,9 +223,9 @@ impl<const LEAST: u64, const MOST: u64> Read for Number<LEAST, MOST> {
 
     fn read(value: &DeValue<'_>, place: &Place<'_>, found: &mut Vec<Diagnostic>) -> Option<Self> {
         let DeValue::Integer(number) = value else {
-            let digits = value.as_str().filter(|text| text.parse::<u64>().is_ok());
-            let help = match digits {
-                Some(text) => format!("write it without quotes: {} = {text}", place.key),
+            let digits = value.as_str().and_then(|text| text.parse::<u64>().ok());
+            let help = match digits.filter(|number| (LEAST..=MOST).contains(number)) {
+                Some(number) => format!("write it without quotes: {} = {number}", place.key),
                 None => format!("write a number from {LEAST} to {MOST}"),
             };
             found.push(wrong_type::<Self>(value, place).help(help));

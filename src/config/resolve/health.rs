@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::file::{self, HealthValue, OutliersValue, Percent};
 use super::super::read::At;
-use super::super::values::StatusRange;
+use super::super::values::{StatusRange, Time};
 use super::{Resolver, is_on, number, seconds, values};
 use crate::runtime::Address;
 use crate::tls::ClientSettings;
@@ -36,10 +36,7 @@ impl Resolver<'_> {
         let is_explicit = table.ejection_time_max.as_ref();
         if let Some(written) = is_explicit.filter(|_| longest < ejection_time) {
             let message = "the longest ejection is shorter than the first";
-            let help = format!(
-                "write: ejection_time_max = \"{}s\" or more",
-                ejection_time.as_secs().max(1)
-            );
+            let help = format!("write: ejection_time_max = \"{}\" or more", Time(ejection_time));
             self.error("limit-conflict", written.span.clone(), message, help);
             return None;
         }
@@ -124,7 +121,10 @@ impl Resolver<'_> {
         let timeout = written.value.0;
         if timeout > interval {
             let message = format!("a check may take {timeout:?}, and the next begins after {interval:?}");
-            let help = format!("write: timeout = \"{interval:?}\" or less, or raise `interval`");
+            let help = format!(
+                "write: timeout = \"{}\" or less, or raise `interval`",
+                Time(interval)
+            );
             self.error("limit-conflict", written.span.clone(), message, help);
         }
         (interval, timeout)

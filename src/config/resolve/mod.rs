@@ -229,8 +229,15 @@ impl Resolver<'_> {
         } else if line > head {
             let place = span(limits.request_line.as_ref().or(limits.head.as_ref()));
             let message = format!("`request_line` ({line} bytes) is a part of `head`, which has only {head}");
-            let least = line.div_ceil(1024);
-            let help = format!("write: head = \"{least}KiB\" or more, or lower `request_line`");
+            let help = match line <= *HEAD_BYTES.end() {
+                true => format!(
+                    "write: head = \"{}KiB\" or more, or lower `request_line`",
+                    line.div_ceil(1024)
+                ),
+                false => {
+                    "write: request_line = \"8KiB\", or more: up to `head`, which may be \"1MiB\"".to_owned()
+                }
+            };
             self.error("limit-conflict", place, message, help);
         }
     }

@@ -152,3 +152,34 @@ fn programs_get_lines_and_columns() {
     let place = ["line", "column", "end_line", "end_column"].map(|key| one[key].as_u64().unwrap());
     assert_eq!(place, [6, 34, 6, 35], "{all}");
 }
+
+/// What is said of an upstream whose `endpoints_file` holds this.
+fn said_of_endpoints(bytes: &str) -> String {
+    let folder = folder();
+    fs::write(folder.path().join("e.json"), bytes).unwrap();
+    let text = "[listen]\naddress = \"::\"\nport = 1\ntls = false\n[[route]]\nupstream = \"app\"\n\
+                [upstream.app]\nendpoints_file = \"e.json\"\n";
+    match parse("atlas.toml", text, folder.path()) {
+        Ok(loaded) => loaded.generation.upstreams[0]
+            .from_file
+            .as_ref()
+            .unwrap()
+            .endpoints
+            .len()
+            .to_string(),
+        Err(report) => report.to_string(),
+    }
+}
+
+#[test]
+fn endpoints_in_json_that_are_no_list_get_one_to_write() {
+    let said = said_of_endpoints("\"127.0.0.1:1\"");
+    assert!(
+        said.contains("must be a list or a table with `endpoints`, not a string"),
+        "{said}"
+    );
+    assert!(
+        said.contains(r#"write: { "endpoints": ["127.0.0.1:3000"] }"#),
+        "{said}"
+    );
+}

@@ -1,5 +1,6 @@
 //! The words of the configuration file: sizes, times, addresses, patterns, each with its own errors.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -19,6 +20,16 @@ use crate::upstream::{EndpointAddress, HashKey, ProxyProtocol};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Time(pub Duration);
 
+/// As it is read.
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.subsec_nanos() {
+            0 => write!(f, "{}s", self.0.as_secs()),
+            _ => write!(f, "{}ms", self.0.as_millis()),
+        }
+    }
+}
+
 /// Units of time, in milliseconds.
 const TIMES: &[(&str, u64)] = &[
     ("ms", 1),
@@ -37,6 +48,8 @@ impl Word for Time {
         let help = "write a number and a unit (ms, s, m, h, d): \"30s\"";
         let wrong = || Wrong::new(format!("`{text}` is not a time"), help);
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            // What is no time with a unit either is told as that.
+            Self::parse(&format!("{text}s"))?;
             return Err(Wrong::new(
                 "a time needs a unit",
                 format!("write \"{text}s\" for seconds, or \"{text}ms\""),
@@ -105,7 +118,7 @@ impl Word for Size {
             let first = |unit: &str| unit.chars().next().map(|letter| letter.to_ascii_lowercase());
             let meant = SIZES.iter().find(|(name, _)| first(name) == first(unit));
             return Err(match meant {
-                Some((name, _)) if unit.len() <= 3 && unit.is_ascii() => Wrong::new(
+                Some((name, bytes)) if unit.len() <= 3 && number.checked_mul(*bytes).is_some() => Wrong::new(
                     format!("`{unit}` is not a unit of size"),
                     format!("did you mean \"{number}{name}\"?"),
                 ),
@@ -524,7 +537,7 @@ impl Word for Endpoint {
             )),
             None => Err(Wrong::new(
                 format!("`{text}` has no port from 1 to 65535"),
-                format!("write \"{host}:3000\""),
+                format!("write {}", or_example::<Self>(&format!("{host}:3000"))),
             )),
         }
     }
@@ -541,7 +554,8 @@ fn service(name: &str) -> Result<Arc<str>, Wrong> {
     let help = "write \"srv:_http._tcp.example.org\"";
     if let Some((host, port)) = name.rsplit_once(':') {
         let message = format!("a service tells the port itself, and this is written: {port}");
-        return Err(Wrong::new(message, format!("write \"srv:{host}\"")));
+        let written = service(host).map(|_| format!("write \"srv:{host}\""));
+        return Err(Wrong::new(message, written.unwrap_or_else(|_| help.to_owned())));
     }
     let mut labels = name.splitn(3, '.');
     let mut is_marked = || {
@@ -558,12 +572,16 @@ fn service(name: &str) -> Result<Arc<str>, Wrong> {
 
 /// What is wrong with an endpoint that has a scheme.
 fn url_for_endpoint(scheme: &str, rest: &str) -> Wrong {
-    let rest = rest.trim_end_matches('/');
-    let help = match scheme {
-        "https" => format!("write \"{rest}\" with a port, and tls = true in the upstream"),
-        _ => format!("write \"{rest}\" with a port"),
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let (port, beside) = match scheme {
+        "https" => (443, ", and tls = true in the upstream"),
+        _ => (80, ""),
     };
-    Wrong::new("an endpoint is no URL", help)
+    let written = match Endpoint::parse(authority) {
+        Ok(_) => format!("\"{authority}\""),
+        Err(_) => or_example::<Endpoint>(&format!("{authority}:{port}")),
+    };
+    Wrong::new("an endpoint is no URL", format!("write {written}{beside}"))
 }
 
 fn without_port(text: &str) -> Wrong {
@@ -574,7 +592,10 @@ fn without_port(text: &str) -> Wrong {
         ),
         false => Wrong::new(
             format!("`{text}` has no port"),
-            format!("write the port behind it: \"{text}:3000\""),
+            format!(
+                "write the port behind it: {}",
+                or_example::<Endpoint>(&format!("{text}:3000"))
+            ),
         ),
     }
 }
@@ -652,21 +673,20 @@ impl Word for UrlPath {
 
     fn parse(text: &str) -> Result<Self, Wrong> {
         if !text.starts_with('/') {
-            return Err(Wrong::new("a path begins with `/`", format!("write \"/{text}\"")));
+            return Err(without_slash::<Self>(text, PATTERN_HELP));
         }
         if let Some(at) = text.find(['?', '#']) {
             let message = format!("a path has no `{}`", &text[at..=at]);
-            return Err(Wrong::new(message, format!("write \"{}\"", &text[..at])));
+            let help = format!("write {}", or_example::<Self>(&text[..at]));
+            return Err(Wrong::new(message, help));
         }
         if let Some(at) = text.find('*') {
-            let help = format!(
-                "a path is for all that is below it anyway: \"{}\"",
-                text[..at].trim_end_matches('/')
-            );
-            let help = if text[..at].trim_end_matches('/').is_empty() {
-                "write \"/\"".to_owned()
-            } else {
-                help
+            let help = match text[..at].trim_end_matches('/') {
+                "" => "write \"/\"".to_owned(),
+                above => format!(
+                    "a path is for all that is below it anyway: {}",
+                    or_example::<Self>(above)
+                ),
             };
             return Err(Wrong::new("a path has no wildcards", help));
         }
@@ -682,6 +702,31 @@ impl Word for UrlPath {
             ));
         }
         Ok(Self(text.to_owned()))
+    }
+}
+
+/// What other servers write for expressions, or for one path alone.
+const PATTERN_HELP: &str =
+    "write \"/api\": `path` is for it and all below, `path_exact` for it alone; there are no other patterns";
+
+/// What is wrong with a path that does not begin with a slash.
+fn without_slash<T: Word>(text: &str, otherwise: &str) -> Wrong {
+    let rooted = format!("/{text}");
+    let is_meant = !text.starts_with(['~', '=', '^']) && T::parse(&rooted).is_ok();
+    Wrong::new(
+        "a path begins with `/`",
+        match is_meant {
+            true => format!("write \"{rooted}\""),
+            false => otherwise.to_owned(),
+        },
+    )
+}
+
+/// A word to write instead, in quotes: this one, unless it would be wrong as well.
+fn or_example<T: Word>(text: &str) -> String {
+    match T::parse(text) {
+        Ok(_) => format!("\"{text}\""),
+        Err(_) => T::EXAMPLE.to_owned(),
     }
 }
 
@@ -813,7 +858,7 @@ impl Word for CheckTarget {
             return Err(Wrong::new("a check asks the endpoints, not a URL", help));
         }
         if !text.starts_with('/') {
-            return Err(Wrong::new("a path begins with `/`", format!("write \"/{text}\"")));
+            return Err(without_slash::<Self>(text, "write \"/health\""));
         }
         if !text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
             let help = "write them as %-escapes of their UTF-8 bytes: \"/a%20b\"";
@@ -977,7 +1022,7 @@ impl Word for FileBelow {
         if relative != text && !relative.is_empty() {
             return Err(Wrong::new(
                 "the file is named from the root on, without `/` before it",
-                format!("write \"{relative}\""),
+                format!("write {}", or_example::<Self>(relative)),
             ));
         }
         if text.contains('\0') || text.split('/').any(|part| matches!(part, "" | "." | "..")) {

@@ -244,6 +244,61 @@ fn networks_are_written_as_networks() {
     }
 }
 
+/// What a help puts in quotes has to be right itself.
+fn helps_hold<T: Word + fmt::Debug>(words: &[&str]) {
+    for word in words {
+        let wrong = T::parse(word).unwrap_err();
+        for (at, suggested) in wrong.help.split('"').enumerate().filter(|(at, _)| at % 2 == 1) {
+            assert!(T::parse(suggested).is_ok(), "{word:?}: {} ({at})", wrong.help);
+        }
+    }
+}
+
+#[test]
+fn what_is_suggested_is_right_itself() {
+    helps_hold::<Time>(&["", "5", "0", "00", "-5", "1.5s", "5min", "99999999999999999999"]);
+    helps_hold::<Size>(&["", "64", "64k", "1.5MiB", "99999999999999999m", "m"]);
+    helps_hold::<UrlPath>(&[
+        "", "api", "~ ^/a", "~^/a", "^~ /a", "= /a", "=/a", "*", "/*", "/api/*", "/a b/*", "/a b?x", "/a?b",
+        "/a/../b", "a/../b", "/ü",
+    ]);
+    helps_hold::<CheckTarget>(&["health", "a b", "http://a/b", "/#"]);
+    helps_hold::<Endpoint>(&[
+        "app",
+        "my app",
+        "app:0",
+        "my app:0",
+        "http://app",
+        "http://app:8080/x/",
+        "https://app",
+        "https://[::1]/",
+        "http://my app",
+        "/run/a.sock",
+        "::1",
+        "::1:3000",
+        "srv:app.internal:80",
+        "srv:_a._tcp.b:80",
+        "1.2.3:80",
+    ]);
+    helps_hold::<Template>(&[
+        "www.a.test",
+        "{host}/b",
+        "{query}",
+        "ftp://a.test/",
+        "$host",
+        "{uri",
+    ]);
+    helps_hold::<FileBelow>(&["/index.html", "/../a", "", "a//b"]);
+}
+
+#[test]
+fn a_time_is_written_as_it_is_read() {
+    for milliseconds in [1, 999, 1000, 1500, 60_000, 90_001] {
+        let time = Time(Duration::from_millis(milliseconds));
+        assert_eq!(Time::parse(&time.to_string()), Ok(time));
+    }
+}
+
 #[test]
 fn a_redirect_begins_with_a_scheme_or_a_path() {
     for text in [
