@@ -433,33 +433,72 @@ impl Table {
         tables: &[Self],
     ) -> (Diagnostic, Option<&'static str>) {
         let names = || self.keys.iter().map(|key| key.name);
-        let has_it = |table: &&Self| table.keys.iter().any(|known| known.name == key);
         // In an upstream `server_name` is rather the one of its TLS.
         let is_own = key == "server_name" && self.header.starts_with("[upstream");
         let alias = ALIASES.iter().find(|(alias, _)| *alias == key && !is_own);
-        let alias = alias.and_then(|(_, name)| names().find(|known| known == name));
-        let near = alias.or_else(|| nearest(key, names()));
-        let elsewhere = tables.iter().find(has_it).filter(|_| alias.is_none());
-        let (help, meant) = match (elsewhere, near) {
-            (Some(table), _) if !table.header.is_empty() => {
-                (format!("`{key}` is a key of `{}`", table.header), None)
-            }
-            (Some(_), _) => (
-                format!("`{key}` stands at the top of the file, before all tables"),
-                None,
-            ),
-            (None, Some(name)) => (format!("did you mean `{name}`?"), near),
-            (None, None) => (
-                format!("known here: {}", names().collect::<Vec<_>>().join(", ")),
-                None,
-            ),
-        };
+        let alias = alias.map(|(_, name)| *name);
+        let own = names().find(|name| Some(*name) == alias);
+        let below = alias.filter(|_| own.is_none());
+        let below = below.and_then(|alias| self.below(alias, tables));
+        let near = own.or_else(|| nearest(key, names()).filter(|_| below.is_none()));
+        let help = below
+            .or_else(|| near.map(|name| format!("did you mean `{name}`?")))
+            .or_else(|| self.longer(key))
+            .or_else(|| self.elsewhere(key, tables));
+        let help = help.unwrap_or_else(|| format!("known here: {}", names().collect::<Vec<_>>().join(", ")));
         let place = match self.header {
             "" => "at the top of the file".to_owned(),
             header => format!("in `{header}`"),
         };
         let message = format!("unknown key `{key}` {place}");
-        (Diagnostic::error("unknown-key", span, message).help(help), meant)
+        (Diagnostic::error("unknown-key", span, message).help(help), near)
+    }
+
+    /// Keys of this table that have the written one as a part: `connect_timeout` and others for `timeout`.
+    fn longer(&self, key: &str) -> Option<String> {
+        let names = self.keys.iter().map(|known| known.name);
+        let longer = names.filter(|name| name.split('_').any(|part| part == key));
+        let longer: Vec<_> = longer.map(|name| format!("`{name}`")).collect();
+        match longer.as_slice() {
+            [] => None,
+            [only] => Some(format!("did you mean {only}?")),
+            several => Some(format!("did you mean one of {}?", several.join(", "))),
+        }
+    }
+
+    /// What another proxy has in the table itself, and stands in one below it here.
+    fn below(&self, name: &str, tables: &[Self]) -> Option<String> {
+        let mut below = tables.iter().filter(|table| self.distance(table) == 0);
+        let table = below.find(|table| table.has(name))?;
+        Some(format!("did you mean `{name}` of `{}`?", table.header))
+    }
+
+    /// The nearest table that has the key.
+    fn elsewhere(&self, key: &str, tables: &[Self]) -> Option<String> {
+        let with_key = tables.iter().filter(|table| table.has(key));
+        let table = with_key.min_by_key(|table| self.distance(table))?;
+        Some(match table.header {
+            "" => format!("`{key}` stands at the top of the file, before all tables"),
+            header => format!("`{key}` is a key of `{header}`"),
+        })
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.keys.iter().any(|known| known.name == key)
+    }
+
+    /// How far another table is from this one: 0 below it, 1 above it, 2 elsewhere.
+    fn distance(&self, other: &Self) -> usize {
+        let is_below = |above: &Self, below: &Self| {
+            let [above, below] = [above, below].map(|table| table.header.trim_matches(['[', ']']));
+            let rest = below.strip_prefix(above);
+            rest.is_some_and(|rest| rest.starts_with('.'))
+        };
+        match (is_below(self, other), is_below(other, self)) {
+            (true, _) => 0,
+            (_, true) => 1,
+            _ => 2,
+        }
     }
 }
 
