@@ -250,7 +250,13 @@ impl<'a> Resolver<'a> {
         }
         let names = || values(Some(list), |protocol| protocol.0.clone());
         let names = unspoken.is_empty().then(names)?;
-        Some(names.into_iter().filter(|name| is_spoken(name)).collect())
+        let offered: Vec<_> = names.into_iter().filter(|name| is_spoken(name)).collect();
+        if offered.is_empty() && !list.value.is_empty() {
+            let message = "a listener with `http2 = false` offers nothing of this list";
+            let help = "write: alpn = [\"http/1.1\"], or take `http2 = false` out of the listener";
+            self.warning("no-effect", list.key.clone(), message, help);
+        }
+        Some(offered)
     }
 }
 

@@ -701,8 +701,25 @@ impl Word for UrlPath {
                 help,
             ));
         }
+        if let Some(at) = broken_escape(text) {
+            let message =
+                "a `%` without two hexadecimal digits: requests with one are refused, and this never matches";
+            let help = format!(
+                "write {}",
+                or_example::<Self>(&format!("{}%25{}", &text[..at], &text[at + 1..]))
+            );
+            return Err(Wrong::new(message, help));
+        }
         Ok(Self(text.to_owned()))
     }
+}
+
+/// Where a `%` stands that no byte is written with.
+fn broken_escape(text: &str) -> Option<usize> {
+    let is_digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
+    let bytes = text.as_bytes();
+    let mut signs = text.match_indices('%').map(|(at, _)| at);
+    signs.find(|at| !is_digit(bytes.get(at + 1)) || !is_digit(bytes.get(at + 2)))
 }
 
 /// What other servers write for expressions, or for one path alone.

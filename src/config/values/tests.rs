@@ -260,7 +260,7 @@ fn what_is_suggested_is_right_itself() {
     helps_hold::<Size>(&["", "64", "64k", "1.5MiB", "99999999999999999m", "m"]);
     helps_hold::<UrlPath>(&[
         "", "api", "~ ^/a", "~^/a", "^~ /a", "= /a", "=/a", "*", "/*", "/api/*", "/a b/*", "/a b?x", "/a?b",
-        "/a/../b", "a/../b", "/ü",
+        "/a/../b", "a/../b", "/a%zz", "/%%", "/100%", "/ü",
     ]);
     helps_hold::<CheckTarget>(&["health", "a b", "http://a/b", "/#"]);
     helps_hold::<Endpoint>(&[
