@@ -227,7 +227,7 @@ catalogue! {
         "Check the route's `root` and the file's permissions for the user Atlas runs as. `dotfiles` and `listing` are off unless asked for.";
     METHOD_NOT_ALLOWED = "method_not_allowed", METHOD_NOT_ALLOWED, REQUEST_ERROR,
         "The method is not allowed here.",
-        "The request matches a route but for its method, or asks something else than GET and HEAD of files.",
+        "The request matches a route but for its method, or asks something else of files than GET, HEAD and OPTIONS (which is answered 204).",
         "If the method should be allowed, add it to the route's `method`.";
     METHOD_UNSUPPORTED = "method_unsupported", METHOD_NOT_ALLOWED, REQUEST_ERROR,
         "The method is not allowed here.",
