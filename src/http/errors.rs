@@ -355,7 +355,7 @@ catalogue! {
         "Look at the application; raise `idle_timeout` for streams that are silent for long.";
     VERSION_UNSUPPORTED = "version_unsupported", HTTP_VERSION_NOT_SUPPORTED, REQUEST_ERROR,
         "The request uses a version of HTTP this server does not speak here.",
-        "The request line names another version than HTTP/1.0 and HTTP/1.1, or none; for example HTTP/2 without ALPN.",
+        "The request line names another version than HTTP/1.0 and HTTP/1.1, or none; for example HTTP/2 over TLS that was not agreed on by ALPN.",
         "Look at the client. HTTP/2 is agreed on in the TLS handshake.";
 }
 
