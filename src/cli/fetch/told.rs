@@ -107,7 +107,9 @@ impl Voice {
                 let (sent, received) = (carriage.records_sent.get(), carriage.records_received.get());
                 self.say(
                     '*',
-                    format_args!("TLS was made by the kernel: {sent} records sent, {received} received"),
+                    format_args!(
+                        "TLS was made by the kernel on this side: {sent} records sent, {received} received"
+                    ),
                 );
             }
             Carrier::Process(refusal) => self.say(
