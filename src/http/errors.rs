@@ -320,7 +320,7 @@ catalogue! {
     UPSTREAM_DOWN = "upstream_down", SERVICE_UNAVAILABLE, Some("destination_unavailable"),
         "The server behind this one is down at the moment.",
         "Health checks have found every endpoint of the upstream down, so none was asked.",
-        "The error log says of each endpoint why it is down. If the checks are wrong and not the endpoints, correct `[upstream.NAME.health]`; `panic_below = 1` asks endpoints that are down where no other is left.";
+        "The error log says of each endpoint why it is down. If the checks are wrong and not the endpoints, correct `[upstream.NAME.health]`; `panic_below = 1` asks endpoints that are down where no other is left (of up to 100; of more, where less than a hundredth is).";
     UPSTREAM_BUSY = "upstream_busy", SERVICE_UNAVAILABLE, Some("connection_limit_reached"),
         "The server behind this one has too much to do.",
         "Nothing more may be started at the moment: a limit of connections or of open files is reached.",
