@@ -31,7 +31,9 @@ pub(super) fn run(port: u16) -> ExitCode {
         let folder = folder.path.clone();
         move |_: Option<&Generation>| load(&text, &folder)
     };
-    let welcome = welcome(port, &folder.path);
+    // It need not be on the PATH: after `cargo run` it is not.
+    let program = std::env::current_exe().unwrap_or_else(|_| "atlas".into());
+    let welcome = welcome(port, &folder.path, &program);
     let started = Rc::new(Cell::new(false));
     let told = started.clone();
     let code = super::run::supervise(load, move || {
@@ -93,7 +95,8 @@ endpoints = ["{origin}"]
     text
 }
 
-fn welcome(port: u16, folder: &Path) -> String {
+fn welcome(port: u16, folder: &Path, program: &Path) -> String {
+    let program = quoted(&program.to_string_lossy());
     let certificate = quoted(&folder.join("localhost.crt").to_string_lossy());
     format!(
         "Atlas demo on https://localhost:{port}\n\n\
@@ -101,7 +104,7 @@ fn welcome(port: u16, folder: &Path) -> String {
          \x20 /echo    forwarded to an origin that says back what it received\n\
          \x20 /files   static files\n\n\
          Try:   curl --cacert {certificate} https://localhost:{port}/echo -d hello\n\
-         \x20      atlas fetch -v -o /dev/null --cacert {certificate} https://localhost:{port}/files/64MiB\n\
+         \x20      {program} fetch -v -o /dev/null --cacert {certificate} https://localhost:{port}/files/64MiB\n\
          Stop:  Ctrl-C\n"
     )
 }
@@ -154,11 +157,14 @@ mod tests {
 
     #[test]
     fn the_line_to_try_is_one_for_a_shell() {
-        let text = welcome(8443, Path::new("/tmp/it's here"));
+        let program = Path::new("/home/a b/target/release/atlas");
+        let text = welcome(8443, Path::new("/tmp/it's here"), program);
+        let fetch = "       '/home/a b/target/release/atlas' fetch -v -o /dev/null --cacert ";
+        assert!(text.lines().any(|line| line.starts_with(fetch)), "{text}");
         assert!(
             text.contains(r"curl --cacert '/tmp/it'\''s here/localhost.crt' https://localhost:8443/echo"),
             "{text}"
         );
-        assert!(welcome(1, Path::new("/tmp/a-1")).contains("--cacert /tmp/a-1/localhost.crt "));
+        assert!(welcome(1, Path::new("/tmp/a-1"), program).contains("--cacert /tmp/a-1/localhost.crt "));
     }
 }
