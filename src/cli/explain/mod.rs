@@ -160,8 +160,12 @@ impl<'a> Request<'a> {
         }
         let all: Vec<_> = generation.listeners.iter().map(named).collect();
         let port = self.url.port;
+        let place = match self.url.host.parse::<IpAddr>() {
+            Ok(ip) => SocketAddr::new(ip, port).to_string(),
+            Err(_) => format!("port {port}"),
+        };
         format!(
-            "nothing listens for {wanted} on port {port}; listeners are: {}",
+            "nothing listens for {wanted} on {place}; listeners are: {}",
             all.join(", ")
         )
     }

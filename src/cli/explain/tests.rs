@@ -276,7 +276,9 @@ fn a_url_nobody_listens_for_is_told() {
     assert!(why("https://a.example:444/").contains("listeners are: 127.0.0.1:443, plain"));
     assert!(why("http://a.example:443/").contains("try https://"));
     assert!(why("https://a.example:80/").contains("try http://"));
-    assert!(why("https://192.0.2.1/").contains("nothing listens"));
+    assert!(why("https://192.0.2.1/").contains("nothing listens for TLS on 192.0.2.1:443; "));
+    assert!(why("https://[::1]/").contains("nothing listens for TLS on [::1]:443; "));
+    assert!(why("https://a.example:444/").contains("nothing listens for TLS on port 444; "));
     assert!(explained(&["https://127.0.0.1/"]).0["listener"].is_object());
 }
 
