@@ -15,6 +15,8 @@ use crate::upstream::{EndpointSettings, Settings};
 /// Endpoints of one file; a file with more is a mistake.
 pub const ENDPOINTS_MAX: usize = 10_000;
 
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// Reads the endpoints of a file, for this upstream.
 ///
 /// # Errors
@@ -26,7 +28,11 @@ pub fn load(path: &Path, upstream: &Settings) -> Result<Arc<[EndpointSettings]>,
         let help = "write it, and let the user that runs Atlas read it";
         alone(&name, "", Diagnostic::whole_file(code, message).help(help))
     })?;
-    let text = String::from_utf8(bytes).map_err(|error| not_utf8(&name, &error))?;
+    let mut text = String::from_utf8(bytes).map_err(|error| not_utf8(&name, &error))?;
+    // Some editors begin a file with it; TOML takes it, JSON does not.
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.remove(0);
+    }
     let is_json = path
         .extension()
         .is_some_and(|kind| kind.eq_ignore_ascii_case("json"));

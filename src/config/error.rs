@@ -1,5 +1,6 @@
 //! What is wrong with a configuration file, where, and what to write instead.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -139,10 +140,11 @@ impl Diagnostic {
     /// `FILE:LINE:COLUMN: error: …`, the source line with a caret under it, and the help. `shown` is the
     /// source [as it may be shown](Source::to_show).
     fn write(&self, source: &Source, shown: &Source, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (severity, message) = (self.severity.as_str(), &self.message);
+        let (severity, message) = (self.severity.as_str(), visible(&self.message));
+        let help = self.help.as_deref().map(visible);
         let Some(span) = self.span.clone() else {
             writeln!(f, "{}: {severity}: {message} [{}]", source.name, self.code)?;
-            return match &self.help {
+            return match &help {
                 Some(help) => writeln!(f, "  = help: {help}"),
                 None => Ok(()),
             };
@@ -162,8 +164,8 @@ impl Diagnostic {
                 .annotation(AnnotationKind::Primary.span(span))
                 .annotations(places),
         );
-        if let Some(help) = &self.help {
-            group = group.element(Level::HELP.message(help));
+        if let Some(help) = &help {
+            group = group.element(Level::HELP.message(&**help));
         }
         writeln!(f, "{}", Renderer::plain().render(&[group]))
     }
@@ -277,6 +279,18 @@ impl fmt::Display for Report {
 }
 
 impl std::error::Error for Report {}
+
+/// A line for a terminal, which would obey the control characters of a value that a program wrote.
+fn visible(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    let letters = text.chars().map(|letter| match letter.is_control() {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    });
+    letters.collect::<String>().into()
+}
 
 /// Leaves out what is too much of a severity, says so, and says how many there were.
 fn leave_out(found: &mut Vec<Diagnostic>, severity: Severity) -> usize {

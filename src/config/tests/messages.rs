@@ -153,6 +153,19 @@ fn programs_get_lines_and_columns() {
     assert_eq!(place, [6, 34, 6, 35], "{all}");
 }
 
+#[test]
+fn a_value_does_not_rule_the_terminal() {
+    let text = "[listen]\naddress = \"::\"\nport = 1\ntls = false\n[[route]]\nupstream = \"app\"\n\
+                [upstream.app]\nendpoints = [\"\\u001b[31mRED:1\", \"a\\u0000b\"]\n";
+    let report = parse("atlas.toml", text, "".as_ref()).unwrap_err();
+    let shown = report.to_string();
+    assert!(shown.contains(r"`\u{1b}[31mRED` is not a host name"), "{shown:?}");
+    assert!(
+        !shown.contains(|letter: char| letter.is_control() && letter != '\n'),
+        "{shown:?}"
+    );
+}
+
 /// What is said of an upstream whose `endpoints_file` holds this.
 fn said_of_endpoints(bytes: &str) -> String {
     let folder = folder();
@@ -169,6 +182,11 @@ fn said_of_endpoints(bytes: &str) -> String {
             .to_string(),
         Err(report) => report.to_string(),
     }
+}
+
+#[test]
+fn endpoints_in_json_may_begin_with_a_byte_order_mark() {
+    assert_eq!(said_of_endpoints("\u{feff}[\"127.0.0.1:1\"]"), "1");
 }
 
 #[test]
