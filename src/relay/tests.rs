@@ -244,15 +244,16 @@ fn relay(
 /// The ways and drivers a relay is tried on. A guest with kernel TLS is slow: fewer there.
 fn runs(carriers: Carriers) -> Vec<(u32, Preference)> {
     let ways = [COPY, BULK_AFTER, SPLICE].into_iter();
-    match carriers {
-        PLAIN => ways
-            .flat_map(|way| [(way, Preference::Auto), (way, Preference::Epoll)])
-            .collect(),
-        [Carrier::Kernel, Carrier::Kernel] => ways
-            .zip([Preference::Epoll, Preference::Auto, Preference::Epoll])
-            .collect(),
-        _ => vec![(SPLICE, Preference::Auto)],
-    }
+    let drivers = match carriers {
+        PLAIN => {
+            return ways
+                .flat_map(|way| [(way, Preference::Auto), (way, Preference::Epoll)])
+                .collect();
+        }
+        [Carrier::Kernel, Carrier::Kernel] => [Preference::Epoll, Preference::Auto, Preference::Epoll],
+        _ => [Preference::Auto, Preference::Epoll, Preference::Auto],
+    };
+    ways.zip(drivers).collect()
 }
 
 fn relay_by(
