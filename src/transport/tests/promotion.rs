@@ -642,33 +642,38 @@ mod kernel_tls {
         if is_missing() {
             return;
         }
-        let (config, client_config) = configs_with(SUITES[0]);
-        let (listener, port) = listen();
-        let clients = std::thread::spawn(move || {
-            for _ in 0..3 {
-                assert!(Cutter::connect(port, &client_config).read(1).is_err());
-            }
-            asks_and_closes(Cutter::connect(port, &client_config));
-        });
-        run(Preference::Auto, async {
-            let promotion = Promotion {
-                offload: Offload::probe().into(),
-                threshold: LARGE_BODY,
-            };
-            for number in 0..4 {
-                let transport = accept_as(&listener, &config, promotion.clone()).await;
-                if number < 3 {
-                    spoil(&transport, Direction::Send);
-                    assert!(transport.promote(LARGE_BODY).is_err());
-                    drop(transport);
-                    // io_uring closes at its next turn, and the next client waits for that.
-                    runtime::sleep(Duration::from_millis(20)).await;
-                } else {
-                    stays(&transport, Refusal::Breaker).await;
+        for direction in [Direction::Receive, Direction::Send] {
+            let (config, client_config) = configs_with(SUITES[0]);
+            let (listener, port) = listen();
+            let clients = std::thread::spawn(move || {
+                for _ in 0..3 {
+                    let mut client = Cutter::connect(port, &client_config);
+                    client.write(b"request").send_but(0);
+                    assert!(client.read(1).is_err());
                 }
-            }
-        });
-        clients.join().unwrap();
+                asks_and_closes(Cutter::connect(port, &client_config));
+            });
+            run(Preference::Auto, async {
+                let promotion = Promotion {
+                    offload: Offload::probe().into(),
+                    threshold: LARGE_BODY,
+                };
+                for number in 0..4 {
+                    let transport = accept_as(&listener, &config, promotion.clone()).await;
+                    if number < 3 {
+                        assert_eq!(read_count(&transport, 7).await, b"request");
+                        spoil(&transport, direction);
+                        assert!(transport.promote(LARGE_BODY).is_err());
+                        drop(transport);
+                        // io_uring closes at its next turn, and the next client waits for that.
+                        runtime::sleep(Duration::from_millis(20)).await;
+                    } else {
+                        stays(&transport, Refusal::Breaker).await;
+                    }
+                }
+            });
+            clients.join().unwrap();
+        }
     }
 }
 
