@@ -40,6 +40,15 @@ pub(crate) fn refuse_keys(error: i32) {
     answer_who_sets(&[(1, libc::SOL_TLS)], error);
 }
 
+/// The same for the keys of one direction.
+pub(crate) fn refuse_keys_of(direction: Direction, error: i32) {
+    let option = match direction {
+        Direction::Send => libc::TLS_TX,
+        Direction::Receive => libc::TLS_RX,
+    };
+    answer_who_sets(&[(1, libc::SOL_TLS), (2, option)], error);
+}
+
 /// `setsockopt` with these arguments is not made, and answered so.
 fn answer_who_sets(arguments: &[(u8, i32)], error: i32) {
     let is = |&(place, value): &(u8, i32)| {

@@ -1,6 +1,7 @@
 //! Connections on their way into the kernel: what keeps them from it, what they lose if it fails, and
 //! that no byte is lost where they arrive.
 
+use std::cell::Cell;
 use std::os::fd::AsFd;
 use std::sync::Barrier;
 
@@ -8,7 +9,7 @@ use ::rustls::SupportedCipherSuite;
 use ::rustls::crypto::aws_lc_rs::{cipher_suite as suites, default_provider};
 
 use super::*;
-use crate::offload::tests::{SUITES, answer_who_attaches};
+use crate::offload::tests::{SUITES, answer_who_attaches, refuse_keys_of};
 use crate::sys::ktls::{self, Cipher, Direction, Key, Version};
 
 /// What a large body is.
@@ -595,6 +596,10 @@ mod kernel_tls {
     async fn is_lost(transport: &Transport) {
         let error = transport.promote(LARGE_BODY).unwrap_err();
         assert_eq!(Cause::of(&error), Cause::KernelRefusedKeys);
+        stays_lost(transport).await;
+    }
+
+    async fn stays_lost(transport: &Transport) {
         for _ in 0..2 {
             let error = transport.read(&mut [0]).await.unwrap_err();
             assert_eq!(Cause::of(&error), Cause::KernelRefusedKeys);
@@ -674,6 +679,64 @@ mod kernel_tls {
             });
             clients.join().unwrap();
         }
+    }
+
+    /// Linux before 6.14 takes no second key by itself; of a later one a filter makes such a kernel. The
+    /// client asks for a next key of ours, too.
+    #[test]
+    fn a_next_key_that_is_refused_is_a_named_end_and_opens_the_breaker() {
+        if is_missing() {
+            return;
+        }
+        let can_rekey = Offload::probe().can_rekey();
+        for refused in [Direction::Receive, Direction::Send] {
+            let offload = Arc::new(Offload::assumed());
+            // They are lost after they went well, which makes up for some of it: it takes four.
+            for preference in [Preference::Auto, Preference::Epoll].repeat(2) {
+                offload.allows().expect("it is not open yet");
+                let offload = offload.clone();
+                // The filter is the thread's, for good.
+                let alone = std::thread::spawn(move || {
+                    let answered = loses_at_the_next_key(preference, offload, refused);
+                    assert_eq!(answered, u32::from(can_rekey && refused == Direction::Send));
+                });
+                alone.join().unwrap();
+            }
+            assert_eq!(offload.allows(), Err(Refusal::Breaker), "{refused:?}");
+        }
+    }
+
+    /// A connection that moves, and then has its keys renewed; how often that was answered.
+    fn loses_at_the_next_key(preference: Preference, offload: Arc<Offload>, refused: Direction) -> u32 {
+        let (config, client_config) = configs_with(SUITES[3]);
+        let (listener, port) = listen();
+        let client = std::thread::spawn(move || {
+            let mut client = Cutter::connect(port, &client_config);
+            ask(&mut client);
+            client.connection.refresh_traffic_keys().unwrap();
+            client.write(b"more").send_but(0);
+            assert!(client.read(1).is_err());
+        });
+        let answered = Cell::new(0);
+        run(preference, async {
+            let promotion = Promotion {
+                offload,
+                threshold: LARGE_BODY,
+            };
+            let transport = accept_as(&listener, &config, promotion).await;
+            let mut first = [0];
+            assert_eq!(transport.read(&mut first).await.unwrap(), 1);
+            promote(&transport);
+            refuse_keys_of(refused, libc::EINVAL);
+            assert_eq!(read_count(&transport, 6).await, b"equest");
+            transport.write_all(b"answer", LONG).await.unwrap();
+            stays_lost(&transport).await;
+            let carriage = transport.carriage();
+            assert_eq!(carriage.key_updates_received.get(), 1);
+            answered.set(carriage.key_updates_sent.get());
+        });
+        client.join().unwrap();
+        answered.get()
     }
 }
 
