@@ -9,8 +9,8 @@ use std::time::Duration;
 use rustls::crypto::aws_lc_rs::{cipher_suite as suites, default_provider};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{
-    ClientConfig, ClientConnection, ConnectionCommon, Error, ExtractedSecrets, RootCertStore, ServerConfig,
-    ServerConnection, SideData, SupportedCipherSuite,
+    ClientConfig, ClientConnection, Connection, ConnectionCommon, Error, ExtractedSecrets, RootCertStore,
+    ServerConfig, ServerConnection, SideData, SupportedCipherSuite,
 };
 
 use seccompiler::{
@@ -66,8 +66,8 @@ fn answer_who_sets(arguments: &[(u8, i32)], error: i32) {
     seccompiler::apply_filter(&program).unwrap();
 }
 
-/// Two connections after their handshake in memory, and all that the server has sent.
-fn handshake(suite: SupportedCipherSuite) -> (ServerConnection, ClientConnection, Vec<u8>) {
+/// Two connections after their handshake in memory, and all that the server and the client have sent.
+fn handshake(suite: SupportedCipherSuite) -> (ServerConnection, ClientConnection, [Vec<u8>; 2]) {
     let mut provider = default_provider();
     provider.cipher_suites = vec![suite];
     let provider = Arc::new(provider);
@@ -93,10 +93,10 @@ fn handshake(suite: SupportedCipherSuite) -> (ServerConnection, ClientConnection
     let mut server = ServerConnection::new(Arc::new(server)).unwrap();
     let name = "atlas.test".try_into().unwrap();
     let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
-    let mut sent = Vec::new();
+    let mut sent = [Vec::new(), Vec::new()];
     while client.wants_write() || server.wants_write() {
-        pass(&mut client, &mut server);
-        sent.extend(pass(&mut server, &mut client));
+        sent[1].extend(pass(&mut client, &mut server));
+        sent[0].extend(pass(&mut server, &mut client));
     }
     assert!(!client.is_handshaking() && !server.is_handshaking());
     (server, client, sent)
@@ -296,26 +296,56 @@ mod kernel_tls {
     }
 
     #[test]
-    fn explicit_nonces_of_tls_1_2_never_come_twice_on_the_wire() {
+    fn explicit_nonces_of_tls_1_2_go_on_and_never_come_twice_on_the_wire() {
         if is_missing() {
             return;
         }
         for suite in &SUITES[..2] {
-            let (server, _client, mut wire) = handshake(*suite);
-            let (mut ours, mut theirs) = pair();
-            attach(&ours).unwrap();
-            let secrets = server.dangerous_extract_secrets().unwrap();
-            assert!(secrets.tx.0 > 0, "Finished was sent by rustls");
-            install(&ours, first(ProtocolVersion::TLSv1_2, Ok(secrets))).unwrap();
-            for size in 1..=300 {
-                ours.write_all(&vec![7; size]).unwrap();
+            for before in [0, 1, 7, 300] {
+                let (server, client, [of_server, of_client]) = handshake(*suite);
+                nonces_go_on(server.into(), of_server, before);
+                nonces_go_on(client.into(), of_client, before);
             }
-            drop(ours);
-            theirs.read_to_end(&mut wire).unwrap();
-            let nonces = explicit_nonces(&wire);
-            assert_eq!(nonces.len(), 301, "Finished and the records of data");
-            let different: HashSet<_> = nonces.iter().collect();
-            assert_eq!(different.len(), nonces.len(), "{suite:?}: {:x?}", &nonces[..2]);
+        }
+    }
+
+    /// rustls makes so many records of data, then the kernel some. `wire`: the handshake.
+    fn nonces_go_on(mut connection: Connection, mut wire: Vec<u8>, before: u64) {
+        for _ in 0..before {
+            connection.writer().write_all(b"made by rustls").unwrap();
+            while connection.wants_write() {
+                connection.write_tls(&mut wire).unwrap();
+            }
+        }
+        let (mut ours, mut theirs) = pair();
+        attach(&ours).unwrap();
+        let secrets = connection.dangerous_extract_secrets().unwrap();
+        assert_eq!(secrets.tx.0, 1 + before, "Finished and these were sent by rustls");
+        install(&ours, first(ProtocolVersion::TLSv1_2, Ok(secrets))).unwrap();
+        for size in 1..=300 {
+            ours.write_all(&vec![7; size]).unwrap();
+        }
+        drop(ours);
+        theirs.read_to_end(&mut wire).unwrap();
+        let nonces = explicit_nonces(&wire);
+        assert_eq!(
+            nonces.len() as u64,
+            1 + before + 300,
+            "Finished and the records of data"
+        );
+        let different: HashSet<_> = nonces.iter().collect();
+        assert_eq!(different.len(), nonces.len(), "one came twice after {before}");
+        // rustls goes from one to the next by xor, the kernel by addition.
+        let start = nonces[0];
+        for (number, nonce) in (0_u64..).zip(nonces) {
+            let expected = match number <= before {
+                true => start ^ number,
+                false => start.wrapping_add(number),
+            };
+            assert_eq!(
+                nonce, expected,
+                "record {number} after {before} of rustls from {start:x}"
+            );
         }
     }
 
