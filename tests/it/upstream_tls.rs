@@ -12,7 +12,7 @@ use rustls::server::danger::ClientCertVerifier;
 
 use crate::support::certs::Leaf;
 use crate::support::origin::Stream;
-use crate::support::{Atlas, Origin, atlas, ca, cert, expired_cert, origin};
+use crate::support::{Atlas, Origin, atlas, ca, cert, expired_cert, origin, wait_until};
 
 /// An origin that tells what its handshake came to, and closes.
 fn telling(leaf: &Leaf, clients: Option<Arc<dyn ClientCertVerifier>>) -> Origin {
@@ -98,6 +98,35 @@ fn an_endpoint_is_verified_unless_that_is_turned_off() {
 }
 
 #[test]
+fn an_authority_of_this_machine_is_believed_for_the_name_it_vouches_for() {
+    let before = |endpoint: &str, expected: Option<&str>| {
+        let atlas = atlas()
+            .top("workers = 1")
+            .file("roots.pem", ca().pem())
+            .listens_plain()
+            .text("[[route]]\nupstream = \"app\"")
+            .upstream("app", &[endpoint], "tls = true");
+        // Where OpenSSL is told to find the machine's authorities, too.
+        let roots = format!("SSL_CERT_FILE={}/roots.pem", atlas.folder().display());
+        let expected = expected.into_iter();
+        expected
+            .fold(atlas, |atlas, part| atlas.expects_log(part))
+            .by_way_of(&["env", &roots])
+            .start()
+    };
+    let endpoint = telling(&cert(&["localhost"]), None);
+    let atlas = before(&format!("localhost:{}", endpoint.port()), None);
+    let answer = wait_until("the name is known", || {
+        Some(atlas.get("/")).filter(|answer| answer.status == 200)
+    });
+    assert_eq!(answer.text(), "name localhost, Full, certificates 0");
+    // The same certificate, and not its name.
+    let atlas = before(endpoint.address(), Some("cannot connect"));
+    let line = refused(&atlas, UNTRUSTED.0, UNTRUSTED.1);
+    assert!(line.contains("localhost"), "{line}");
+}
+
+#[test]
 fn a_private_authority_is_believed_where_it_is_named() {
     let endpoint = telling(&cert(&["127.0.0.1"]), None);
     let atlas = before(endpoint.address(), "{ ca = \"ca.pem\" }", &[]);
@@ -135,7 +164,7 @@ fn the_endpoints_own_name_is_asked_for_unless_another_is_written() {
     let endpoint = telling(&cert(&["localhost"]), None);
     let address = format!("localhost:{}", endpoint.port());
     let atlas = before(&address, "{ ca = \"ca.pem\" }", &[]);
-    let answer = crate::support::wait_until("the name is known", || {
+    let answer = wait_until("the name is known", || {
         Some(atlas.get("/")).filter(|answer| answer.status == 200)
     });
     assert!(answer.text().starts_with("name localhost, "), "{answer:?}");
