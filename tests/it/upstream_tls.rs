@@ -11,8 +11,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
 use crate::support::certs::Leaf;
-use crate::support::origin::Stream;
-use crate::support::{Atlas, Origin, atlas, ca, cert, expired_cert, origin, wait_until};
+use crate::support::origin::{Stream, Then};
+use crate::support::{Atlas, Ending, Origin, atlas, ca, cert, expired_cert, origin, wait_until};
 
 /// An origin that tells what its handshake came to, and closes.
 fn telling(leaf: &Leaf, clients: Option<Arc<dyn ClientCertVerifier>>) -> Origin {
@@ -305,4 +305,56 @@ fn an_endpoint_does_not_take_half_a_request_for_all_of_it() {
     drop(client);
     let end = ends.recv_timeout(PATIENCE).unwrap();
     assert!(end.is_err(), "{end:?}");
+}
+
+/// RFC 9112 §9.8: "A response that has neither chunked transfer coding nor Content-Length is complete
+/// only if a valid closure alert has been received."
+#[test]
+fn an_answer_that_ends_with_its_connection_is_whole_by_close_notify_alone() {
+    const ANSWER: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello";
+    let origin = origin()
+        .tls(cert(&["127.0.0.1"]))
+        .sends("/whole", ANSWER, Then::Close)
+        .sends("/cut", ANSWER, Then::Truncate)
+        .start();
+    for carrier in [
+        "prefer_ktls = false",
+        "ktls_threshold = \"1TiB\"",
+        "ktls_threshold = \"0B\"",
+    ] {
+        let atlas = atlas()
+            .file("ca.pem", ca().pem())
+            .listens_tls("a.test")
+            .forwards_to_with(&origin, &format!("tls = {{ ca = \"ca.pem\", {carrier} }}"))
+            .start();
+        for version in ["1.1", "1.0"] {
+            // Whether its client has it whole: by the last chunk, or by close_notify in its turn.
+            let ask = |path: &str| {
+                let path = format!("{path}?{version}");
+                let mut client = atlas.connect();
+                client.send(format!(
+                    "GET {path} HTTP/{version}\r\nHost: a.test\r\nConnection: close\r\n\r\n"
+                ));
+                let (answer, ending) = client.read_to_end();
+                let answer = String::from_utf8(answer).unwrap();
+                let is_whole = match version {
+                    "1.1" => answer.ends_with("\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
+                    _ => answer.ends_with("\r\n\r\nhello") && ending == Ending::Closed,
+                };
+                let record = atlas.exchange(&path);
+                let told = ["side", "phase", "cause"].map(|key| record[key].as_str().unwrap());
+                (
+                    is_whole,
+                    told.join(" "),
+                    format!("{carrier}, {answer}, {ending:?}"),
+                )
+            };
+            let (is_whole, told, answer) = ask("/whole");
+            assert!(is_whole, "{answer}");
+            assert_eq!(told, "upstream done finished", "{answer}");
+            let (is_whole, told, answer) = ask("/cut");
+            assert!(!is_whole, "{answer}");
+            assert_eq!(told, "upstream response_body truncated", "{answer}");
+        }
+    }
 }

@@ -22,6 +22,8 @@ const BODY_KEPT_MAX: usize = 1024 * 1024;
 pub enum Then {
     Keep,
     Close,
+    /// FIN without close_notify.
+    Truncate,
     Reset,
 }
 
@@ -309,6 +311,7 @@ fn serve(socket: Socket, number: usize, script: &Script, state: &State) {
         }
         match then {
             Then::Reset => kept.reset(),
+            Then::Truncate => wire.stream.truncate(),
             _ => wire.stream.finish(),
         }
     }
@@ -503,6 +506,11 @@ impl Stream {
             tls.send_close_notify();
             let _ = tls.complete_io(&mut self.socket);
         }
+        self.truncate();
+    }
+
+    /// FIN without close_notify.
+    pub fn truncate(&mut self) {
         let _ = match &self.socket {
             Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
