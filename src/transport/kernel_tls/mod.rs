@@ -18,7 +18,7 @@ use socket2::SockRef;
 
 use super::tests::{
     Client, LONG, SECOND, configs_of, configs_of_suite, connect, hash, into_socket, listen, pattern, pause,
-    read_count, read_to_end, run, set_tiny, shake_sealed,
+    read_count, read_to_end, run, set_tiny, shake_over, shake_sealed,
 };
 use super::*;
 use crate::offload::tests::SUITES;

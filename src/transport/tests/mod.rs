@@ -686,7 +686,10 @@ fn configs_with(
 }
 
 pub(super) fn connect(port: u16, config: &Arc<ClientConfig>) -> Client {
-    let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    shake_over(TcpStream::connect(("127.0.0.1", port)).unwrap(), config)
+}
+
+pub(super) fn shake_over(mut socket: TcpStream, config: &Arc<ClientConfig>) -> Client {
     let name = ServerName::try_from("a.test").unwrap();
     let mut connection = ClientConnection::new(config.clone(), name).unwrap();
     while connection.is_handshaking() {
