@@ -13,7 +13,8 @@ use atlas::tls::certificates::Certificate;
 use atlas::tls::{self, Build, ClientBuild, ClientSettings, Settings, Version};
 use atlas::transport::Transport;
 use futures_util::future::join;
-use rustls::RootCertStore;
+use rustls::crypto::aws_lc_rs::{cipher_suite as suites, default_provider};
+use rustls::{ProtocolVersion, RootCertStore, ServerConfig, SupportedCipherSuite};
 
 use super::LONG;
 
@@ -34,6 +35,37 @@ pub(crate) enum Carrier {
 
 /// Bytes after which [`Carrier::Midway`] goes to the kernel.
 const MIDWAY: u64 = 20_000;
+
+/// All that the kernel takes.
+pub(crate) const SUITES: [SupportedCipherSuite; 6] = [
+    suites::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    suites::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    suites::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    suites::TLS13_AES_128_GCM_SHA256,
+    suites::TLS13_AES_256_GCM_SHA384,
+    suites::TLS13_CHACHA20_POLY1305_SHA256,
+];
+
+/// Whether there are keys to be renewed.
+pub(crate) fn is_tls13(suite: usize) -> bool {
+    SUITES[suite].version().version == ProtocolVersion::TLSv1_3
+}
+
+/// The same settings, with one suite.
+fn with_only(mut settings: Settings, suite: SupportedCipherSuite) -> Settings {
+    let mut provider = default_provider();
+    provider.cipher_suites = vec![suite];
+    let mut server = ServerConfig::builder_with_provider(provider.into())
+        .with_protocol_versions(&[suite.version()])
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(settings.server.cert_resolver.clone());
+    server.enable_secret_extraction = settings.server.enable_secret_extraction;
+    server.ticketer = settings.server.ticketer.clone();
+    server.session_storage = settings.server.session_storage.clone();
+    settings.server = server.into();
+    settings
+}
 
 /// Bytes after which each goes to the kernel, if at all.
 const THRESHOLDS: [Option<u64>; 4] = [None, Some(u64::MAX), Some(MIDWAY), Some(0)];
@@ -62,7 +94,8 @@ impl Carrier {
 /// Settings of both sides, of every carrier this machine has.
 pub(crate) struct Bench {
     offload: Arc<Offload>,
-    server: [Settings; 4],
+    /// By suite, and by carrier.
+    server: [[Settings; 4]; SUITES.len()],
     client: [ClientSettings; 4],
 }
 
@@ -102,7 +135,7 @@ impl Bench {
         };
         Self {
             offload: Offload::probe().into(),
-            server: THRESHOLDS.map(server),
+            server: SUITES.map(|suite| THRESHOLDS.map(|threshold| with_only(server(threshold), suite))),
             client: THRESHOLDS.map(client),
         }
     }
@@ -143,7 +176,12 @@ impl Bench {
     }
 
     /// A connection: the end that accepted, and the one that connected.
-    pub(crate) async fn connect(&self, accepted: Carrier, connected: Carrier) -> (Transport, Transport) {
+    pub(crate) async fn connect(
+        &self,
+        accepted: Carrier,
+        connected: Carrier,
+        suite: usize,
+    ) -> (Transport, Transport) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let far = listener.accept().unwrap().0;
@@ -166,7 +204,7 @@ impl Bench {
             secured
         };
         let offload = self.offload(accepted);
-        let accepting = tls::accept(far, &self.server[accepted.place()], &offload, deadline);
+        let accepting = tls::accept(far, &self.server[suite][accepted.place()], &offload, deadline);
         let (server, client) = join(accepting, connecting).await;
         let (server, client) = (server.unwrap().transport, client.unwrap().transport);
         for (carrier, transport) in [(accepted, &server), (connected, &client)] {

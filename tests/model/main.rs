@@ -31,7 +31,7 @@ use atlas::transport::Transport;
 use futures_util::FutureExt;
 use futures_util::future::{join, join_all, join3};
 
-use self::carriers::Bench;
+use self::carriers::{Bench, is_tls13};
 use self::guest::Guest;
 use self::plan::Plan;
 
@@ -45,8 +45,9 @@ fn what_one_end_writes_the_other_reads() {
     for (server, client) in bench.pairs() {
         let may_renew = bench.may_renew(&[server, client]);
         run(&format!("{server:?} to {client:?}"), async |plan| {
-            let (left, right) = bench.connect(server, client).await;
-            converse(left, right, plan, may_renew).await;
+            let suite = plan.suites[0];
+            let (left, right) = bench.connect(server, client, suite).await;
+            converse(left, right, plan, may_renew && is_tls13(suite)).await;
         });
     }
 }
@@ -60,16 +61,17 @@ fn a_relay_changes_nothing() {
         run(
             &format!("relay from {downstream:?} to {upstream:?}"),
             async |plan| {
-                let (near, left) = bench.connect(downstream, downstream.opposite()).await;
-                let (right, far) = bench.connect(upstream.opposite(), upstream).await;
+                let [one, other] = plan.suites;
+                let (near, left) = bench.connect(downstream, downstream.opposite(), one).await;
+                let (right, far) = bench.connect(upstream.opposite(), upstream, other).await;
                 let relayed = async {
                     let end = relay::both_ways(&near, &far, LONG).await;
                     finish_relay(near, far, end).await;
                     end
                 };
                 let (one, other, end) = join3(
-                    end::run(left, &plan.left, &plan.right, may_renew),
-                    end::run(right, &plan.right, &plan.left, may_renew),
+                    end::run(left, &plan.left, &plan.right, may_renew && is_tls13(one)),
+                    end::run(right, &plan.right, &plan.left, may_renew && is_tls13(other)),
                     relayed,
                 )
                 .await;

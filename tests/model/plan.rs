@@ -2,6 +2,8 @@
 
 use fastrand::Rng;
 
+use super::carriers::SUITES;
+
 /// Most bytes an end writes at once: more than any buffer between the two.
 const PIECE_MAX: usize = 200_000;
 
@@ -12,6 +14,8 @@ const TOTAL_MAX: usize = 400_000;
 pub(crate) struct Plan {
     pub(crate) left: Half,
     pub(crate) right: Half,
+    /// Of [`SUITES`](super::carriers::SUITES), one for each connection.
+    pub(crate) suites: [usize; 2],
 }
 
 /// One end's part.
@@ -61,7 +65,8 @@ impl Plan {
         if random.u8(..8) == 0 {
             left.goodbye = Goodbye::Abort;
         }
-        Self { left, right }
+        let suites = [(); 2].map(|()| random.usize(..SUITES.len()));
+        Self { left, right, suites }
     }
 
     /// Both ends say goodbye in order.
