@@ -157,12 +157,18 @@ fn an_idle_atlas_uses_no_cpu() {
         let atlas = atlas().listens_tls("a.test").text(HELLO).driver(driver).start();
         let mut client = atlas.connect();
         client.get("/");
-        let used = atlas.cpu_time();
-        std::thread::sleep(Duration::from_secs(1));
-        let spent = atlas.cpu_time() - used;
+        // A clock that ticks every 10 ms charges each tick to whoever runs just then: the least of some
+        // seconds is what Atlas used, and one that spins does in each.
+        let is_idle = |spent: &Duration| *spent <= Duration::from_millis(30);
+        let mut seconds = Vec::new();
+        while seconds.len() < 5 && !seconds.iter().any(is_idle) {
+            let used = atlas.cpu_time();
+            std::thread::sleep(Duration::from_secs(1));
+            seconds.push(atlas.cpu_time() - used);
+        }
         assert!(
-            spent <= Duration::from_millis(30),
-            "{driver:?}: {spent:?} in a second"
+            seconds.iter().any(is_idle),
+            "{driver:?}: {seconds:?} in a second each"
         );
     });
 }
