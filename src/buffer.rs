@@ -59,7 +59,7 @@ impl Buffer {
 
     /// One of at least `size` bytes, from the pool where it fits.
     pub fn with_size(size: usize) -> Self {
-        let pooled = POOL.with_borrow_mut(|pool| match size {
+        let pooled = with_pool(|pool| match size {
             0..=SMALL => pool.small.pop(),
             size if size <= LARGE => pool.large.pop(),
             size if size <= RECORDS => pool.records.pop(),
@@ -186,34 +186,38 @@ impl Drop for Buffer {
             return;
         }
         let bytes = std::mem::take(&mut self.bytes);
-        // At the end of a thread the pool may be gone before the last buffer.
-        let _ = POOL.try_with(|pool| {
-            let Ok(mut pool) = pool.try_borrow_mut() else {
-                return;
-            };
+        with_pool(|pool| {
             match bytes.len() {
                 SMALL if pool.small.len() < KEPT_SMALL => pool.small.push(bytes),
                 LARGE if pool.large.len() < KEPT_LARGE => pool.large.push(bytes),
                 RECORDS if pool.records.len() < KEPT_LARGE => pool.records.push(bytes),
                 _ => {}
             }
+            Some(())
         });
     }
 }
 
+/// What the worker's pool has; nothing at the end of a thread, where it may be gone before the last buffer.
+fn with_pool<T>(ask: impl FnOnce(&mut Pool) -> Option<T>) -> Option<T> {
+    let asked = POOL.try_with(|pool| ask(&mut *pool.try_borrow_mut().ok()?));
+    asked.ok().flatten()
+}
+
 /// An empty vector that grows, with the memory of an earlier one where there is one.
 pub fn take_vec() -> Vec<u8> {
-    POOL.with_borrow_mut(|pool| pool.vecs.pop()).unwrap_or_default()
+    with_pool(|pool| pool.vecs.pop()).unwrap_or_default()
 }
 
 /// Gives a vector's memory to the next user.
 pub fn give_vec(mut vec: Vec<u8>) {
     vec.clear();
-    POOL.with_borrow_mut(|pool| {
+    with_pool(|pool| {
         // One that has grown past a large buffer and its records would be kept for nothing.
         if pool.vecs.len() < KEPT_LARGE && vec.capacity() <= 4 * LARGE {
             pool.vecs.push(vec);
         }
+        Some(())
     });
 }
 
