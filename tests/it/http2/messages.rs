@@ -256,13 +256,18 @@ fn a_body_that_nobody_wants_is_taken_behind_its_answer() {
     const SIZE: usize = 300_000;
     let atlas = atlas()
         .listens_tls("a.test")
-        .text("[[route]]\nrespond = 200")
+        .listens_plain()
+        .text("[[route]]\nrespond = 200\n[limits]\nbody = \"1MiB\"")
         .start();
     let mut http2 = atlas.http2();
-    for said in [&[][..], &[("content-length", "300000")]] {
+    for (said, status) in [
+        (&[][..], 200),
+        (&[("content-length", "300000")], 200),
+        (&[("content-length", "300000"), ("host", "b.test")], 400),
+    ] {
         let stream = http2.begin(&request("POST", "/", said), false);
         let got = http2.answer(stream);
-        assert_eq!((got.status(), got.reset), (200, None), "{got:?}");
+        assert_eq!((got.status(), got.reset), (status, None), "{got:?}");
         let mut sent = 0;
         while sent < SIZE {
             let room = http2.until("more may be sent", |http2| {
@@ -280,7 +285,18 @@ fn a_body_that_nobody_wants_is_taken_behind_its_answer() {
     });
     assert_eq!(
         (got.status(), got.has_ended, got.reset),
-        (200, true, Some(NO_ERROR))
+        (413, true, Some(NO_ERROR))
+    );
+    // Who has the answer owes nothing.
+    let mut http2 = atlas.http2_on(1);
+    let stream = http2.begin(&request("POST", "/", &[]), false);
+    assert_eq!(http2.answer(stream).status(), 200);
+    http2.round_trip(); // nothing that it has not read is left
+    drop(http2);
+    let record = atlas.record("the connection", |record| record["kind"] == "connection");
+    assert_eq!(
+        (&record["phase"], &record["cause"]),
+        (&"idle".into(), &"finished".into())
     );
 }
 

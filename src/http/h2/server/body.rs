@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
+use http::request;
 
 use super::super::translate;
 use super::super::wire::Way;
@@ -32,6 +33,15 @@ fn release(stream: Option<&mut RecvStream>, count: usize) -> Result<(), h2::Erro
 /// was about to say, and lose its answer by it.
 const DISCARD_BYTES_MAX: u64 = 1024 * 1024;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Whether the body of a request that was not understood is taken.
+pub(super) fn is_worth_discarding(request: &request::Parts, body: &RecvStream) -> bool {
+    let announced = request.headers.get(http::header::CONTENT_LENGTH);
+    let announced = announced.map(|length| length.to_str().ok().and_then(|text| text.parse().ok()));
+    let is_short =
+        announced.is_none_or(|length| length.is_some_and(|length: u64| length <= DISCARD_BYTES_MAX));
+    is_short && !body.is_end_stream() && !request.headers.contains_key(http::header::EXPECT)
+}
 
 /// Takes the rest of a body behind its answer.
 pub(super) async fn discard(mut rest: RecvStream) {
@@ -257,7 +267,9 @@ impl Drop for RequestBody<'_> {
     fn drop(&mut self) {
         self.give_back();
         // Who waits for 100 may send nothing more, or all of it.
-        let comes = !self.ended && !self.is_tunnel() && self.failed.is_none() && !self.excused;
+        let may_come = self.begun || !self.excused;
+        let is_good = self.failed.is_none_or(|end| end.cause == Cause::LimitReached);
+        let comes = !self.ended && !self.is_tunnel() && may_come && is_good;
         if comes && self.left.is_none_or(|left| left <= DISCARD_BYTES_MAX) {
             self.state.leave(self.stream.take());
         }

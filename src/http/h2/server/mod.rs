@@ -65,6 +65,7 @@ pub async fn serve(
         settings,
         wire: &wire,
         gone: Default::default(),
+        discarding: Default::default(),
     };
     let connection = match shake(&wire, settings).await {
         Ok(connection) => connection,
@@ -374,12 +375,10 @@ impl<'d> Driver<'d> {
             (Some((end, _)), _, _) => end,
             (None, Some(cause), _) => self.client_end(cause),
             (None, None, Some(error)) => self.client_end(cause_of(error, self.shared.wire)),
-            (None, None, None) if self.shared.wire.has_ended() => {
-                self.client_end(match self.streams.is_empty() {
-                    true => Cause::Finished,
-                    false => Cause::Closed,
-                })
-            }
+            (None, None, None) if self.shared.wire.has_ended() => self.client_end(match self.is_answered() {
+                true => Cause::Finished,
+                false => Cause::Closed,
+            }),
             (None, None, None) if self.is_draining => End::new(Side::Atlas, Phase::Done, Cause::Drained),
             (None, None, None) => End::finished(Side::Downstream),
         };
@@ -387,11 +386,16 @@ impl<'d> Driver<'d> {
     }
 
     fn client_end(&self, cause: Cause) -> End {
-        let phase = match self.streams.is_empty() {
+        let phase = match self.is_answered() {
             true => Phase::Idle,
             false => Phase::Response,
         };
         End::new(Side::Downstream, phase, cause)
+    }
+
+    /// Whether nothing is owed to the client.
+    fn is_answered(&self) -> bool {
+        self.streams.len() <= self.shared.discarding.get()
     }
 }
 

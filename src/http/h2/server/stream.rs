@@ -46,6 +46,8 @@ pub(super) struct Shared<'c> {
     pub(super) wire: &'c Wire<'c>,
     /// How the connection ended, once it has.
     pub(super) gone: Cell<Option<End>>,
+    /// Streams that were answered, and whose rest is taken.
+    pub(super) discarding: Cell<usize>,
 }
 
 /// What the two halves of an exchange share.
@@ -99,14 +101,18 @@ pub(super) async fn serve(
             let end = state.answer(request, body, service).await;
             state.settle(end, is_provoked(end));
             if let Some(rest) = state.rest.take() {
-                body::discard(rest).await;
+                state.discard(rest).await;
             }
         }
         Err(refused) => {
             let end = state.refuse(&refused, &parts, service).await;
             state.settle(end, false);
+            if state.is_finished.get() && body::is_worth_discarding(&parts, &body) {
+                state.discard(body).await;
+            }
         }
     }
+    state.forget();
 }
 
 fn understood(
@@ -171,10 +177,6 @@ impl<'s> State<'s> {
     /// Resets a stream whose response did not go through, and counts how it ended.
     fn settle(&self, end: End, is_provoked: bool) {
         self.shared.wire.holds_no_more(self.id);
-        match self.is_leaving.get() {
-            true => self.shared.wire.leave_end(self.id),
-            false => self.shared.wire.forget_end(self.id),
-        }
         match (is_provoked, self.is_finished.get()) {
             (true, _) => self.shared.wire.provoked(),
             (false, true) => self.shared.wire.finished(),
@@ -193,6 +195,22 @@ impl<'s> State<'s> {
         match &mut *self.sending.borrow_mut() {
             Sending::Head(respond) => respond.send_reset(reason),
             Sending::Body(stream) => stream.send_reset(reason),
+        }
+    }
+
+    /// What the client says of it from here on is not the exchange's any more.
+    async fn discard(&self, rest: RecvStream) {
+        let count = &self.shared.discarding;
+        count.set(count.get() + 1);
+        body::discard(rest).await;
+        count.set(count.get() - 1);
+    }
+
+    /// Nothing more is told of it.
+    fn forget(&self) {
+        match self.is_leaving.get() {
+            true => self.shared.wire.leave_end(self.id),
+            false => self.shared.wire.forget_end(self.id),
         }
     }
 
