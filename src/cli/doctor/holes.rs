@@ -3,32 +3,51 @@
 use super::finding::Finding;
 use super::remedy::numbers;
 
-/// For series of kernels, the first with all mends that are known of. A peer could use CVE-2025-39946 (mended in
-/// 6.1.158 and 6.12.57) and CVE-2025-39682; others took a user of the machine. The last is CVE-2026-74611.
-const MENDED: [((u32, u32), u32); 2] = [((6, 1), 192), ((6, 12), 115)];
+/// A series of kernels.
+struct Series {
+    number: (u32, u32),
+    /// The first in which nothing is known that a peer can use: CVE-2025-39946, and before it CVE-2025-39682.
+    closed_to_peers: u32,
+    /// The first with all mends that are known of, the last for CVE-2026-74611: these take a user of the machine.
+    mended: u32,
+}
+
+const ALL: [Series; 2] = [
+    Series {
+        number: (6, 1),
+        closed_to_peers: 158,
+        mended: 192,
+    },
+    Series {
+        number: (6, 12),
+        closed_to_peers: 57,
+        mended: 115,
+    },
+];
 
 /// By release and version as uname has them. Nothing of series nobody has looked at.
 pub(super) fn judge(release: &str, version: &str) -> Option<Finding> {
     const TOPIC: &str = "kernel TLS";
     let (major, minor, patch) = upstream(release, version)?;
-    let (_, mended) = MENDED.iter().find(|(series, _)| *series == (major, minor))?;
+    let series = ALL.iter().find(|series| series.number == (major, minor))?;
     let is = format!("{major}.{minor}.{patch}");
-    let first = format!("{major}.{minor}.{mended}");
-    if patch >= *mended {
+    let first = format!("{major}.{minor}.{}", series.mended);
+    if patch >= series.mended {
         return Some(Finding::fine(
             TOPIC,
             format!("{is} has the mends of what was known to be wrong, as {first} and later"),
         ));
     }
-    Some(
-        Finding::advice(
-            TOPIC,
-            format!("{is} is older than {first}, in which holes in its TLS were closed"),
-            "peers can use some of them, unless your distribution has closed them in its own: bring the kernel up to \
-             date and start the machine anew, or let Atlas make the records (`prefer_ktls = false`)",
-        )
-        .maybe(update(version)),
-    )
+    let whom = match patch < series.closed_to_peers {
+        true => "peers",
+        false => "users of this machine",
+    };
+    let why = format!(
+        "{whom} can use some of them, unless your distribution has closed them in its own: bring the kernel up to \
+         date and start the machine anew; until then `prefer_ktls = false` keeps connections out of it"
+    );
+    let what = format!("{is} is older than {first}, in which the last known holes in its TLS were closed");
+    Some(Finding::advice(TOPIC, what, why).maybe(update(version)))
 }
 
 /// The kernel's own version, which distributions build upon. Debian and Ubuntu call all releases of a series by 0.

@@ -153,8 +153,7 @@ pub(super) fn judge_row(row: &Row) -> Finding {
             TOPIC,
             what,
             "a reader pauses after a wake-up that found nothing; kernels from 6.5 on need no pause",
-        )
-        .maybe(remedy::newer_kernel((6, 5))),
+        ), // a small cost, and no reason to change a kernel that is kept up to date
         Some(Consequence::EndsAtKeyUpdate) => Finding::advice(
             TOPIC,
             what,

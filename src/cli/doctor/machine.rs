@@ -164,8 +164,8 @@ pub(super) fn open_files(limit: Option<u64>, wanted: &Descriptors) -> Finding {
     } else {
         Finding::advice("machine", what, "each proxied connection needs two")
     };
-    let is_enough = wanted.asked < OPEN_FILES_RAISED;
-    told.maybe(is_enough.then(|| remedy::raise(Limit::OpenFiles)))
+    let helps = limit < OPEN_FILES_RAISED && wanted.asked < OPEN_FILES_RAISED;
+    told.maybe(helps.then(|| remedy::raise(Limit::OpenFiles)))
 }
 
 /// All processes of a user share what they may lock, so enough may be too little; whether it was, the

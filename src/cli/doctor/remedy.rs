@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::getuid;
 use rustix::thread::{CapabilitySet, capability_is_in_bounding_set, no_new_privs};
@@ -104,7 +104,9 @@ pub(super) fn leave_out(lines: &Lines, place: &Range<usize>, key: &str) -> Optio
     let number = lines.source.position(place.start).line;
     lines.source.line(number).starts_with(key).then_some(())?;
     let file = shell_path(Path::new(&lines.source.name))?;
-    Some(format!("sudo sed -i '{number}s/^{key}/#&/' {file}"))
+    Some(format!(
+        "sudo sed -i --follow-symlinks '{number}s/^{key}/#&/' {file}"
+    ))
 }
 
 /// What Debian's backports have at least, for each version of Debian that Atlas is built for.
@@ -119,11 +121,30 @@ pub(super) fn newer_kernel(least: (u32, u32)) -> Option<String> {
     }
     let system = std::fs::read_to_string("/etc/os-release").ok()?;
     let machine = rustix::system::uname().machine().to_string_lossy().into_owned();
-    backport(&system, &machine, &release, least)
+    backport(&system, &machine, &release, least, &sources())
 }
 
-/// As [`newer_kernel`], by the text of `/etc/os-release`, and the machine and release of uname.
-pub(super) fn backport(system: &str, machine: &str, release: &str, least: (u32, u32)) -> Option<String> {
+/// Where apt takes packages from. What cannot be read is nothing.
+fn sources() -> String {
+    let more = std::fs::read_dir("/etc/apt/sources.list.d");
+    let more = more.into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_one = |path: &PathBuf| {
+        path.extension()
+            .is_some_and(|kind| kind == "list" || kind == "sources")
+    };
+    let all = std::iter::once(PathBuf::from("/etc/apt/sources.list")).chain(more.filter(is_one));
+    all.filter_map(|path| std::fs::read_to_string(path).ok())
+        .collect()
+}
+
+/// As [`newer_kernel`], by the text of `/etc/os-release`, the machine and release of uname, and apt's sources.
+pub(super) fn backport(
+    system: &str,
+    machine: &str,
+    release: &str,
+    least: (u32, u32),
+    sources: &str,
+) -> Option<String> {
     let codename = system
         .lines()
         .find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
@@ -139,9 +160,16 @@ pub(super) fn backport(system: &str, machine: &str, release: &str, least: (u32, 
         _ => return None,
     };
     let suite = format!("{codename}-backports");
+    // apt reads nothing at all where a suite is named twice with different keys.
+    let add = match sources.contains(&suite) {
+        true => String::new(),
+        false => format!(
+            "echo 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian \
+             {suite} main' | sudo tee /etc/apt/sources.list.d/{suite}.list && "
+        ),
+    };
     Some(format!(
-        "echo 'deb http://deb.debian.org/debian {suite} main' | sudo tee /etc/apt/sources.list.d/{suite}.list \
-         && sudo apt update && sudo apt install -t {suite} linux-image-{machine}"
+        "{add}sudo apt update && sudo apt install -t {suite} linux-image-{machine}"
     ))
 }
 

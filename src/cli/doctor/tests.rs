@@ -299,6 +299,8 @@ fn kernels_with_known_holes_in_their_tls_are_told_and_never_wrong() {
             continue;
         };
         assert!(finding.what.starts_with(&format!("{is} ")), "{finding:?}");
+        let of_peers = format!("{finding:?}").contains("peers can use");
+        assert_eq!(of_peers, ["6.1.153", "6.12.48"].contains(&is), "{finding:?}");
         let is_updated = verdict == Verdict::Advice && version.contains("Debian") && !version.contains("bpo");
         assert_eq!(finding.command.is_some(), is_updated, "{finding:?}");
     }
@@ -330,15 +332,23 @@ fn debian_has_newer_kernels_and_not_for_every_wish() {
             None,
         ),
     ] {
-        let told = backport(&system, machine, release, least);
-        let wanted = suite.map(|suite| {
+        let install =
+            suite.map(|suite| format!("sudo apt update && sudo apt install -t {suite} linux-image-amd64"));
+        let add = suite.map(|suite| {
             format!(
-                "echo 'deb http://deb.debian.org/debian {suite} main' | sudo tee \
-                 /etc/apt/sources.list.d/{suite}.list && sudo apt update && sudo apt install -t {suite} \
-                 linux-image-amd64"
+                "echo 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] \
+                 http://deb.debian.org/debian {suite} main' | sudo tee /etc/apt/sources.list.d/{suite}.list && "
             )
         });
-        assert_eq!(told, wanted, "{system} {release} {least:?}");
+        let both = add.zip(install.clone()).map(|(add, install)| add + &install);
+        let told = |sources: &str| backport(&system, machine, release, least, sources);
+        assert_eq!(
+            told("deb http://a.test/ stable main"),
+            both,
+            "{system} {release} {least:?}"
+        );
+        let known = format!("Suites: {}", suite.unwrap_or_default());
+        assert_eq!(told(&known), install, "{system} {release} {least:?}");
     }
 }
 

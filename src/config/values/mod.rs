@@ -49,6 +49,7 @@ impl Word for Time {
         let wrong = || Wrong::new(format!("`{text}` is not a time"), help);
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
             // What is no time with a unit either is told as that.
+            text.parse::<u32>().map_err(|_| wrong())?;
             Self::parse(&format!("{text}s"))?;
             return Err(Wrong::new(
                 "a time needs a unit",
@@ -552,7 +553,7 @@ fn ends_in_a_number(host: &str) -> bool {
 /// The name of a service (RFC 2782: `_Service._Proto.Name`).
 fn service(name: &str) -> Result<Arc<str>, Wrong> {
     let help = "write \"srv:_http._tcp.example.org\"";
-    if let Some((host, port)) = name.rsplit_once(':') {
+    if let Some((host, port)) = name.split_once(':') {
         let message = format!("a service tells the port itself, and this is written: {port}");
         let written = service(host).map(|_| format!("write \"srv:{host}\""));
         return Err(Wrong::new(message, written.unwrap_or_else(|_| help.to_owned())));
@@ -701,25 +702,31 @@ impl Word for UrlPath {
                 help,
             ));
         }
-        if let Some(at) = broken_escape(text) {
+        if let Some(mended) = with_whole_escapes(text) {
             let message =
                 "a `%` without two hexadecimal digits: requests with one are refused, and this never matches";
-            let help = format!(
-                "write {}",
-                or_example::<Self>(&format!("{}%25{}", &text[..at], &text[at + 1..]))
-            );
-            return Err(Wrong::new(message, help));
+            return Err(Wrong::new(
+                message,
+                format!("write {}", or_example::<Self>(&mended)),
+            ));
         }
         Ok(Self(text.to_owned()))
     }
 }
 
-/// Where a `%` stands that no byte is written with.
-fn broken_escape(text: &str) -> Option<usize> {
-    let is_digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
-    let bytes = text.as_bytes();
-    let mut signs = text.match_indices('%').map(|(at, _)| at);
-    signs.find(|at| !is_digit(bytes.get(at + 1)) || !is_digit(bytes.get(at + 2)))
+/// The same with an escape for each `%` that no byte is written with; `None` where there is none of those.
+fn with_whole_escapes(text: &str) -> Option<String> {
+    let is_whole = |rest: &str| {
+        let digits = rest.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    let mut pieces = text.split('%');
+    let mut mended = pieces.next().unwrap_or_default().to_owned();
+    for rest in pieces {
+        mended.push_str(if is_whole(rest) { "%" } else { "%25" });
+        mended.push_str(rest);
+    }
+    (mended != text).then_some(mended)
 }
 
 /// What other servers write for expressions, or for one path alone.
