@@ -145,7 +145,10 @@ fn workers_beyond_the_cores_come_with_what_leaves_them_out() {
     let (code, document) = asked(folder.path());
     assert_eq!(code, Some(0), "{document:#}");
     let told = finding(&document, "machine", "1024 workers are configured");
-    let wanted = format!("sudo sed -i '2s/^workers/#&/' {}", file.display());
+    let wanted = format!(
+        "sudo sed -i --follow-symlinks '2s/^workers/#&/' {}",
+        file.display()
+    );
     assert_eq!(told["command"], wanted);
     let typed = wanted.replace("sudo ", "");
     assert!(command("/bin/sh", &["-c", &typed], b"").status.success());

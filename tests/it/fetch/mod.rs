@@ -53,7 +53,7 @@ fn carried(output: Output, arguments: &[&str]) -> Output {
     let is_tls = arguments.iter().any(|word| word.starts_with("https://"));
     let is_right = match (is_tls, guest::refusal_of_this_kernel(), &told[..]) {
         (false, _, told) => told.is_empty(),
-        (true, None, [one]) => one.starts_with("the kernel: "),
+        (true, None, [one]) => one.starts_with("the kernel on this side: "),
         (true, Some(refusal), [one]) => {
             one.starts_with("this process: ") && one.ends_with(&format!("({refusal})"))
         }
