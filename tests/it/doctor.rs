@@ -13,6 +13,12 @@ fn doctor(arguments: &[&str]) -> Output {
     command(env!("CARGO_BIN_EXE_atlas"), &words, b"")
 }
 
+/// A configuration that is well, on this port of the loopback.
+fn listening_on(port: u16) -> tempfile::TempDir {
+    let listener = format!("address = \"127.0.0.1\"\nport = {port}");
+    written(&listener, &cert(&["a.test"]))
+}
+
 /// A configuration with this listener and the files it names.
 fn written(listener: &str, leaf: &crate::support::certs::Leaf) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -68,10 +74,7 @@ fn the_machine_is_told_of_without_any_configuration() {
 #[test]
 fn a_configuration_that_can_be_run_is_fine() {
     let port = free_port();
-    let folder = written(
-        &format!("address = \"127.0.0.1\"\nport = {port}"),
-        &cert(&["a.test"]),
-    );
+    let folder = listening_on(port);
     let (code, document) = asked(folder.path());
     assert_eq!(code, Some(0), "{document:#}");
     assert_eq!(document["configuration"]["valid"], true);
@@ -89,10 +92,7 @@ fn a_configuration_that_can_be_run_is_fine() {
 #[test]
 fn kernel_tls_that_a_line_asks_for_and_the_machine_has_not_is_wrong() {
     let port = free_port();
-    let folder = written(
-        &format!("address = \"127.0.0.1\"\nport = {port}"),
-        &cert(&["a.test"]),
-    );
+    let folder = listening_on(port);
     let file = folder.path().join("atlas.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace("[tls]", "[tls]\nprefer_ktls = true")).unwrap();
@@ -135,10 +135,7 @@ fn what_the_machine_cannot_do_is_wrong() {
 #[test]
 fn workers_beyond_the_cores_come_with_what_leaves_them_out() {
     let port = free_port();
-    let folder = written(
-        &format!("address = \"127.0.0.1\"\nport = {port}"),
-        &cert(&["a.test"]),
-    );
+    let folder = listening_on(port);
     let file = folder.path().join("atlas.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, format!("# ours\nworkers = 1024\n{text}")).unwrap();
@@ -206,10 +203,7 @@ fn connections_beyond_the_open_files_are_wrong_only_where_they_are_written() {
 fn a_port_that_is_taken_may_be_atlas_itself() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
-    let folder = written(
-        &format!("address = \"127.0.0.1\"\nport = {port}"),
-        &cert(&["a.test"]),
-    );
+    let folder = listening_on(port);
     let (code, document) = asked(folder.path());
     assert_eq!(code, Some(0), "{document:#}");
     let told = finding(&document, "listeners", &format!("127.0.0.1:{port}"));
