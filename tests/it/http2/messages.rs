@@ -301,6 +301,26 @@ fn a_body_that_nobody_wants_is_taken_behind_its_answer() {
 }
 
 #[test]
+fn a_body_that_was_asked_for_with_100_is_taken_behind_an_answer_that_overtook_it() {
+    let origin = origin()
+        .handles("/changes-its-mind", |exchange| {
+            exchange
+                .send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")?;
+            Ok(Then::Close)
+        })
+        .start();
+    let atlas = proxy(&origin);
+    let mut http2 = atlas.http2();
+    let fields = [("expect", "100-continue"), ("content-length", "1000")];
+    let stream = http2.begin(&request("POST", "/changes-its-mind", &fields), false);
+    let got = http2.answer(stream);
+    assert_eq!((got.informational(), got.status()), (vec!["100"], 403));
+    http2.upload(stream, &[0; 1000], true);
+    http2.round_trip();
+    assert_eq!(http2.so_far(stream).reset, None);
+}
+
+#[test]
 fn answers_of_atlas_come_from_the_same_catalogue() {
     let atlas = atlas()
         .listens_tls("a.test")

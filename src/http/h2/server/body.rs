@@ -267,7 +267,7 @@ impl Drop for RequestBody<'_> {
     fn drop(&mut self) {
         self.give_back();
         // Who waits for 100 may send nothing more, or all of it.
-        let may_come = self.begun || !self.excused;
+        let may_come = self.begun || !self.excused || self.state.is_invited.get();
         let is_good = self.failed.is_none_or(|end| end.cause == Cause::LimitReached);
         let comes = !self.ended && !self.is_tunnel() && may_come && is_good;
         if comes && self.left.is_none_or(|left| left <= DISCARD_BYTES_MAX) {

@@ -59,6 +59,8 @@ pub(super) struct State<'s> {
     gone: Cell<Option<End>>,
     /// All of the request has come.
     has_request: Cell<bool>,
+    /// It was told 100: who waited for that with its content sends it now.
+    pub(super) is_invited: Cell<bool>,
     /// All of the response was given to the crate.
     is_finished: Cell<bool>,
     /// Its end was not waited for.
@@ -89,6 +91,7 @@ pub(super) async fn serve(
         sending: RefCell::new(Sending::Head(respond)),
         gone: Cell::new(None),
         has_request: Cell::new(false),
+        is_invited: Cell::new(false),
         is_finished: Cell::new(false),
         is_leaving: Cell::new(false),
         is_tunnel: Cell::new(false),
@@ -100,7 +103,9 @@ pub(super) async fn serve(
             drop(parts);
             let end = state.answer(request, body, service).await;
             state.settle(end, is_provoked(end));
-            if let Some(rest) = state.rest.take() {
+            let rest = state.rest.take();
+            // Of a connection that has to end nothing more is read, and its end waits for what is held.
+            if let Some(rest) = rest.filter(|_| shared.wire.failed().is_none()) {
                 state.discard(rest).await;
             }
         }
@@ -347,6 +352,9 @@ impl<'s> State<'s> {
     }
 
     pub(super) fn inform(&self, response: Response<()>) -> Result<(), End> {
+        if response.status() == StatusCode::CONTINUE {
+            self.is_invited.set(true);
+        }
         match &mut *self.sending.borrow_mut() {
             Sending::Head(respond) => respond
                 .send_informational(response)
