@@ -120,7 +120,11 @@ impl Shared {
 
 /// Whether an operator should look at an endpoint that ends its connections so.
 fn is_bad(end: End) -> bool {
-    let is_endpoints = matches!(end.cause, Cause::Malformed | Cause::TimedOut) || end.cause.is_excess();
+    let is_endpoints = end.cause.is_excess()
+        || matches!(
+            end.cause,
+            Cause::Malformed | Cause::RecordDamaged | Cause::RecordTooLong | Cause::TimedOut
+        );
     (end.side == Side::Upstream && is_endpoints) || end.cause == Cause::Panicked
 }
 
