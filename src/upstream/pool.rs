@@ -17,6 +17,10 @@ pub(super) struct Idle {
     pub(super) opened: Instant,
 }
 
+/// So many are let go of in one go, at most. Over TLS each is told goodbye, which takes some 10 µs, and all of a
+/// busy hour grow old together.
+const LET_GO_MAX: usize = 32;
+
 /// How long connections are kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
@@ -44,17 +48,18 @@ pub(super) struct Pool {
 impl Pool {
     /// The connection used last, if it is young enough and its peer has neither closed it nor
     /// said anything since. The others stay until they are old: a server closes the oldest first.
+    /// After [`LET_GO_MAX`] that are not a new connection is better.
     pub(super) fn take(&self, now: Instant, times: Times, repeatable: bool) -> Option<Idle> {
-        loop {
+        for _ in 0..LET_GO_MAX {
             let idle = self.idle.borrow_mut().pop_back()?;
             if has_passed(idle.since, now, times.idle) {
-                self.idle.borrow_mut().clear(); // the ones below have waited longer still
-                return None;
+                return None; // the ones below have waited longer still
             }
             if !has_passed(idle.opened, now, times.lifetime) && idle.is_quiet(repeatable) {
                 return Some(idle);
             }
         }
+        None
     }
 
     /// Keeps a connection; when there are too many, the oldest goes.
@@ -71,16 +76,20 @@ impl Pool {
         all.push_back(idle);
     }
 
-    /// Drops the connections that are too old, and those their peer has closed.
+    /// Drops connections that are too old, and those their peer has closed: [`LET_GO_MAX`] of them, and the
+    /// rest at the next call. Until then nothing takes them.
     pub(super) fn sweep(&self, now: Instant, times: Times) {
+        let mut left = LET_GO_MAX;
         self.retain(|idle| {
             let is_old =
                 has_passed(idle.since, now, times.idle) || has_passed(idle.opened, now, times.lifetime);
-            !is_old && idle.is_quiet(true)
+            let stays = left == 0 || (!is_old && idle.is_quiet(true));
+            left -= usize::from(!stays);
+            stays
         });
     }
 
-    pub(super) fn retain(&self, keep: impl Fn(&Idle) -> bool) {
+    pub(super) fn retain(&self, keep: impl FnMut(&Idle) -> bool) {
         self.idle.borrow_mut().retain(keep);
     }
 

@@ -202,6 +202,37 @@ fn an_address_that_does_not_answer_holds_up_nobody() {
 }
 
 #[test]
+fn idle_connections_that_grow_old_together_are_let_go_of_bit_by_bit() {
+    let (_a, at) = listener();
+    run(|| async move {
+        let upstream = upstream(&settings(vec![tcp(at)]), None);
+        let (pool, times) = (&upstream.endpoints[0].pool, upstream.settings.pool_times());
+        let opened = now();
+        for _ in 0..40 {
+            let (transport, _) = upstream.connect(&mut upstream.begin(true)).await.unwrap();
+            let idle = pool::Idle {
+                connection: Box::new(Connection::new(transport, upstream.limits.clone())),
+                address: None,
+                since: opened,
+                opened,
+            };
+            pool.give_back(idle, 40, times);
+        }
+        pool.sweep(opened, times);
+        assert_eq!(pool.len(), 40);
+        let later = opened + times.idle;
+        pool.sweep(later, times);
+        assert_eq!(pool.len(), 8);
+        assert!(
+            pool.take(later, times, true).is_none(),
+            "none that is too old is used"
+        );
+        pool.sweep(later, times);
+        assert_eq!(pool.len(), 0);
+    });
+}
+
+#[test]
 fn an_endpoint_that_stays_keeps_its_health_and_what_is_under_way() {
     let (_a, first) = listener();
     let (_b, second) = listener();
