@@ -39,14 +39,21 @@ impl Source {
         }
     }
 
-    /// The same, as it may be shown to anybody: with stars in the place of what is secret, and
-    /// everything else at its byte.
+    /// The same, as it may be shown to anybody: with stars in the place of what is secret, question marks (`¿`, which
+    /// are as long) in that of control characters of C1, and everything else at its byte.
     #[must_use]
     pub fn to_show(&self) -> Self {
         Self {
             name: self.name.clone(),
-            text: secrets::masked(&self.text),
+            text: secrets::masked(&self.text).replace(|letter| matches!(letter, '\u{80}'..='\u{9f}'), "¿"),
         }
+    }
+
+    /// The bytes of the line this one stands in.
+    pub fn line_of(&self, byte: usize) -> Range<usize> {
+        let (before, after) = self.text.split_at_checked(byte).unwrap_or((&self.text, ""));
+        let start = before.rfind('\n').map_or(0, |at| at + 1);
+        start..byte + after.find('\n').map_or(after.len(), |at| at + 1)
     }
 
     /// The text of a line, counted from 1, without its end.

@@ -82,7 +82,7 @@ table! {
     File "" {
         /// How many threads serve connections; `"auto"` is one for each core the process may use. Where they take all of those each stays on its own; fewer are placed by the kernel. A reload cannot change it.
         workers: Workers = "\"auto\"",
-        /// Networks whose `X-Forwarded-For`, `X-Forwarded-Proto`, `Forwarded` and the like are believed; their `X-Real-IP` only where they send neither `X-Forwarded-For` nor `Forwarded`, which tell who asked the first of them; of those two they have to remove the one they do not write. Of who comes by a Unix socket they are not: let it speak the PROXY protocol.
+        /// Networks whose `X-Forwarded-For`, `X-Forwarded-Proto`, `Forwarded` and the like are believed; their `X-Real-IP` only where they send neither `X-Forwarded-For` nor `Forwarded`, which tell who asked the first of them; of those two they have to remove the one they do not write, or both if they write neither. Of who comes by a Unix socket they are not: let it speak the PROXY protocol.
         trusted_proxies: Vec<At<Network>> = "[]",
         /// Where connections are accepted.
         listen: OneOrMany<Listen> = "required",

@@ -217,7 +217,6 @@ fn read(
         return resolve::resolve(&file?, folder, earlier, found);
     }
     // What could not be read may be what everything else refers to: no guesses about it.
-    let line = |one: &Diagnostic| one.span.as_ref().map(|span| source.position(span.start).line);
     let more = errors.len().saturating_sub(SYNTAX_ERRORS_MAX);
     let mut errors: Vec<_> = errors
         .iter()
@@ -229,7 +228,12 @@ fn read(
         let help = "the file may be something else: name the configuration file with `-c FILE`";
         errors.push(Diagnostic::whole_file("syntax", message).help(help));
     }
-    found.retain(|one| errors.iter().all(|error| line(error) != line(one)));
+    let spans = errors.iter().filter_map(|error| error.span.as_ref());
+    let lines: Vec<_> = spans.map(|span| source.line_of(span.start)).collect();
+    found.retain(|one| {
+        let place = one.span.as_ref().map(|span| span.start);
+        place.is_none_or(|place| lines.iter().all(|line| !line.contains(&place)))
+    });
     found.extend(errors);
     None
 }

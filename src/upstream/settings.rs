@@ -207,7 +207,7 @@ impl EndpointSettings {
 }
 
 /// Where an endpoint can be reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum EndpointAddress {
     /// An address that needs no look-up.
     Socket(Address),
@@ -220,7 +220,7 @@ pub enum EndpointAddress {
 }
 
 /// One server behind a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Found {
     /// The name that was looked up: what TLS asks for and verifies.
     pub host: Arc<str>,

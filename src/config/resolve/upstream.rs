@@ -1,5 +1,6 @@
 //! Upstreams: endpoints, times, pools, TLS towards them.
 
+use std::collections::HashSet;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
@@ -310,12 +311,12 @@ impl<'a> Resolver<'a> {
                 help,
             );
         }
-        for (index, endpoint) in list.value.iter().enumerate() {
+        let mut seen = HashSet::new();
+        for endpoint in &list.value {
             let Some(address) = endpoint.value.address() else {
                 continue;
             };
-            let is_same = |other: &At<EndpointValue>| other.value.address() == Some(address);
-            if list.value[..index].iter().any(is_same) {
+            if !seen.insert(address) {
                 let help = "leave it out; for more than an equal share write { address = \"…\", weight = 2 }";
                 self.warning(
                     "duplicate-endpoint",

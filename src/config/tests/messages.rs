@@ -156,10 +156,11 @@ fn programs_get_lines_and_columns() {
 #[test]
 fn a_value_does_not_rule_the_terminal() {
     let text = "[listen]\naddress = \"::\"\nport = 1\ntls = false\n[[route]]\nupstream = \"app\"\n\
-                [upstream.app]\nendpoints = [\"\\u001b[31mRED:1\", \"a\\u0000b\"]\n";
+                [upstream.app]\nendpoints = [\"\\u001b[31mRED:1\", \"a\\u0000b\", \"\u{9b}31mRED:1\"]\n";
     let report = parse("atlas.toml", text, "".as_ref()).unwrap_err();
     let shown = report.to_string();
     assert!(shown.contains(r"`\u{1b}[31mRED` is not a host name"), "{shown:?}");
+    assert!(shown.contains("\"¿31mRED:1\""), "{shown:?}");
     assert!(
         !shown.contains(|letter: char| letter.is_control() && letter != '\n'),
         "{shown:?}"

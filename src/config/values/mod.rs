@@ -482,7 +482,7 @@ impl Word for NameServer {
 }
 
 /// Where an upstream can be reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint(pub EndpointAddress);
 
 impl Word for Endpoint {
