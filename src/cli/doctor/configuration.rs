@@ -16,8 +16,8 @@ use crate::runtime::Address;
 use crate::time::wall;
 use crate::tls::certificates::Certificate;
 
-/// Certificates are renewed some thirty days before they expire; what is later than this was
-/// forgotten.
+/// Certificates are renewed some thirty days before they expire, those of a few days when half of their life is over;
+/// what is later than this, or than a quarter of it, was forgotten.
 const RENEWAL_LATE_DAYS: i64 = 14;
 
 const DAY: i64 = 24 * 3600;
@@ -135,6 +135,9 @@ pub(super) fn judge_certificate(listener: &str, certificate: &Certificate, now: 
     };
     let until = moment(certificate.not_after);
     let left = certificate.seconds_left(now);
+    let life = certificate.not_after.duration_since(certificate.not_before);
+    let quarter = life.map_or(0, |life| life.as_secs() / 4);
+    let late = i64::try_from(quarter).map_or(i64::MAX, |quarter| quarter.min(RENEWAL_LATE_DAYS * DAY));
     let renew = || remedy::renew(&certificate.path);
     if certificate.not_before > now {
         let from = moment(certificate.not_before);
@@ -144,7 +147,7 @@ pub(super) fn judge_certificate(listener: &str, certificate: &Certificate, now: 
     }
     match left {
         ..=0 => Finding::wrong(TOPIC, format!("{whose} expired on {until}"), RENEW).command(renew()),
-        left if left / DAY < RENEWAL_LATE_DAYS => Finding::advice(
+        left if left < late => Finding::advice(
             TOPIC,
             format!("{whose} is good for {} days, until {until}", left / DAY),
             RENEW,

@@ -6,54 +6,47 @@ use super::remedy::numbers;
 /// A series of kernels.
 struct Series {
     number: (u32, u32),
-    /// The first in which nothing is known that a peer can use: CVE-2025-39946, and before it CVE-2025-39682.
-    closed_to_peers: u32,
-    /// The first with all mends that are known of, the last for CVE-2026-74611: these take a user of the machine.
+    /// The first with all mends it has got, the last for CVE-2026-74611. Some of what they close a peer can use,
+    /// CVE-2025-39946 and CVE-2026-23240 say.
     mended: u32,
 }
 
 const ALL: [Series; 2] = [
     Series {
         number: (6, 1),
-        closed_to_peers: 158,
         mended: 192,
     },
     Series {
         number: (6, 12),
-        closed_to_peers: 57,
         mended: 115,
     },
 ];
 
-/// By release and version as uname has them. Nothing of series nobody has looked at.
-pub(super) fn judge(release: &str, version: &str) -> Option<Finding> {
+/// By release and version as uname has them. Nothing of series nobody has looked at. `is_own`: it is this system that
+/// brings it up to date.
+pub(super) fn judge(release: &str, version: &str, is_own: bool) -> Option<Finding> {
     const TOPIC: &str = "kernel TLS";
     let (major, minor, patch) = upstream(release, version)?;
     let series = ALL.iter().find(|series| series.number == (major, minor))?;
     let is = format!("{major}.{minor}.{patch}");
     let first = format!("{major}.{minor}.{}", series.mended);
     if patch >= series.mended {
-        return Some(Finding::fine(
-            TOPIC,
-            format!("{is} has the mends of what was known to be wrong, as {first} and later"),
-        ));
+        let what = format!("{is} has the mends of its TLS that are known, as {first} and later");
+        return Some(Finding::fine(TOPIC, what));
     }
-    let whom = match patch < series.closed_to_peers {
-        true => "peers",
-        false => "users of this machine",
-    };
-    let why = format!(
-        "{whom} can use some of them, unless your distribution has closed them in its own: bring the kernel up to \
-         date and start the machine anew; until then `prefer_ktls = false` keeps connections out of it"
-    );
-    let what = format!("{is} is older than {first}, in which the last known holes in its TLS were closed");
-    Some(Finding::advice(TOPIC, what, why).maybe(update(version)))
+    let what = format!("{is} is older than {first}, and lacks mends of holes in its TLS");
+    let why = "peers or users of this machine can use them, unless your distribution has closed them in its own: \
+               bring the kernel up to date and start the machine anew, before module `tls` is loaded; where it is, \
+               `prefer_ktls = false` keeps Atlas's connections out of it";
+    let command = update(version).filter(|_| is_own);
+    Some(Finding::advice(TOPIC, what, why).maybe(command))
 }
 
 /// The kernel's own version, which distributions build upon. Debian and Ubuntu call all releases of a series by 0.
 fn upstream(release: &str, version: &str) -> Option<(u32, u32, u32)> {
     if let Some((_, debian)) = version.split_once(" Debian ") {
-        return numbers(debian);
+        // Some who build Debian's kernels put an epoch before it: `1:6.12.47-1+rpt1`.
+        return numbers(debian.trim_start_matches("1:"));
     }
     numbers(release).filter(|(_, _, patch)| *patch != 0)
 }

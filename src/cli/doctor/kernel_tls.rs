@@ -6,7 +6,7 @@ use rustix::thread::CapabilitySet;
 
 use super::finding::{Finding, Findings};
 use super::holes;
-use super::machine::{has, release};
+use super::machine::{has, has_own_kernel, release};
 use super::remedy;
 use crate::offload::{Consequence, Offload, Row};
 use crate::outcome::Refusal;
@@ -14,7 +14,7 @@ use crate::outcome::Refusal;
 const TOPIC: &str = "kernel TLS";
 
 /// Loads the module at each start of the machine; `deploy/` has the same file.
-pub(super) const LOAD: &str = "sudo modprobe tls && echo tls | sudo tee /etc/modules-load.d/atlas.conf";
+const LOAD: &str = "sudo modprobe tls && echo tls | sudo tee /etc/modules-load.d/atlas.conf";
 
 /// Where the module is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,15 +30,16 @@ pub(super) enum Module {
 pub(super) fn look(found: &mut Findings) -> Offload {
     let before = Module::find();
     let offload = Offload::probe();
+    let version = rustix::system::uname().version().to_string_lossy().into_owned();
+    // What brings the kernel up to date comes before what loads the module.
+    if let Some(finding) = holes::judge(&release(), &version, has_own_kernel()) {
+        found.add(finding);
+    }
     found.add(judge_module(
         before,
         Module::find(),
         has(CapabilitySet::NET_ADMIN),
     ));
-    let version = rustix::system::uname().version().to_string_lossy().into_owned();
-    if let Some(finding) = holes::judge(&release(), &version) {
-        found.add(finding);
-    }
     found.add(judge_verdict(offload.refusal()));
     if !matches!(offload.refusal(), Some(Refusal::NoUlp | Refusal::NoPermission)) {
         for row in offload.rows() {
@@ -91,8 +92,7 @@ pub(super) fn judge_module(before: Module, after: Module, may_load: bool) -> Fin
             TOPIC,
             "module `tls` is nowhere to be seen",
             "kernels of Debian, Ubuntu, Fedora and RHEL have it; in a container it is the host that loads it",
-        )
-        .command(LOAD),
+        ), // modprobe would not find it either
     }
 }
 
@@ -108,10 +108,15 @@ pub(super) fn judge_verdict(refusal: Option<Refusal>) -> Finding {
     }
 }
 
+/// Loads the module, where it is.
+pub(super) fn load() -> Option<String> {
+    (Module::find() != Module::Unseen).then(|| LOAD.to_owned())
+}
+
 /// What mends this, where something may.
 pub(super) fn mend(refusal: Refusal) -> Option<String> {
     match refusal {
-        Refusal::NoUlp | Refusal::NoPermission => Some(LOAD.to_owned()),
+        Refusal::NoUlp | Refusal::NoPermission => load(),
         Refusal::ProbeTimedOut => Some(remedy::reload()),
         Refusal::Version
         | Refusal::Cipher

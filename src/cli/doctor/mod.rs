@@ -11,6 +11,7 @@ mod machine;
 mod remedy;
 #[cfg(test)]
 mod tests;
+mod unit;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -83,6 +84,7 @@ fn look(loaded: Option<&Loaded>) -> Findings {
     if let Some(loaded) = loaded {
         configuration::look(&mut found, loaded, &offload);
         files::look(&mut found, &loaded.generation);
+        unit::look(&mut found, loaded);
     }
     found
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::getuid;
 use rustix::thread::{CapabilitySet, capability_is_in_bounding_set, no_new_privs};
 
-use super::machine;
+use super::{machine, unit};
 use crate::cli::quoted;
 use crate::config::Lines;
 
@@ -55,7 +55,7 @@ pub(super) fn make_folder(folder: &Path) -> Option<String> {
 
 /// Has a running Atlas read its configuration and certificates again.
 pub(super) fn reload() -> String {
-    let reload = match has_unit() {
+    let reload = match unit::is_installed() {
         true => "sudo systemctl reload atlas",
         false => "sudo kill -HUP $(pidof atlas)",
     };
@@ -84,19 +84,14 @@ pub(super) enum Limit {
 
 /// Raises a limit for the service, or without one for the shell; what is started later has it.
 pub(super) fn raise(limit: Limit) -> String {
-    let (unit, shell) = match limit {
+    let (line, shell) = match limit {
         Limit::OpenFiles => ("LimitNOFILE=1048576", "--nofile=1048576:1048576"),
         Limit::LockedMemory => ("LimitMEMLOCK=64M", "--memlock=67108864:67108864"),
     };
-    if !has_unit() {
+    if !unit::is_installed() {
         return format!("sudo prlimit --pid $$ {shell}");
     }
-    let folder = "/etc/systemd/system/atlas.service.d";
-    let name = unit.split('=').next().unwrap_or(unit);
-    format!(
-        "sudo mkdir -p {folder} && printf '[Service]\\n{unit}\\n' | sudo tee {folder}/{name}.conf && sudo systemctl \
-         daemon-reload"
-    )
+    unit::add(line.split('=').next().unwrap_or(line), line)
 }
 
 /// Makes a comment of a line of the configuration that begins with this key.
@@ -114,14 +109,12 @@ const BACKPORTS: [(&str, (u32, u32)); 2] = [("bookworm", (6, 12)), ("trixie", (7
 
 /// Gets a kernel of this version or newer. Nothing where the kernel is not Debian's own, or another's business.
 pub(super) fn newer_kernel(least: (u32, u32)) -> Option<String> {
-    let release = machine::release();
-    // In a container, or under a kernel from elsewhere, there are none of its modules.
-    if !Path::new("/lib/modules").join(&release).is_dir() {
+    if !machine::has_own_kernel() {
         return None;
     }
     let system = std::fs::read_to_string("/etc/os-release").ok()?;
     let machine = rustix::system::uname().machine().to_string_lossy().into_owned();
-    backport(&system, &machine, &release, least, &sources())
+    backport(&system, &machine, &machine::release(), least, &sources())
 }
 
 /// Where apt takes packages from. What cannot be read is nothing.
@@ -161,7 +154,7 @@ pub(super) fn backport(
     };
     let suite = format!("{codename}-backports");
     // apt reads nothing at all where a suite is named twice with different keys.
-    let add = match sources.contains(&suite) {
+    let add = match takes_from(sources, &suite) {
         true => String::new(),
         false => format!(
             "echo 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian \
@@ -173,6 +166,22 @@ pub(super) fn backport(
     ))
 }
 
+/// Whether apt takes packages from this suite, by a line or by a stanza that is not switched off.
+fn takes_from(sources: &str, suite: &str) -> bool {
+    sources.split("\n\n").any(|stanza| {
+        let lines = || {
+            stanza
+                .lines()
+                .map(str::trim)
+                .filter(|line| !line.starts_with('#'))
+        };
+        let is_off = |line: &str| line.to_ascii_lowercase().replace(' ', "") == "enabled:no";
+        let names = |line: &str| line.split_whitespace().any(|word| word == suite);
+        let has = |line: &str| (line.starts_with("deb ") || line.starts_with("Suites:")) && names(line);
+        !lines().any(is_off) && lines().any(has)
+    })
+}
+
 /// The three numbers a version begins with.
 pub(super) fn numbers(version: &str) -> Option<(u32, u32, u32)> {
     let end = version
@@ -181,13 +190,6 @@ pub(super) fn numbers(version: &str) -> Option<(u32, u32, u32)> {
     let mut numbers = version[..end].split('.').map(str::parse);
     let mut next = || numbers.next()?.ok();
     Some((next()?, next()?, next()?))
-}
-
-/// Whether Atlas is installed as a service here.
-fn has_unit() -> bool {
-    ["/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"]
-        .iter()
-        .any(|root| Path::new(root).join("systemd/system/atlas.service").exists())
 }
 
 /// A path as a shell reads it, wherever it is typed.

@@ -155,7 +155,6 @@ fn a_module_that_is_not_loaded_comes_with_the_command_that_loads_it() {
         (OnDisk, OnDisk, false),
         (OnDisk, Loaded, true),
         (Unseen, Loaded, true),
-        (Unseen, Unseen, true),
     ] {
         let finding = judge_module(before, after, may_load);
         assert_eq!(finding.verdict, Verdict::Advice);
@@ -164,6 +163,8 @@ fn a_module_that_is_not_loaded_comes_with_the_command_that_loads_it() {
             "{before:?} {after:?}"
         );
     }
+    // It would not be found.
+    assert_eq!(judge_module(Unseen, Unseen, true).command, None);
     let locked = judge_module(OnDisk, OnDisk, true);
     assert_eq!(locked.command.as_deref(), Some("sudo modprobe tls"));
 }
@@ -226,14 +227,14 @@ fn each_row_of_the_probe_says_what_follows() {
 
 #[test]
 fn a_module_that_is_missing_comes_with_what_loads_it_in_every_line_that_tells() {
-    use super::kernel_tls::LOAD;
+    use super::kernel_tls::load;
     for refusal in [Refusal::NoUlp, Refusal::NoPermission] {
         for told in [
             judge_verdict(Some(refusal)),
             records("a", Wish::KernelIfItCan, Some(refusal)),
             records("a", Wish::KernelAsked(9), Some(refusal)),
         ] {
-            assert_eq!(told.command.as_deref(), Some(LOAD), "{told:?}");
+            assert_eq!(told.command, load(), "{told:?}");
         }
     }
     // No command of this machine changes what a container's filter forbids.
@@ -244,7 +245,7 @@ fn a_module_that_is_missing_comes_with_what_loads_it_in_every_line_that_tells() 
 type Told = Option<(Verdict, &'static str)>;
 
 /// Kernels by release, and what they say of who built them.
-const KERNELS: [(&str, &str, Told); 15] = [
+const KERNELS: [(&str, &str, Told); 16] = [
     (
         "6.1.0-40-amd64",
         "Debian 6.1.153-1",
@@ -270,6 +271,11 @@ const KERNELS: [(&str, &str, Told); 15] = [
         "Debian 6.12.95-1~bpo12+1",
         Some((Verdict::Advice, "6.12.95")),
     ),
+    (
+        "6.12.47+rpt-rpi-v8",
+        "Debian 1:6.12.47-1+rpt1",
+        Some((Verdict::Advice, "6.12.47")),
+    ),
     ("6.12.114", "", Some((Verdict::Advice, "6.12.114"))),
     ("6.12.115", "", Some((Verdict::Fine, "6.12.115"))),
     (
@@ -293,7 +299,7 @@ fn kernels_with_known_holes_in_their_tls_are_told_and_never_wrong() {
     use super::holes::judge;
     for (release, builder, told) in KERNELS {
         let version = format!("#1 SMP PREEMPT_DYNAMIC {builder} (2026-10-01)");
-        let finding = judge(release, &version);
+        let finding = judge(release, &version, true);
         assert_eq!(
             finding.as_ref().map(|finding| finding.verdict),
             told.map(|(verdict, _)| verdict),
@@ -303,10 +309,10 @@ fn kernels_with_known_holes_in_their_tls_are_told_and_never_wrong() {
             continue;
         };
         assert!(finding.what.starts_with(&format!("{is} ")), "{finding:?}");
-        let of_peers = format!("{finding:?}").contains("peers can use");
-        assert_eq!(of_peers, ["6.1.153", "6.12.48"].contains(&is), "{finding:?}");
         let is_updated = verdict == Verdict::Advice && version.contains("Debian") && !version.contains("bpo");
         assert_eq!(finding.command.is_some(), is_updated, "{finding:?}");
+        let in_container = judge(release, &version, false).unwrap();
+        assert_eq!((in_container.verdict, in_container.command), (verdict, None));
     }
 }
 
@@ -351,8 +357,21 @@ fn debian_has_newer_kernels_and_not_for_every_wish() {
             both,
             "{system} {release} {least:?}"
         );
-        let known = format!("Suites: {}", suite.unwrap_or_default());
-        assert_eq!(told(&known), install, "{system} {release} {least:?}");
+        let suite = suite.unwrap_or_default();
+        for known in [
+            format!("deb http://a.test/ a main\ndeb [arch=amd64] http://b.test/ {suite} main"),
+            format!("Types: deb\nSuites: a {suite}\n"),
+        ] {
+            assert_eq!(told(&known), install, "{known}");
+        }
+        for other in [
+            format!("# deb http://a.test/ {suite} main"),
+            format!("deb-src http://a.test/ {suite} main"),
+            format!("deb http://a.test/ {suite}-sloppy main"),
+            format!("Enabled: no\nTypes: deb\nSuites: {suite}\n\nTypes: deb\nSuites: a\n"),
+        ] {
+            assert_eq!(told(&other), both, "{other}");
+        }
     }
 }
 
@@ -381,6 +400,12 @@ fn certificates_are_judged_by_their_dates() {
         );
         assert_eq!(finding.command.is_some(), verdict != Verdict::Fine);
     }
+    // One of six days is renewed in its last three.
+    params.not_before = rcgen::date_time_ymd(2020, 2, 24);
+    std::fs::write(&chain, params.self_signed(&made).unwrap().pem()).unwrap();
+    let short = Certificate::read(&chain, &key).unwrap();
+    assert_eq!(judge_certificate("a", &short, at(56)).verdict, Verdict::Fine);
+    assert_eq!(judge_certificate("a", &short, at(59)).verdict, Verdict::Advice);
     let early = judge_certificate("a", &certificate, SystemTime::UNIX_EPOCH);
     assert!(early.verdict == Verdict::Wrong && early.what.contains("not valid before 2020-01-01"));
 }
@@ -413,4 +438,46 @@ fn what_ethtool_says_of_a_card_is_understood() {
         assert_eq!(judge("eth0", offload).verdict, Verdict::Fine);
     }
     assert!(judge("eth7", Offload::Off).what.contains("ethtool -K eth7"));
+}
+
+#[test]
+fn what_the_unit_keeps_from_atlas_comes_with_what_lets_it_be_had() {
+    use super::unit::Unit;
+    let shipped = include_str!("../../../deploy/atlas.service");
+    let hides = |text: &str, path: &str| Unit::parse(text).hides(path.as_ref());
+    let protects = |text: &str, path: &str| Unit::parse(text).protects(path.as_ref());
+    for (told, line) in [
+        (hides(shipped, "/home/nobody-here/site"), "ProtectHome=read-only"),
+        (hides(shipped, "/tmp/app.sock"), "PrivateTmp=no"),
+        (protects(shipped, "/tmp"), "PrivateTmp=no"),
+        (
+            protects(shipped, "/srv/no-such-logs"),
+            "ReadWritePaths=/srv/no-such-logs",
+        ),
+    ] {
+        let told = told.unwrap();
+        assert_eq!(told.verdict, Verdict::Advice);
+        let command = told.command.unwrap();
+        assert!(command.contains(&format!("'[Service]\\n{line}\\n'")), "{command}");
+        // With that line it may.
+        let more = format!("{shipped}\n[Service]\n{line}\n");
+        let path = told.what.rsplit_once(' ').unwrap().1;
+        let is_hidden = line != "ReadWritePaths=/srv/no-such-logs";
+        let still = if is_hidden {
+            hides(&more, path)
+        } else {
+            protects(&more, path)
+        };
+        assert_eq!(still, None, "{line}");
+    }
+    for path in ["/var/log/atlas", "/run/atlas/sub", "/dev/shm"] {
+        assert_eq!(protects(shipped, path), None, "{path}");
+    }
+    assert_eq!(hides(shipped, "/etc/atlas"), None);
+    assert_eq!(
+        protects("[Service]\nExecStart=/usr/bin/atlas run\n", "/srv"),
+        None
+    );
+    // A shell or systemd would read another path.
+    assert_eq!(protects(shipped, "/srv/100%").unwrap().command, None);
 }
