@@ -133,7 +133,7 @@ fn ten_thousand_streams_at_a_time_come_back_as_they_went() {
     let atlas = before(
         &format!("127.0.0.1:{port}"),
         Driver::Auto,
-        "connect_timeout = \"5m\"\n\n[limits]\nmin_rate = \"0B\"",
+        "connect_timeout = \"5m\"\n\n[limits]\nmin_rate = \"0B\"\n[timeouts]\nbody = \"5m\"",
     );
     let body = Arc::new(Bytes::from(noise(4096)));
     let good: usize = runtime().block_on(async {
