@@ -561,6 +561,10 @@ fn a_client_whose_window_is_filled_by_what_waits_is_not_blamed_for_it() {
         (http2.room(0, STUCK * EACH) > 0 || http2.so_far(waits).reset.is_some()).then_some(())
     });
     for stream in stuck.iter().chain([&waits]) {
+        let sent = if *stream == waits { 0 } else { EACH };
+        http2.until("its window is open", |http2| {
+            (http2.room(*stream, sent) > 0 || http2.so_far(*stream).reset.is_some()).then_some(())
+        });
         http2.upload(*stream, b"end", true);
     }
     for stream in stuck.iter().chain([&waits]) {
