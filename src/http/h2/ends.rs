@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use h2::Reason;
 
-use super::frame::{DATA, END_STREAM, HEADER_BYTES, HEADERS, PREFACE_BYTES, RESET_BYTES, RST_STREAM};
+use super::frame::{self, DATA, END_STREAM, HEADER_BYTES, HEADERS, PREFACE_BYTES, RESET_BYTES, RST_STREAM};
 use crate::outcome::Cause;
 use crate::time::now;
 
@@ -170,8 +170,9 @@ impl Ends {
 
     /// RFC 9113 §4.1: length, type, flags, stream; §6.4: of RST_STREAM the error code, too.
     fn begin_frame(&mut self) {
-        let [a, b, c, kind, flags, id @ .., e, f, g, h] = self.header;
-        let id = u32::from_be_bytes(id);
+        let [header @ .., e, f, g, h] = self.header;
+        let [_, _, _, kind, flags, ..] = header;
+        let id = frame::stream(&header);
         if kind == RST_STREAM {
             if self.have == RESET_BYTES {
                 self.have = 0;
@@ -180,7 +181,7 @@ impl Ends {
             return;
         }
         self.have = 0;
-        self.payload = u32::from_be_bytes([0, a, b, c]) as usize;
+        self.payload = frame::payload(&header);
         if !matches!(kind, DATA | HEADERS) {
             return;
         }

@@ -20,3 +20,15 @@ pub(super) const SETTINGS: u8 = 0x4;
 pub(super) const PING: u8 = 0x6;
 pub(super) const WINDOW_UPDATE: u8 = 0x8;
 pub(super) const CONTINUATION: u8 = 0x9;
+
+/// How long the frame is behind its header.
+pub(super) fn payload(header: &[u8; HEADER_BYTES]) -> usize {
+    let [a, b, c, ..] = *header;
+    usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)
+}
+
+/// Whose it is. RFC 9113 §4.1: the first bit is reserved, and "MUST be ignored when receiving".
+pub(super) fn stream(header: &[u8; HEADER_BYTES]) -> u32 {
+    let [.., a, b, c, d] = *header;
+    u32::from_be_bytes([a & 0x7f, b, c, d])
+}

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::Settings;
 use super::frame::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADER_BYTES, HEADERS, PADDED, PING, PREFACE_BYTES,
+    self, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADER_BYTES, HEADERS, PADDED, PING, PREFACE_BYTES,
     RST_STREAM, SETTINGS, WINDOW_UPDATE,
 };
 use crate::outcome::Cause;
@@ -184,7 +184,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Since when the client owes the rest of something that is no body.
+    /// Since when the peer owes the rest of something that is no body.
     pub(super) fn unfinished(&self) -> Option<Instant> {
         self.unfinished
     }
@@ -228,18 +228,18 @@ impl Guard {
 
     /// The bytes of a frame of a stream's body of which not all has come, and that were told of already.
     pub(super) fn under_way(&self, stream: u32) -> usize {
-        let [a, b, c, kind, flags, id @ ..] = self.header;
-        let is_it = kind == DATA && flags & PADDED == 0 && u32::from_be_bytes(id) == stream;
+        let [_, _, _, kind, flags, ..] = self.header;
+        let is_it = kind == DATA && flags & PADDED == 0 && frame::stream(&self.header) == stream;
         match self.payload > 0 && is_it {
-            true => usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c),
+            true => frame::payload(&self.header),
             false => 0,
         }
     }
 
     /// A frame begins; its header is there.
     fn begin(&mut self, sent: Sent) -> Result<(), Cause> {
-        let [a, b, c, kind, flags, ..] = self.header;
-        self.payload = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        let [_, _, _, kind, flags, ..] = self.header;
+        self.payload = frame::payload(&self.header);
         match kind {
             DATA if self.payload == 0 && flags & END_STREAM == 0 => self.empty.add(Cause::EmptyFrames),
             DATA => {
@@ -278,8 +278,8 @@ impl Guard {
     }
 
     fn tell(&self, hear: impl Fn(Heard)) {
-        let [_, _, _, kind, flags, a, b, c, d] = self.header;
-        let stream = u32::from_be_bytes([a & 0x7f, b, c, d]); // RFC 9113 §4.1: a bit is reserved
+        let [_, _, _, kind, flags, ..] = self.header;
+        let stream = frame::stream(&self.header);
         match kind {
             RST_STREAM => hear(Heard::Reset(stream)),
             DATA if flags & PADDED == 0 => hear(Heard::Content(stream, self.payload)),

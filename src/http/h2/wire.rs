@@ -65,7 +65,7 @@ pub(super) struct Wire<T> {
     /// A turn that is over.
     rest: RefCell<Option<Rest>>,
     pace: RefCell<Pace>,
-    /// Since when the client takes nothing.
+    /// Since when the peer takes nothing.
     stuck: Cell<Option<Instant>>,
     failed: Cell<Option<Cause>>,
     excess: Cell<Option<Cause>>,
@@ -141,7 +141,7 @@ impl<T: Borrow<Transport>> Wire<T> {
         self.excess.get()
     }
 
-    /// Whether the client has said in order that it sends no more.
+    /// Whether the peer has said in order that it sends no more.
     pub(super) fn has_ended(&self) -> bool {
         self.has_ended.get()
     }
@@ -168,7 +168,7 @@ impl<T: Borrow<Transport>> Wire<T> {
         self.leaving.set(0);
     }
 
-    /// Reads nothing more: what the client sends from here on is not wanted.
+    /// Reads nothing more: what the peer sends from here on is not wanted.
     pub(super) fn close_ears(&self) {
         self.is_deaf.set(true);
     }
@@ -264,7 +264,7 @@ impl<T: Borrow<Transport>> Wire<T> {
         self.transport().socket().worked();
     }
 
-    /// When the client has to have sent the rest of a frame, and to have taken something.
+    /// When the peer has to have sent the rest of a frame, and to have taken something.
     pub(super) fn deadlines(&self, header_timeout: Duration) -> (Option<Deadline>, Option<Deadline>) {
         let frame = self.guard.borrow().unfinished();
         let left = self.ends.borrow_mut().left_since();
@@ -315,7 +315,7 @@ impl<T: Borrow<Transport>> Wire<T> {
         Poll::Ready(())
     }
 
-    /// Waits until the client takes bytes again, if it has stopped to.
+    /// Waits until the peer takes bytes again, if it has stopped to.
     fn poll_space(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(since) = self.stuck.get() else {
             return Poll::Ready(Ok(()));
@@ -395,7 +395,7 @@ impl<T: Borrow<Transport>> Wire<T> {
         self.is_deaf.set(true);
     }
 
-    /// Takes frames; waits for the client only when there are more than a large buffer of them.
+    /// Takes frames; waits for the peer only when there are more than a large buffer of them.
     fn poll_take(&self, pieces: &[IoSlice<'_>], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.output.borrow().len() >= LARGE {
             ready!(self.poll_send(cx))?;
