@@ -49,6 +49,21 @@ pub struct Settings {
 /// How long a body may be slower than the least rate.
 pub const MIN_RATE_GRACE: Duration = Duration::from_secs(5);
 
+impl Settings {
+    fn limits(&self) -> h1::parse::Limits {
+        h1::parse::Limits {
+            head_bytes_max: self.head_bytes_max,
+            fields_max: self.fields_max,
+            request_line_bytes_max: self.request_line_bytes_max,
+        }
+    }
+
+    /// Whether a body is said to be longer than it may be.
+    fn forbids(&self, body: BodyLength) -> bool {
+        matches!((body, self.body_bytes_max), (BodyLength::Exact(length), Some(max)) if length > max)
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {

@@ -95,11 +95,7 @@ impl Upstream {
         counters: Arc<UpstreamCounters>,
         previous: Option<&Self>,
     ) -> Self {
-        let limits = http::h1::client::Settings {
-            idle_timeout: settings.idle_timeout,
-            head_bytes_max: http.head_bytes_max,
-            fields_max: http.fields_max,
-        };
+        let limits = limits(&settings, http);
         Self::with(settings, limits, workers, offload, counters, previous)
     }
 
@@ -132,9 +128,7 @@ impl Upstream {
             .map(|one| Endpoint::new(one, workers).counted(counted, worker))
             .collect();
         if let Some(previous) = previous {
-            let keeps_connections = previous.settings.connects_like(&settings)
-                && previous.limits.head_bytes_max == limits.head_bytes_max
-                && previous.limits.fields_max == limits.fields_max;
+            let keeps_connections = previous.settings.connects_like(&settings) && previous.limits == limits;
             let all = previous.endpoints.iter().rev(); // of two that are the same the first
             let known: HashMap<_, _> = all.map(|one| (one.identity(), one)).collect();
             for endpoint in &mut endpoints {
@@ -190,9 +184,7 @@ impl Upstream {
 
     /// Whether it may go on, connections and all, for a next generation that has these settings.
     pub fn fits(&self, settings: &Settings, http: &http::Settings) -> bool {
-        self.settings.is_same(settings)
-            && self.limits.head_bytes_max == http.head_bytes_max
-            && self.limits.fields_max == http.fields_max
+        self.settings.is_same(settings) && self.limits == limits(settings, http)
     }
 
     /// Its endpoints.
@@ -627,6 +619,15 @@ impl Candidates for Known<'_> {
 
     fn load(&self, index: usize) -> u32 {
         self.upstream.endpoints[index].load()
+    }
+}
+
+/// What its connections are made with.
+fn limits(settings: &Settings, http: &http::Settings) -> http::h1::client::Settings {
+    http::h1::client::Settings {
+        idle_timeout: settings.idle_timeout,
+        head_bytes_max: http.head_bytes_max,
+        fields_max: http.fields_max,
     }
 }
 

@@ -38,7 +38,7 @@ pub struct Outgoing<'a> {
 }
 
 /// What a connection to an endpoint needs to know.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Between two pieces, in either direction.
     pub idle_timeout: Duration,
@@ -46,6 +46,16 @@ pub struct Settings {
     pub head_bytes_max: usize,
     /// Fields a response head may have.
     pub fields_max: usize,
+}
+
+impl Settings {
+    pub(in crate::http) fn limits(&self) -> parse::Limits {
+        parse::Limits {
+            head_bytes_max: self.head_bytes_max,
+            fields_max: self.fields_max,
+            request_line_bytes_max: usize::MAX,
+        }
+    }
 }
 
 /// A connection to an endpoint, used for one exchange after another; ended in order when it is dropped between two.
@@ -281,11 +291,7 @@ impl<'c> ResponseReader<'c> {
     }
 
     async fn next_head(&mut self, deadline: Deadline) -> Result<(ResponseHead, Persists), Cause> {
-        let limits = parse::Limits {
-            head_bytes_max: self.settings.head_bytes_max,
-            fields_max: self.settings.fields_max,
-            request_line_bytes_max: usize::MAX,
-        };
+        let limits = self.settings.limits();
         loop {
             if !self.input.is_empty() {
                 let asked = self.state.asked.get();

@@ -12,7 +12,7 @@ use super::super::errors::Fault;
 use super::super::message::{Fields, Line, Span, is_named, offset, tokens};
 use super::super::{BodyLength, RequestHead, ResponseHead, Version};
 use crate::buffer::Buffer;
-use crate::outcome::Cause;
+use crate::outcome::{Cause, Phase};
 
 /// How much a head may be.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,21 @@ pub struct Refused {
 }
 
 impl Refused {
+    /// Of a body that is said to be longer than it may be.
+    pub const BODY_TOO_LARGE: Self = Self {
+        fault: &Fault::REQUEST_BODY_TOO_LARGE,
+        cause: Cause::LimitReached,
+        why: "Content-Length is more than is allowed here",
+    };
+
+    /// Which part of the request it is about.
+    pub fn phase(&self) -> Phase {
+        match self.fault.status {
+            StatusCode::PAYLOAD_TOO_LARGE => Phase::RequestBody,
+            _ => Phase::Request,
+        }
+    }
+
     fn malformed(why: &'static str) -> Self {
         Self::new(&Fault::REQUEST_MALFORMED, Cause::Malformed, why)
     }

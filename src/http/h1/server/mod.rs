@@ -47,12 +47,6 @@ const HEAD_TIMED_OUT: Refused = Refused {
     why: "the head was not complete in time",
 };
 
-const BODY_TOO_LARGE: Refused = Refused {
-    fault: &Fault::REQUEST_BODY_TOO_LARGE,
-    cause: Cause::LimitReached,
-    why: "Content-Length is more than is allowed here",
-};
-
 /// What became of a connection that may be one of HTTP/2.
 pub enum Served {
     /// It ended.
@@ -126,11 +120,7 @@ impl From<End> for Ending {
 
 impl<'c> Connection<'c> {
     async fn next_head(&mut self) -> Result<RequestHead, Ending> {
-        let limits = parse::Limits {
-            head_bytes_max: self.settings.head_bytes_max,
-            fields_max: self.settings.fields_max,
-            request_line_bytes_max: self.settings.request_line_bytes_max,
-        };
+        let limits = self.settings.limits();
         let mut scan = Scan::default();
         let mut deadline = None;
         loop {
@@ -185,10 +175,10 @@ impl<'c> Connection<'c> {
 
     /// One exchange; the connection's end, if it cannot be used again.
     async fn exchange(&mut self, request: RequestHead, service: &impl Service) -> Option<End> {
-        if self.is_too_large(&request) {
+        if self.settings.forbids(request.body) {
             self.input = Buffer::none();
             let line = first_line(request.fields.bytes.filled());
-            return Some(self.answer_refused(&BODY_TOO_LARGE, line, service).await);
+            return Some(self.answer_refused(&Refused::BODY_TOO_LARGE, line, service).await);
         }
         // One read may hold hundreds of requests: each is a share of this connection's turn.
         self.transport.socket().worked();
@@ -203,13 +193,6 @@ impl<'c> Connection<'c> {
         let answer = Box::into_pin(Box::write(Box::new_uninit(), service.answer(exchange)));
         let end = answer.await;
         self.after(&state, end).await
-    }
-
-    fn is_too_large(&self, request: &RequestHead) -> bool {
-        match (request.body, self.settings.body_bytes_max) {
-            (BodyLength::Exact(length), Some(max)) => length > max,
-            _ => false,
-        }
     }
 
     /// What becomes of the connection after an exchange.
@@ -274,11 +257,7 @@ impl<'c> Connection<'c> {
 
     /// Answers a request that does not become an exchange. The connection ends with it.
     async fn answer_refused(&self, refused: &Refused, line: &[u8], service: &impl Service) -> End {
-        let phase = match refused.fault.status {
-            StatusCode::PAYLOAD_TOO_LARGE => Phase::RequestBody,
-            _ => Phase::Request,
-        };
-        let end = client_end(phase, refused.cause);
+        let end = client_end(refused.phase(), refused.cause);
         let (head, body) = refused.fault.response_because(refused.why);
         let to = Recipient {
             version: Version::Http11,

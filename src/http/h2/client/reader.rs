@@ -11,7 +11,6 @@ use http::{StatusCode, response};
 use super::super::translate;
 use super::stream::Stream;
 use crate::http::h1::client::INFORMATIONAL_MAX;
-use crate::http::h1::parse::Limits;
 use crate::http::{BodyLength, Fields, ResponseHead};
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::runtime::before;
@@ -69,12 +68,7 @@ impl<'s> ResponseReader<'s> {
             }
         };
         self.begun = true;
-        let settings = &self.stream.state.settings;
-        let limits = Limits {
-            head_bytes_max: settings.head_bytes_max,
-            fields_max: settings.fields_max,
-            request_line_bytes_max: usize::MAX,
-        };
+        let limits = self.stream.state.settings.limits();
         let asked = self.stream.asked.get();
         let head = translate::endpoint::response(&parts, ends, asked, &limits).map_err(fail)?;
         if head.status.is_informational() {

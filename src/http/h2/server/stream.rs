@@ -19,19 +19,12 @@ use super::super::wire::{BUSY_TIMEOUTS_MAX, Way};
 use super::Wire;
 use super::body::{self, RequestBody};
 use super::respond::Responder;
-use crate::http::errors::Fault;
-use crate::http::h1::parse::{Limits, Refused};
+use crate::http::h1::parse::Refused;
 use crate::http::h1::wire::Answering;
-use crate::http::{BodyLength, Exchange, RequestHead, Service, Settings};
+use crate::http::{Exchange, RequestHead, Service, Settings};
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::runtime::{self, TimedOut};
 use crate::time::{Deadline, now};
-
-const BODY_TOO_LARGE: Refused = Refused {
-    fault: &Fault::REQUEST_BODY_TOO_LARGE,
-    cause: Cause::LimitReached,
-    why: "content-length is more than is allowed here",
-};
 
 /// Whether what the client sent behind its head has undone a request that may have reached an
 /// endpoint by then. What the crate finds wrong with a body it counts itself.
@@ -125,15 +118,10 @@ fn understood(
     body: &RecvStream,
     settings: &Settings,
 ) -> Result<RequestHead, Refused> {
-    let limits = Limits {
-        head_bytes_max: settings.head_bytes_max,
-        fields_max: settings.fields_max,
-        request_line_bytes_max: settings.request_line_bytes_max,
-    };
-    let request = translate::request(parts, body.is_end_stream(), &limits)?;
-    match (request.body(), settings.body_bytes_max) {
-        (BodyLength::Exact(length), Some(max)) if length > max => Err(BODY_TOO_LARGE),
-        _ => Ok(request),
+    let request = translate::request(parts, body.is_end_stream(), &settings.limits())?;
+    match settings.forbids(request.body()) {
+        true => Err(Refused::BODY_TOO_LARGE),
+        false => Ok(request),
     }
 }
 
@@ -160,11 +148,7 @@ impl<'s> State<'s> {
 
     /// Answers a request that does not become an exchange.
     async fn refuse(&'s self, refused: &Refused, parts: &request::Parts, service: &impl Service) -> End {
-        let phase = match refused.fault.status {
-            StatusCode::PAYLOAD_TOO_LARGE => Phase::RequestBody,
-            _ => Phase::Request,
-        };
-        let end = End::new(Side::Downstream, phase, refused.cause);
+        let end = End::new(Side::Downstream, refused.phase(), refused.cause);
         let (head, body) = refused.fault.response_because(refused.why);
         let mut responder = Responder::to(self, parts.method == http::Method::HEAD);
         let sent = async {
