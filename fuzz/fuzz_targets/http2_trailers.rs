@@ -64,7 +64,7 @@ fn by_http1(trailers: &Fields) {
 
 /// Said in HTTP/2 they are read as the same.
 fn by_http2(trailers: &Fields) {
-    let said = translate::response_trailers(Some(trailers)).unwrap_or_default();
+    let said = translate::trailer_map(Some(trailers)).unwrap_or_default();
     let again = translate::trailers(&said).expect("what is said is good");
     assert_eq!(all(&again), all(trailers));
 }

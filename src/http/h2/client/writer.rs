@@ -147,7 +147,7 @@ impl<'s> RequestWriter<'s> {
         if self.left.is_some_and(|left| left > 0) {
             return Err(PROMISE_BROKEN);
         }
-        let Some(trailers) = translate::response_trailers(trailers) else {
+        let Some(trailers) = translate::trailer_map(trailers) else {
             return self.send(Bytes::new(), true);
         };
         if let Some(sending) = &mut *self.stream.sending.borrow_mut() {

@@ -188,7 +188,7 @@ impl<'s> Responder<'s> {
         if self.has_length() && self.left > 0 {
             return Err(promise_broken());
         }
-        self.state.finish(translate::response_trailers(trailers))?;
+        self.state.finish(translate::trailer_map(trailers))?;
         self.state.is_gone_out(self.head_bytes as u64 + self.sent).await
     }
 

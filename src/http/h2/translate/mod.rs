@@ -305,7 +305,7 @@ pub(super) fn agreement(head: &ResponseHead) -> Result<http::Response<()>, Cause
 }
 
 /// A message's trailers as the `h2` crate takes them; `None` if there are none.
-pub fn response_trailers(trailers: Option<&Fields>) -> Option<HeaderMap> {
+pub fn trailer_map(trailers: Option<&Fields>) -> Option<HeaderMap> {
     let mut good = Fields::new();
     for (name, value) in trailers?.iter() {
         if parse::is_good_trailer(name) {

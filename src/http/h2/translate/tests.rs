@@ -244,10 +244,10 @@ fn trailers_hold_nothing_that_belongs_in_a_head() {
     let mut fields = Fields::new();
     fields.push("Grpc-Status", "0");
     fields.push("Content-Length", "5");
-    let map = response_trailers(Some(&fields)).unwrap();
+    let map = trailer_map(Some(&fields)).unwrap();
     assert_eq!(map.len(), 1);
     assert_eq!(map.get("grpc-status").unwrap(), "0");
-    assert!(response_trailers(None).is_none());
+    assert!(trailer_map(None).is_none());
 }
 
 /// Pieces that could mean something to one reader and nothing to another.
