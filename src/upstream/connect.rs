@@ -42,8 +42,8 @@ impl Failed {
 /// A connection to an endpoint, after any handshake.
 pub(super) struct Connected {
     pub(super) transport: Transport,
-    /// Told where the endpoint has several or may change.
-    pub(super) address: Option<Address>,
+    /// Where it leads.
+    pub(super) address: Address,
     /// What TLS has agreed on.
     pub(super) has_chosen_http2: bool,
 }
@@ -70,7 +70,7 @@ pub(super) async fn connect(
     let secured = secure(socket, how.tls, endpoint.host(), how.offload, deadline).await?;
     Ok(Connected {
         transport: secured.0,
-        address: Some(addresses[place].clone()),
+        address: addresses[place].clone(),
         has_chosen_http2: secured.1,
     })
 }

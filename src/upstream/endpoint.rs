@@ -189,7 +189,7 @@ impl Endpoint {
         if keeps_connections {
             self.pool = known.pool.clone();
             self.shared = known.shared.clone();
-            self.pool.retain(|idle| self.still_has(idle.address.as_ref()));
+            self.pool.retain(|idle| self.still_has(&idle.address));
             self.shared.retain(|address| self.still_has(address));
         }
         if known.settings.address == self.settings.address {
@@ -215,8 +215,8 @@ impl Endpoint {
     }
 
     /// Whether a connection to this address is still one to this endpoint.
-    pub(super) fn still_has(&self, address: Option<&Address>) -> bool {
-        address.is_none_or(|address| self.addresses.borrow().contains(address))
+    pub(super) fn still_has(&self, address: &Address) -> bool {
+        self.addresses.borrow().contains(address)
     }
 
     /// Whether it is time to say again that it fails.

@@ -195,7 +195,7 @@ pub struct Lease<'u> {
     /// The endpoint's index, if the client is to be bound to it.
     binds: Option<usize>,
     held: Held,
-    address: Option<Address>,
+    address: Address,
     /// When the connection was made.
     opened: Instant,
     is_reused: bool,
@@ -225,7 +225,7 @@ impl<'u> Lease<'u> {
         upstream: &'u Upstream,
         endpoint: &'u Endpoint,
         held: Held,
-        address: Option<Address>,
+        address: Address,
         opened: Instant,
         is_reused: bool,
     ) -> Self {
@@ -379,7 +379,7 @@ impl<'u> Lease<'u> {
             Held::Http1(connection)
                 if connection.is_reusable()
                     && settings.proxy_protocol.is_none() // it is one client's
-                    && self.endpoint.still_has(self.address.as_ref()) =>
+                    && self.endpoint.still_has(&self.address) =>
             {
                 self.endpoint.pool.give_back(
                     Idle {

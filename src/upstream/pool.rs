@@ -10,8 +10,8 @@ use crate::runtime::Address;
 /// A connection that waits for its next exchange.
 pub(super) struct Idle {
     pub(super) connection: Box<Connection>,
-    /// Where it leads, if the endpoint is a name and its addresses may change.
-    pub(super) address: Option<Address>,
+    /// Where it leads: the addresses of an endpoint may change.
+    pub(super) address: Address,
     pub(super) since: Instant,
     /// When it was made.
     pub(super) opened: Instant,

@@ -34,13 +34,13 @@ pub(super) struct Shared {
 
 struct Known {
     connection: Connection,
-    address: Option<Address>,
+    address: Address,
     opened: Instant,
 }
 
 impl Shared {
     /// A stream of a connection that has a place.
-    fn find(&self, repeatable: bool, lifetime: Duration) -> Option<(Stream, Option<Address>, bool)> {
+    fn find(&self, repeatable: bool, lifetime: Duration) -> Option<(Stream, Address, bool)> {
         let now = now();
         self.keep_usable(|known| !has_passed(known.opened, now, lifetime));
         let all = self.connections.borrow();
@@ -76,7 +76,7 @@ impl Shared {
         Some(Opening(self))
     }
 
-    fn add(&self, connection: Connection, address: Option<Address>) {
+    fn add(&self, connection: Connection, address: Address) {
         // One of those who wait opens the next, if these are not enough.
         let room = connection.room();
         self.speaks_http1.set(false);
@@ -104,10 +104,8 @@ impl Shared {
 
     /// Lets go of connections whose address is none of the endpoint's any more; what is under way on
     /// them goes on.
-    pub(super) fn retain(&self, has: impl Fn(Option<&Address>) -> bool) {
-        self.connections
-            .borrow_mut()
-            .retain(|known| has(known.address.as_ref()));
+    pub(super) fn retain(&self, has: impl Fn(&Address) -> bool) {
+        self.connections.borrow_mut().retain(|known| has(&known.address));
     }
 
     /// Connections without a stream.
@@ -207,7 +205,7 @@ impl Upstream {
         &'u self,
         endpoint: &'u Endpoint,
         stream: Stream,
-        address: Option<Address>,
+        address: Address,
         is_reused: bool,
         attempts: &mut Attempts,
     ) -> Lease<'u> {

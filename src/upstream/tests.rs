@@ -212,7 +212,7 @@ fn idle_connections_that_grow_old_together_are_let_go_of_bit_by_bit() {
             let (transport, _) = upstream.connect(&mut upstream.begin(true)).await.unwrap();
             let idle = pool::Idle {
                 connection: Box::new(Connection::new(transport, upstream.limits.clone())),
-                address: None,
+                address: Address::Tcp(at),
                 since: opened,
                 opened,
             };

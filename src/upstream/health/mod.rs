@@ -18,6 +18,7 @@ pub use self::check::{Check, Request};
 pub use self::checker::{Checked, Checker};
 use self::outlier::{Grounds, Outlier};
 pub use self::settings::{Outliers, Settings, Statuses};
+use super::retry::is_gone;
 use crate::outcome::{Cause, End, Phase, Side};
 
 /// What an exchange, or an attempt at one, says of its endpoint.
@@ -35,11 +36,10 @@ impl Outcome {
     /// What an exchange says that was not finished; `has_begun` tells whether the endpoint had said
     /// anything, and `is_reused` whether its connection had served another exchange before.
     pub fn of_broken(end: End, has_begun: bool, is_reused: bool) -> Self {
-        let is_gone = matches!(end.cause, Cause::Closed | Cause::Reset | Cause::Truncated);
         match (end.side, end.phase) {
             (Side::Upstream, Phase::Relay) => Self::Nothing,
             // It may have closed an idle connection just when it was used again.
-            (Side::Upstream, _) if is_reused && is_gone && !has_begun => Self::Nothing,
+            _ if is_reused && is_gone(end) && !has_begun => Self::Nothing,
             // It has gone away in order, or lets us know that it has enough.
             (Side::Upstream, _) if end.cause == Cause::Unprocessed => Self::Nothing,
             // One client's cookies, or one page.
