@@ -11,7 +11,8 @@ use rustls::{
     PeerIncompatible, ProtocolVersion, SideData,
 };
 
-use super::{Alert, ClientSettings, Failed, Hello, Secured, Settings, TlsFacts, hello};
+use super::hello::{self, Hello};
+use super::{Alert, ClientSettings, Failed, Secured, Settings, TlsFacts};
 use crate::buffer::{self, Buffer};
 use crate::offload::Offload;
 use crate::outcome::{Cause, End, Phase, Refusal, Side};
@@ -31,20 +32,7 @@ pub async fn accept(
     offload: &Arc<Offload>,
     deadline: Deadline,
 ) -> Result<Secured, Failed> {
-    accept_hello(hello::peek(socket, deadline).await?, settings, offload, deadline).await
-}
-
-/// Goes on with a handshake whose ClientHello was looked at.
-///
-/// # Errors
-///
-/// As [`accept`].
-pub async fn accept_hello(
-    hello: Hello,
-    settings: &Settings,
-    offload: &Arc<Offload>,
-    deadline: Deadline,
-) -> Result<Secured, Failed> {
+    let hello = hello::peek(socket, deadline).await?;
     let server_name = hello.server_name();
     let Hello {
         socket,

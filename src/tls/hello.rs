@@ -1,4 +1,4 @@
-//! Looks at a ClientHello before anything is decided: the name asked for, the protocols offered.
+//! Looks at a ClientHello before it is answered: the name asked for.
 
 use rustls::server::{Accepted, Acceptor};
 
@@ -10,7 +10,7 @@ use crate::runtime::Socket;
 use crate::time::Deadline;
 
 /// A connection whose ClientHello came and was not yet answered.
-pub struct Hello {
+pub(super) struct Hello {
     pub(super) socket: Socket,
     pub(super) accepted: Accepted,
     /// What came behind the ClientHello.
@@ -20,22 +20,9 @@ pub struct Hello {
 
 impl Hello {
     /// The name the client asks for, in lower case.
-    pub fn server_name(&self) -> Option<String> {
+    pub(super) fn server_name(&self) -> Option<String> {
         let hello = self.accepted.client_hello();
         hello.server_name().map(str::to_ascii_lowercase)
-    }
-
-    /// Whether the client offers this application protocol.
-    pub fn offers(&self, protocol: &str) -> bool {
-        let hello = self.accepted.client_hello();
-        hello
-            .alpn()
-            .is_some_and(|mut offered| offered.any(|offer| offer == protocol.as_bytes()))
-    }
-
-    /// The connection's socket, for its addresses.
-    pub fn socket(&self) -> &Socket {
-        &self.socket
     }
 }
 
@@ -47,7 +34,7 @@ impl Hello {
 /// # Errors
 ///
 /// `NotTls`, `Malformed`, `TimedOut`, `Closed`, `Reset`, and what rustls finds to refuse so early.
-pub async fn peek(socket: Socket, deadline: Deadline) -> Result<Hello, Failed> {
+pub(super) async fn peek(socket: Socket, deadline: Deadline) -> Result<Hello, Failed> {
     let mut offered = Offered::default();
     match read_hello(&socket, &mut offered, deadline).await {
         Ok((accepted, unread)) => Ok(Hello {

@@ -13,8 +13,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use httpdate::HttpDate;
 use rustls::pki_types::UnixTime;
 
-pub use handshake::{accept, accept_hello, connect};
-pub use hello::{Hello, peek};
+pub use handshake::{accept, connect};
 pub use offered::Offered;
 pub use settings::{Build, ClientBuild, ClientSettings, KTLS_THRESHOLD, Settings, Version};
 
