@@ -49,7 +49,7 @@ pub enum Readiness {
 
 /// What is served, kept up to date by the supervisor.
 pub struct Admin {
-    workers: RefCell<Vec<Arc<Counters>>>,
+    workers: Vec<Arc<Counters>>,
     process: Arc<Process>,
     facts: RefCell<metrics::Facts>,
     readiness: Cell<Readiness>,
@@ -59,7 +59,7 @@ impl Admin {
     /// Not ready yet.
     pub fn new(workers: Vec<Arc<Counters>>, process: Arc<Process>, facts: metrics::Facts) -> Self {
         Self {
-            workers: RefCell::new(workers),
+            workers,
             process,
             facts: RefCell::new(facts),
             readiness: Cell::default(),
@@ -69,11 +69,6 @@ impl Admin {
     /// Tells those who probe.
     pub fn set_readiness(&self, readiness: Readiness) {
         self.readiness.set(readiness);
-    }
-
-    /// The counters of the workers, in their order.
-    pub fn set_workers(&self, workers: Vec<Arc<Counters>>) {
-        self.workers.replace(workers);
     }
 
     /// Changes what is known of the process.
@@ -92,12 +87,7 @@ impl Admin {
             "/metrics" => Answer {
                 status: StatusCode::OK,
                 content_type: OPENMETRICS,
-                body: metrics::text(
-                    &self.workers.borrow(),
-                    &self.process,
-                    &self.facts.borrow(),
-                    wall(),
-                ),
+                body: metrics::text(&self.workers, &self.process, &self.facts.borrow(), wall()),
             },
             "/-/healthy" => Answer::plain(StatusCode::OK, "healthy\n"),
             "/-/ready" => match self.readiness.get() {

@@ -172,7 +172,7 @@ impl Fault {
     }
 
     /// The value of Proxy-Status (RFC 9209): who answers, the error's type, the id.
-    pub fn proxy_status(&self) -> String {
+    fn proxy_status(&self) -> String {
         match self.proxy_error {
             Some(error) => format!("atlas; error={error}; details=\"{}\"", self.id),
             None => format!("atlas; details=\"{}\"", self.id),

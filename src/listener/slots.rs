@@ -31,11 +31,6 @@ impl Slots {
         self.0.wake();
     }
 
-    /// How many connections are open.
-    pub fn taken(&self) -> usize {
-        self.0.taken.get()
-    }
-
     /// Whether no connection more may be accepted.
     pub fn is_full(&self) -> bool {
         self.0.taken.get() >= self.0.max.get()
@@ -101,6 +96,6 @@ mod tests {
         assert!(!slots.is_full());
         slots.resize(0);
         assert!(slots.is_full());
-        assert_eq!(slots.taken(), held.len());
+        assert_eq!(slots.0.taken.get(), held.len());
     }
 }

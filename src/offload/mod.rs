@@ -9,7 +9,6 @@ mod probe;
 
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Instant;
 
 use rustix::io::Errno;
 use rustls::{CipherSuite, ProtocolVersion};
@@ -150,14 +149,10 @@ impl Offload {
     ///
     /// [`Refusal::Breaker`]: the kernel had refused keys of others shortly before.
     pub fn allows(&self) -> Result<(), Refusal> {
-        self.allows_at(time::now())
-    }
-
-    fn allows_at(&self, now: Instant) -> Result<(), Refusal> {
-        if self.breaker.is_open(now) {
-            return Err(Refusal::Breaker);
+        match self.breaker.is_open(time::now()) {
+            true => Err(Refusal::Breaker),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// A connection was lost because the kernel refused its keys.

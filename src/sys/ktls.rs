@@ -266,8 +266,6 @@ pub struct Record {
     pub kind: Option<u8>,
     /// Bytes of it. Records of data that came together are one here.
     pub count: usize,
-    /// Whether a record ends with these bytes.
-    pub is_whole: bool,
 }
 
 /// Takes the next record, whatever its type, without waiting.
@@ -294,7 +292,6 @@ pub fn receive_record(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<Rec
     Ok(Record {
         kind: is_told.then_some(control.kind),
         count,
-        is_whole: message.msg_flags & libc::MSG_EOR != 0,
     })
 }
 

@@ -1,4 +1,4 @@
-//! A byte stream to a peer, after any handshake: plain, or TLS with records made in this process.
+//! A byte stream to a peer, after any handshake: plain, or TLS in this process or in the kernel.
 //!
 //! All operations take `&self`, so that one task can drive both directions of a connection at
 //! once; nothing is borrowed while it waits. Every operation may be dropped while it waits without

@@ -1,4 +1,4 @@
-//! What the connections of this core share: Rc, never Arc or locks.
+//! What the connections of this core share: `Rc`, but for what other threads read, too.
 
 use std::cell::{Cell, RefCell};
 use std::io;

@@ -33,7 +33,7 @@ type Wire = super::wire::Wire<Transport>;
 
 /// Requests under way at a time, if the endpoint takes as many: what RFC 9113 §6.5.2 wants any server
 /// to take at the least.
-pub const STREAMS_MAX: u32 = 100;
+const STREAMS_MAX: u32 = 100;
 
 /// Bytes of all responses on a connection that may wait until their clients take them. A stream's part of it is
 /// 256 KiB: with half of that a download over loopback takes a tenth longer, with a quarter a third.
