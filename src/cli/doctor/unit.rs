@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::finding::{Finding, Findings};
 use crate::config::Loaded;
+use crate::generation::Generation;
 use crate::runtime::Address;
 use crate::upstream::EndpointAddress;
 
@@ -34,43 +35,50 @@ pub(super) struct Unit {
 }
 
 pub(super) fn look(found: &mut Findings, loaded: &Loaded) {
-    let generation = &loaded.generation;
     let Some(unit) = Unit::find().filter(|unit| unit.reads(&loaded.lines.source.name)) else {
         return;
     };
-    let log = &generation.access_log;
-    let logs = log.path.as_deref().filter(|_| log.enabled).into_iter();
-    let listeners = generation.listeners.iter();
-    let sockets = listeners
-        .clone()
-        .filter_map(|listener| match &listener.settings.address {
-            Address::Unix(path) => Some(&**path),
-            Address::Tcp(_) => None,
-        });
-    let endpoints = generation
-        .upstreams
-        .iter()
-        .flat_map(|upstream| &upstream.endpoints);
-    let endpoints = endpoints.filter_map(|endpoint| match &endpoint.address {
-        EndpointAddress::Socket(Address::Unix(path)) => Some(&**path),
-        _ => None,
-    });
-    let certificates = listeners.filter_map(|listener| listener.tls.as_ref());
-    let certificates = certificates.flat_map(|tls| tls.certificates().iter().map(|one| &*one.path));
-    let roots = generation.roots.iter().map(|settings| &*settings.root);
-    let written = logs
-        .chain(sockets)
-        .filter_map(|path| unit.protects(path.parent()?));
-    let read = endpoints
-        .chain(certificates)
-        .chain(roots)
-        .filter_map(|path| unit.hides(path));
-    let kept: Vec<_> = written.chain(read).collect();
+    let folders = made_in(&loaded.generation).into_iter();
+    let kept = folders.filter_map(|folder| unit.protects(folder));
+    let read = read(&loaded.generation).into_iter();
+    let mut kept: Vec<_> = kept.chain(read.filter_map(|path| unit.hides(path))).collect();
+    kept.dedup();
     if kept.is_empty() {
         let what = "the unit atlas.service lets Atlas have each file and folder the configuration names";
         found.add(Finding::fine(TOPIC, what));
     }
     kept.into_iter().for_each(|one| found.add(one));
+}
+
+/// Folders in which Atlas makes something: its log, its sockets.
+fn made_in(generation: &Generation) -> Vec<&Path> {
+    let log = &generation.access_log;
+    let log = log.path.as_deref().filter(|_| log.enabled);
+    let addresses = generation.listeners.iter().map(|one| &one.settings.address);
+    log.into_iter()
+        .chain(addresses.filter_map(socket))
+        .filter_map(Path::parent)
+        .collect()
+}
+
+/// What Atlas reads, or connects to.
+fn read(generation: &Generation) -> Vec<&Path> {
+    let endpoints = generation.upstreams.iter().flat_map(|one| &one.endpoints);
+    let sockets = endpoints.filter_map(|endpoint| match &endpoint.address {
+        EndpointAddress::Socket(address) => socket(address),
+        _ => None,
+    });
+    let tls = generation.listeners.iter().filter_map(|one| one.tls.as_ref());
+    let certificates = tls.flat_map(|tls| tls.certificates()).map(|one| &*one.path);
+    let roots = generation.roots.iter().map(|one| &*one.root);
+    sockets.chain(certificates).chain(roots).collect()
+}
+
+fn socket(address: &Address) -> Option<&Path> {
+    match address {
+        Address::Unix(path) => Some(path),
+        Address::Tcp(_) => None,
+    }
 }
 
 impl Unit {
