@@ -245,6 +245,28 @@ mod tests {
         assert_eq!(buffer.capacity(), LARGE);
     }
 
+    /// What a thread keeps for itself ends in an order that nobody is told.
+    #[test]
+    fn whoever_sends_at_the_end_of_a_thread_has_memory() {
+        struct Goodbye;
+        impl Drop for Goodbye {
+            fn drop(&mut self) {
+                assert!(Buffer::small().capacity() > 0);
+                give_vec(take_vec());
+            }
+        }
+        thread_local! {
+            static BEFORE: Goodbye = const { Goodbye };
+            static BEHIND: Goodbye = const { Goodbye };
+        }
+        let thread = std::thread::spawn(|| {
+            BEFORE.with(|_| ());
+            drop(Buffer::small());
+            BEHIND.with(|_| ());
+        });
+        thread.join().unwrap();
+    }
+
     #[test]
     fn a_dropped_buffer_serves_the_next_user() {
         let at = Buffer::large().bytes.as_ptr();

@@ -31,7 +31,7 @@ pub(super) fn judge(release: &str, version: &str, is_own: bool) -> Option<Findin
     let is = format!("{major}.{minor}.{patch}");
     let first = format!("{major}.{minor}.{}", series.mended);
     if patch >= series.mended {
-        let what = format!("{is} has the mends of its TLS that are known, as {first} and later");
+        let what = format!("{is} has what its series has mended in its TLS, as {first} and later");
         return Some(Finding::fine(TOPIC, what));
     }
     let what = format!("{is} is older than {first}, and lacks mends of holes in its TLS");
