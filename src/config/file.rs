@@ -382,7 +382,7 @@ table! {
         idle_timeout: Time = "\"60s\"",
         /// How many idle connections each worker keeps for an endpoint.
         pool_idle_max: IdleConnections = "1024",
-        /// How long an idle connection is kept.
+        /// How long an idle connection may be used again; of many that grow old together 32 are closed each second.
         pool_idle_timeout: Time = "\"60s\"",
         /// How long a connection is used; an older one takes no new request. What is under way on it is finished.
         pool_lifetime: Time = "\"1h\"",

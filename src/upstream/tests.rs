@@ -208,16 +208,19 @@ fn idle_connections_that_grow_old_together_are_let_go_of_bit_by_bit() {
         let upstream = upstream(&settings(vec![tcp(at)]), None);
         let (pool, times) = (&upstream.endpoints[0].pool, upstream.settings.pool_times());
         let opened = now();
-        for _ in 0..40 {
-            let (transport, _) = upstream.connect(&mut upstream.begin(true)).await.unwrap();
-            let idle = pool::Idle {
-                connection: Box::new(Connection::new(transport, upstream.limits.clone())),
-                address: Address::Tcp(at),
-                since: opened,
-                opened,
-            };
-            pool.give_back(idle, 40, times);
-        }
+        let fill = async || {
+            for _ in 0..40 {
+                let (transport, _) = upstream.connect(&mut upstream.begin(true)).await.unwrap();
+                let idle = pool::Idle {
+                    connection: Box::new(Connection::new(transport, upstream.limits.clone())),
+                    address: Address::Tcp(at),
+                    since: opened,
+                    opened,
+                };
+                pool.give_back(idle, 40, times);
+            }
+        };
+        fill().await;
         pool.sweep(opened, times);
         assert_eq!(pool.len(), 40);
         let later = opened + times.idle;
@@ -229,6 +232,13 @@ fn idle_connections_that_grow_old_together_are_let_go_of_bit_by_bit() {
         );
         pool.sweep(later, times);
         assert_eq!(pool.len(), 0);
+        fill().await;
+        let short = pool::Times {
+            lifetime: times.idle / 2,
+            ..times
+        };
+        assert!(pool.take(opened + short.lifetime, short, true).is_none());
+        assert_eq!(pool.len(), 8, "a new one is better than a look at all");
     });
 }
 

@@ -568,7 +568,8 @@ mod tests {
     #[test]
     fn a_frame_of_which_half_has_come_is_known_by_its_stream() {
         let mut guard = guard();
-        let bytes = frame(DATA, 0, 100);
+        let mut bytes = frame(DATA, 0, 100);
+        bytes[5] |= 0x80; // RFC 9113 §4.1: reserved, and to be ignored
         observe(&mut guard, &bytes[..50], 0).unwrap();
         assert_eq!((guard.under_way(1), guard.under_way(3)), (100, 0));
         observe(&mut guard, &bytes[50..], 0).unwrap();
