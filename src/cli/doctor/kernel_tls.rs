@@ -50,7 +50,7 @@ pub(super) fn look(found: &mut Findings) -> Offload {
 }
 
 impl Module {
-    fn find() -> Self {
+    pub(super) fn find() -> Self {
         if Path::new("/sys/module/tls").exists() {
             return Self::Loaded;
         }
@@ -108,15 +108,15 @@ pub(super) fn judge_verdict(refusal: Option<Refusal>) -> Finding {
     }
 }
 
-/// Loads the module, where it is.
-pub(super) fn load() -> Option<String> {
-    (Module::find() != Module::Unseen).then(|| LOAD.to_owned())
+/// Loads the module, where there is one.
+pub(super) fn load(module: Module) -> Option<String> {
+    (module != Module::Unseen).then(|| LOAD.to_owned())
 }
 
 /// What mends this, where something may.
 pub(super) fn mend(refusal: Refusal) -> Option<String> {
     match refusal {
-        Refusal::NoUlp | Refusal::NoPermission => load(),
+        Refusal::NoUlp | Refusal::NoPermission => load(Module::find()),
         Refusal::ProbeTimedOut => Some(remedy::reload()),
         Refusal::Version
         | Refusal::Cipher

@@ -48,13 +48,13 @@ pub(super) fn has(capability: CapabilitySet) -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(capability))
 }
 
-/// The kernel's release, as `uname -r`.
 /// Whether the kernel that runs came with this system. In a container, or under one from elsewhere, there are none of
 /// its modules.
 pub(super) fn has_own_kernel() -> bool {
     Path::new("/lib/modules").join(release()).is_dir()
 }
 
+/// The kernel's release, as `uname -r`.
 pub(super) fn release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }

@@ -91,7 +91,7 @@ pub(super) fn raise(limit: Limit) -> String {
     if !unit::is_installed() {
         return format!("sudo prlimit --pid $$ {shell}");
     }
-    unit::add(line.split('=').next().unwrap_or(line), line)
+    unit::add(&[line.to_owned()])
 }
 
 /// Makes a comment of a line of the configuration that begins with this key.
@@ -126,8 +126,10 @@ fn sources() -> String {
             .is_some_and(|kind| kind == "list" || kind == "sources")
     };
     let all = std::iter::once(PathBuf::from("/etc/apt/sources.list")).chain(more.filter(is_one));
-    all.filter_map(|path| std::fs::read_to_string(path).ok())
-        .collect()
+    let texts: Vec<_> = all
+        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .collect();
+    texts.join("\n\n")
 }
 
 /// As [`newer_kernel`], by the text of `/etc/os-release`, the machine and release of uname, and apt's sources.
@@ -169,16 +171,15 @@ pub(super) fn backport(
 /// Whether apt takes packages from this suite, by a line or by a stanza that is not switched off.
 fn takes_from(sources: &str, suite: &str) -> bool {
     sources.split("\n\n").any(|stanza| {
-        let lines = || {
-            stanza
-                .lines()
-                .map(str::trim)
-                .filter(|line| !line.starts_with('#'))
+        let whole = stanza.replace("\n ", " ").replace("\n\t", " "); // a field goes on in lines that begin so
+        let has = |keys: &[&str], wanted: &[&str]| {
+            whole.lines().any(|line| {
+                let mut words = line.split_whitespace();
+                let key = words.next().unwrap_or_default().to_ascii_lowercase();
+                keys.contains(&&*key) && words.any(|word| wanted.contains(&word))
+            })
         };
-        let is_off = |line: &str| line.to_ascii_lowercase().replace(' ', "") == "enabled:no";
-        let names = |line: &str| line.split_whitespace().any(|word| word == suite);
-        let has = |line: &str| (line.starts_with("deb ") || line.starts_with("Suites:")) && names(line);
-        !lines().any(is_off) && lines().any(has)
+        has(&["deb", "suites:"], &[suite]) && !has(&["enabled:"], &["no", "false", "without", "off", "0"])
     })
 }
 

@@ -228,13 +228,17 @@ fn each_row_of_the_probe_says_what_follows() {
 #[test]
 fn a_module_that_is_missing_comes_with_what_loads_it_in_every_line_that_tells() {
     use super::kernel_tls::load;
+    assert_eq!(load(Module::Unseen), None, "it would not be found");
+    for there in [Module::OnDisk, Module::Loaded] {
+        assert!(load(there).unwrap().contains("modprobe tls"));
+    }
     for refusal in [Refusal::NoUlp, Refusal::NoPermission] {
         for told in [
             judge_verdict(Some(refusal)),
             records("a", Wish::KernelIfItCan, Some(refusal)),
             records("a", Wish::KernelAsked(9), Some(refusal)),
         ] {
-            assert_eq!(told.command, load(), "{told:?}");
+            assert_eq!(told.command, load(Module::find()), "{told:?}");
         }
     }
     // No command of this machine changes what a container's filter forbids.
@@ -361,6 +365,7 @@ fn debian_has_newer_kernels_and_not_for_every_wish() {
         for known in [
             format!("deb http://a.test/ a main\ndeb [arch=amd64] http://b.test/ {suite} main"),
             format!("Types: deb\nSuites: a {suite}\n"),
+            format!("types: deb\nsuites: a\n {suite}\nEnabled: yes\n"),
         ] {
             assert_eq!(told(&known), install, "{known}");
         }
@@ -369,6 +374,7 @@ fn debian_has_newer_kernels_and_not_for_every_wish() {
             format!("deb-src http://a.test/ {suite} main"),
             format!("deb http://a.test/ {suite}-sloppy main"),
             format!("Enabled: no\nTypes: deb\nSuites: {suite}\n\nTypes: deb\nSuites: a\n"),
+            format!("Types: deb\nSuites: {suite}\nenabled: false\n"),
         ] {
             assert_eq!(told(&other), both, "{other}");
         }
@@ -440,44 +446,64 @@ fn what_ethtool_says_of_a_card_is_understood() {
     assert!(judge("eth7", Offload::Off).what.contains("ethtool -K eth7"));
 }
 
+/// The unit that is shipped, with more lines.
+fn unit(more: &str) -> super::unit::Unit {
+    let shipped = include_str!("../../../deploy/atlas.service");
+    super::unit::Unit::parse(&format!("{shipped}\n{more}\n"))
+}
+
 #[test]
 fn what_the_unit_keeps_from_atlas_comes_with_what_lets_it_be_had() {
-    use super::unit::Unit;
-    let shipped = include_str!("../../../deploy/atlas.service");
-    let hides = |text: &str, path: &str| Unit::parse(text).hides(path.as_ref());
-    let protects = |text: &str, path: &str| Unit::parse(text).protects(path.as_ref());
-    for (told, line) in [
-        (hides(shipped, "/home/nobody-here/site"), "ProtectHome=read-only"),
-        (hides(shipped, "/tmp/app.sock"), "PrivateTmp=no"),
-        (protects(shipped, "/tmp"), "PrivateTmp=no"),
+    type Looks = fn(&super::unit::Unit, &std::path::Path) -> Option<Finding>;
+    let hides: Looks = super::unit::Unit::hides;
+    let protects: Looks = super::unit::Unit::protects;
+    for (looks, path, lines) in [
+        (hides, "/home/nobody-here/site", "ProtectHome=read-only"),
+        (hides, "/tmp/app.sock", "PrivateTmp=no"),
+        (protects, "/tmp", "PrivateTmp=no\\nReadWritePaths=/tmp"),
         (
-            protects(shipped, "/srv/no-such-logs"),
-            "ReadWritePaths=/srv/no-such-logs",
+            protects,
+            "/home/no-one",
+            "ProtectHome=read-only\\nReadWritePaths=/home/no-one",
         ),
+        (protects, "/srv/no-such-logs", "ReadWritePaths=/srv/no-such-logs"),
     ] {
-        let told = told.unwrap();
+        let told = looks(&unit(""), path.as_ref()).unwrap();
         assert_eq!(told.verdict, Verdict::Advice);
         let command = told.command.unwrap();
-        assert!(command.contains(&format!("'[Service]\\n{line}\\n'")), "{command}");
-        // With that line it may.
-        let more = format!("{shipped}\n[Service]\n{line}\n");
-        let path = told.what.rsplit_once(' ').unwrap().1;
-        let is_hidden = line != "ReadWritePaths=/srv/no-such-logs";
-        let still = if is_hidden {
-            hides(&more, path)
-        } else {
-            protects(&more, path)
-        };
-        assert_eq!(still, None, "{line}");
+        assert!(
+            command.contains(&format!("'[Service]\\n{lines}\\n'")),
+            "{command}"
+        );
+        let allowed = unit(&lines.replace("\\n", "\n"));
+        assert_eq!(looks(&allowed, path.as_ref()), None, "with {lines} it may");
     }
     for path in ["/var/log/atlas", "/run/atlas/sub", "/dev/shm"] {
-        assert_eq!(protects(shipped, path), None, "{path}");
+        assert_eq!(protects(&unit(""), path.as_ref()), None, "{path}");
     }
-    assert_eq!(hides(shipped, "/etc/atlas"), None);
-    assert_eq!(
-        protects("[Service]\nExecStart=/usr/bin/atlas run\n", "/srv"),
-        None
-    );
+    assert_eq!(hides(&unit(""), "/etc/atlas".as_ref()), None);
+    let open = super::unit::Unit::parse("[Service]\nProtectHome=read-only\n");
+    assert_eq!(protects(&open, "/srv".as_ref()), None);
+    assert!(protects(&open, "/home/no-one".as_ref()).is_some());
     // A shell or systemd would read another path.
-    assert_eq!(protects(shipped, "/srv/100%").unwrap().command, None);
+    let told = protects(&unit(""), "/srv/100%".as_ref()).unwrap();
+    assert_eq!(told.command, None);
+}
+
+#[test]
+fn the_unit_is_asked_about_what_it_starts_alone() {
+    let is_read = |line: &str, file: &str| unit(line).reads(file.as_ref());
+    let moved = |how: &str| format!("ExecStart=\nExecStart=/usr/local/bin/atlas run {how}");
+    assert!(is_read("", "/etc/atlas/atlas.toml") && !is_read("", "/srv/other.toml"));
+    for how in [
+        "-c /srv/other.toml",
+        "--config=/srv/other.toml",
+        "-c\"/srv/other.toml\"",
+        "\\\n -c /srv/other.toml",
+    ] {
+        let line = moved(how);
+        assert!(is_read(&line, "/srv/other.toml"), "{line}");
+        assert!(!is_read(&line, "/etc/atlas/atlas.toml"), "{line}");
+    }
+    assert!(is_read(&moved(""), "/etc/atlas/atlas.toml"), "the usual one");
 }
