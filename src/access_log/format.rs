@@ -7,14 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::record::{ConnectionFacts, ConnectionRecord, ExchangeRecord, Moved, Request, RequestFacts};
-use crate::outcome::{Carrier, Cause, End, Side};
+use crate::outcome::{Carrier, End};
 use crate::time::wall;
 
 /// How many bytes of a value are written; a record must not fill a batch by itself.
 const VALUE_BYTES_MAX: usize = 8 * 1024;
-
-/// What nginx writes for a client that went away before it was answered.
-const CLIENT_GONE: u16 = 499;
 
 /// The date as both formats write it, made anew once a second.
 #[derive(Debug)]
@@ -58,7 +55,6 @@ pub(super) fn combined(
     record: &ExchangeRecord,
     facts: &ConnectionFacts,
     request: &RequestFacts<'_>,
-    end: End,
 ) {
     clock.set(wall());
     match facts.client {
@@ -70,7 +66,7 @@ pub(super) fn combined(
     into.extend_from_slice(b"] \"");
     push_request_line(into, request.request);
     into.extend_from_slice(b"\" ");
-    push_padded(into, record.status.or_else(|| gone(end)).unwrap_or(0));
+    push_padded(into, record.status.unwrap_or(0));
     into.push(b' ');
     push_number(into, record.bytes_out);
     for value in [request.referer, request.user_agent] {
@@ -82,12 +78,6 @@ pub(super) fn combined(
         into.push(b'"');
     }
     into.push(b'\n');
-}
-
-/// The status nginx's users look for when the client left without one.
-fn gone(end: End) -> Option<u16> {
-    (end.side == Side::Downstream && matches!(end.cause, Cause::Closed | Cause::Reset | Cause::Truncated))
-        .then_some(CLIENT_GONE)
 }
 
 fn push_request_line(into: &mut Vec<u8>, request: Request<'_>) {
@@ -156,7 +146,7 @@ pub(super) fn json_exchange(
     let mut object = Object::start(into, clock, kind);
     object.connection(facts);
     object.request(request);
-    if let Some(status) = record.status.or_else(|| gone(end)) {
+    if let Some(status) = record.status {
         object.number("status", u64::from(status));
     }
     object.bytes(record.bytes_in, record.bytes_out, record.moved);

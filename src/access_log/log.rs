@@ -95,7 +95,7 @@ impl Log {
         }
         self.append(|into, clock| match self.format.get() {
             Format::Json => format::json_exchange(into, clock, record, facts, request, end),
-            Format::Combined => format::combined(into, clock, record, facts, request, end),
+            Format::Combined => format::combined(into, clock, record, facts, request),
         });
     }
 

@@ -176,7 +176,7 @@ fn combined_lines_are_those_of_nginx() {
         ),
         (
             plain(Some("[2001:db8::1]:5")),
-            None,
+            Some(499),
             get("/"),
             gone,
             r#"2001:db8::1 - - [] "GET / HTTP/1.1" 499 612 "-" "-""#,

@@ -8,9 +8,11 @@ use super::Proxy;
 use super::headers::RequestId;
 use crate::access_log::{ExchangeRecord, Moved, Request, RequestFacts};
 use crate::http::{RequestHead, Responder};
-use crate::outcome::{Cause, End, Phase, Side};
+use crate::metrics::{Counters, Direction, Peer};
+use crate::outcome::{Cause, End, Phase, Side, Tally};
+use crate::upstream;
 
-/// The status that stands in records for "the client had gone before there was an answer".
+/// The status that stands in records for "the client had gone before there was an answer", as in nginx's.
 const CLIENT_GONE: u16 = 499;
 
 /// One exchange's account.
@@ -110,6 +112,14 @@ impl Drop for Answering<'_, '_> {
             record.bytes_out = self.response.body_bytes();
         }
     }
+}
+
+/// Counts what an attempt at an upstream has moved since a moment, and how it ended if not well.
+pub(super) fn count_upstream(counters: &Counters, before: Tally, moved: &upstream::Moved, end: Option<End>) {
+    counters.bytes_moved(Direction::FromUpstream, moved.bytes_in);
+    counters.bytes_moved(Direction::ToUpstream, moved.bytes_out);
+    counters.carried_since(Peer::Upstream, before, moved.tally, end);
+    counters.carried(Peer::Upstream, moved.tally.carrier);
 }
 
 impl Drop for Account<'_> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use http::StatusCode;
 
-use super::account::Account;
+use super::account::{Account, count_upstream};
 use super::headers::{self, RequestId};
 use super::hedge::{Hedge, Raced};
 use super::http::path_below;
@@ -20,7 +20,6 @@ use crate::buffer;
 use crate::http::client::{RequestWriter, ResponseReader};
 use crate::http::h1::client::Outgoing;
 use crate::http::{BodyLength, RequestBody, RequestHead, Responder, ResponseHead, Version};
-use crate::metrics::{Direction, Peer};
 use crate::outcome::{Cause, End, Phase, Side};
 use crate::pipe::Pipe;
 use crate::route::{Retry, Route};
@@ -251,11 +250,7 @@ impl<F> Visit<'_, F> {
     /// Counts what an attempt has moved since a moment, and how it ended if not well.
     pub(super) fn count_moved(&self, lease: &Lease<'_>, before: &Moved, end: Option<End>) {
         let moved = lease.moved_since(before);
-        let counters = &self.proxy.counters;
-        counters.bytes_moved(Direction::FromUpstream, moved.bytes_in);
-        counters.bytes_moved(Direction::ToUpstream, moved.bytes_out);
-        counters.carried_since(Peer::Upstream, before.tally, moved.tally, end);
-        counters.carried(Peer::Upstream, moved.tally.carrier);
+        count_upstream(&self.proxy.counters, before.tally, &moved, end);
     }
 }
 

@@ -12,13 +12,13 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use http::{Method, StatusCode};
 
-use super::account::Account;
+use super::account::{Account, count_upstream};
 use super::{Visit, affinity};
 use crate::access_log::{ExchangeRecord, Log, Request, RequestFacts};
 use crate::drain::{Drain, Step};
 use crate::http::h1::client::Outgoing;
 use crate::http::{BodyLength, Fields};
-use crate::metrics::{Counters, Direction, Mirrored, Peer};
+use crate::metrics::{Counters, Mirrored};
 use crate::outcome::{Carrier, Cause, End, Phase, Side};
 use crate::route::{Mirror, Route};
 use crate::runtime::{self, before};
@@ -284,11 +284,7 @@ impl Mirroring {
         let exchanged = before(deadline, self.exchange(&mut lease, answered)).await;
         let exchanged = exchanged.unwrap_or(Err(late));
         let moved = lease.moved_since(&moved_before);
-        self.counters.bytes_moved(Direction::FromUpstream, moved.bytes_in);
-        self.counters.bytes_moved(Direction::ToUpstream, moved.bytes_out);
-        self.counters
-            .carried_since(Peer::Upstream, moved_before.tally, moved.tally, exchanged.err());
-        self.counters.carried(Peer::Upstream, moved.tally.carrier);
+        count_upstream(&self.counters, moved_before.tally, &moved, exchanged.err());
         answered.carrier = moved.tally.carrier;
         match (exchanged, answered.status) {
             (Ok(()), Some(status)) => {

@@ -8,9 +8,10 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 
 use super::Proxy;
+use super::account::count_upstream;
 use crate::access_log::ConnectionRecord;
 use crate::drain::Drain;
-use crate::metrics::{Direction, Peer};
+use crate::metrics::Peer;
 use crate::outcome::{Cause, End, Phase, Side, Tally};
 use crate::relay::{self, Ahead};
 use crate::route::Split;
@@ -18,7 +19,7 @@ use crate::runtime::sleep;
 use crate::transport::Transport;
 use crate::upstream::balance::hash;
 use crate::upstream::health::Outcome;
-use crate::upstream::{Addresses, Attempts, Slot, Upstream};
+use crate::upstream::{Addresses, Attempts, Moved, Slot, Upstream};
 
 impl Proxy {
     /// Relays a downstream connection to one of these upstreams until it ends, or the drain's deadline cuts it.
@@ -62,26 +63,25 @@ impl Proxy {
             // Boxed: one connection tries an endpoint.
             true => Box::pin(until_over(relayed, first_byte(&upstream, &slot, &transport))).await,
         };
-        let (from, to) = (transport.bytes_in(), transport.bytes_out());
+        let moved = Moved {
+            bytes_in: transport.bytes_in(),
+            bytes_out: transport.bytes_out(),
+            tally: transport.carriage().tally(),
+        };
         // A reset after its first byte is its goodbye, or what it thinks of the client.
-        let has_failed = end.side == Side::Upstream && end.cause == Cause::Reset && from == 0;
+        let has_failed = end.side == Side::Upstream && end.cause == Cause::Reset && moved.bytes_in == 0;
         let outcome = match has_failed {
             true => Outcome::Failed(end.cause),
             false => Outcome::Well,
         };
         upstream.note(slot.endpoint(), outcome);
-        self.counters.bytes_moved(Direction::FromUpstream, from);
-        self.counters.bytes_moved(Direction::ToUpstream, to);
-        let carried = transport.carriage().tally();
-        self.counters
-            .carried_since(Peer::Upstream, Tally::default(), carried, Some(end));
-        self.counters.carried(Peer::Upstream, carried.carrier);
-        record.upstream_carrier = carried.carrier;
+        count_upstream(&self.counters, Tally::default(), &moved, Some(end));
+        record.upstream_carrier = moved.tally.carrier;
         transport.count_records();
         self.counters.records_moved(Peer::Upstream, transport.carriage());
         let spliced = |transport: &Transport| transport.carriage().spliced.get();
         record.moved.spliced = spliced(downstream) + spliced(&transport);
-        record.moved.copied = (from + to).saturating_sub(record.moved.spliced);
+        record.moved.copied = (moved.bytes_in + moved.bytes_out).saturating_sub(record.moved.spliced);
         end
     }
 }
