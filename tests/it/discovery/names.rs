@@ -8,10 +8,15 @@ use crate::support::*;
 /// Sends everything to one name, looked up there. The search list of this machine is not asked: the name
 /// ends with a dot.
 pub fn atlas_with(names: &Names, endpoints: &[&str], lines: &str) -> Builder {
+    asks(names, "ttl_min = \"100ms\", ttl_max = \"2s\"", endpoints, lines)
+}
+
+/// The same with other bounds of an answer's time.
+pub fn asks(names: &Names, bounds: &str, endpoints: &[&str], lines: &str) -> Builder {
     atlas()
         .listens_plain()
         .top(&format!(
-            "workers = 1\nresolver = {{ servers = [{:?}], ttl_min = \"100ms\", ttl_max = \"2s\" }}",
+            "workers = 1\nresolver = {{ servers = [{:?}], {bounds} }}",
             names.address()
         ))
         .text("[[route]]\nupstream = \"app\"")

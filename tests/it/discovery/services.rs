@@ -1,6 +1,8 @@
 //! Services: hosts, ports, weights and backups told by SRV records.
 
-use super::names::{atlas_with, endpoints};
+use std::time::Duration;
+
+use super::names::{asks, atlas_with, endpoints};
 use super::server::names;
 use crate::support::*;
 
@@ -102,6 +104,37 @@ fn a_host_of_a_service_that_cannot_be_looked_up_keeps_its_last_address() {
     wait_until("the spare one is asked", || {
         (shares(&atlas, &[&spare], 1) == [1]).then_some(())
     });
+}
+
+#[test]
+fn a_host_of_a_service_that_has_no_address_yet_is_asked_for_again_before_the_service_would_be() {
+    let (first, late) = (origin().start(), origin().start());
+    let names = names(3600);
+    names.set("first.test", &["127.0.0.1"]);
+    let service = "_http._tcp.app.test";
+    names.set_service(
+        service,
+        &[
+            (10, 1, first.port(), "first.test"),
+            (10, 1, late.port(), "late.test"),
+        ],
+    );
+    let atlas = asks(
+        &names,
+        "ttl_max = \"1h\"",
+        &[SERVICE],
+        "balance = \"round_robin\"",
+    )
+    .start();
+    assert_eq!(endpoints(&atlas), 1.0);
+    names.set("late.test", &["127.0.0.1"]);
+    // Half a minute, not the hour for which the answers are good.
+    wait_long_until("it is there", Duration::from_secs(90), || {
+        (endpoints(&atlas) == 2.0).then_some(())
+    });
+    let asked = names.asked(service, "udp") + names.asked(service, "tcp");
+    assert!(asked <= 3, "the service was asked for {asked} times");
+    assert_eq!(shares(&atlas, &[&first, &late], 10), [5, 5]);
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub use self::tools::{command, command_without, has, held_up, is_guest, measures
 
 /// Asks until there is an answer; fails the test when none comes.
 pub fn wait_until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
-    wait_long_until(what, Duration::from_secs(15), ask)
+    wait_long_until(what, Duration::from_secs(60), ask)
 }
 
 /// The same for what takes its time, as a browser does.
