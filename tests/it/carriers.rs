@@ -247,7 +247,7 @@ fn what_moves_bytes_does_so_over_kernel_tls() {
     Guest::linux_6_12()
         .environment("ATLAS_TEST_CARRIER", "kernel")
         .arguments(MOVE_BYTES)
-        .limit(Duration::from_secs(900))
+        .limit(Duration::from_secs(3600))
         .run();
 }
 

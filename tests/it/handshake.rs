@@ -206,11 +206,12 @@ fn a_silent_client_meets_the_handshake_deadline() {
         .text("[timeouts]\nhandshake = \"300ms\"")
         .expects_log("handshake")
         .start();
+    let started = Instant::now();
     let mut client = Connection::plain(atlas.address()).unwrap();
-    let (ending, after) = client.ends();
-    assert!(matches!(ending, Ending::Closed | Ending::Reset));
+    assert!(matches!(client.ends().0, Ending::Closed | Ending::Reset));
+    let after = started.elapsed();
     assert!(
-        after >= Duration::from_millis(250) && after < Duration::from_secs(3),
+        after >= Duration::from_millis(290) && after < Duration::from_secs(9),
         "{after:?}"
     );
     let record = atlas.record("the silent client", |record| record["phase"] == "handshake");

@@ -54,7 +54,7 @@ fn endpoints(origins: &[Origin], said: &[&str]) -> String {
 }
 
 /// Stops an origin; from then on it refuses connections.
-fn stop(origin: Origin) {
+pub fn stop(origin: Origin) {
     let port = origin.port();
     drop(origin);
     wait_until("the origin's port is free", || {

@@ -19,7 +19,10 @@ fn networks_that_delay_lose_and_swallow() {
     }
     let tests = ["--ignored", "faults::network::"];
     if !can_disturb() {
-        Guest::with_netem().arguments(tests).run();
+        Guest::with_netem()
+            .arguments(tests)
+            .limit(Duration::from_secs(1800))
+            .run();
         return;
     }
     let me = std::env::current_exe().unwrap();

@@ -1,5 +1,6 @@
 //! Active checks: made once for the process, they take endpoints out and bring them back.
 
+use std::collections::HashSet;
 use std::io::Read as _;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -58,24 +59,25 @@ fn checks_are_made_once_for_four_workers_each_on_a_connection_of_its_own() {
         .listens_plain()
         .forwards_to_with(
             &origin,
-            "[upstream.app.health]\npath = \"/health\"\ninterval = \"200ms\"\ntimeout = \"200ms\"\nhost = \"check.test\"",
+            "[upstream.app.health]\npath = \"/health\"\ninterval = \"1s\"\ntimeout = \"1s\"\nhost = \"check.test\"",
         )
+        .expects_log("the endpoint is down") // a busy machine can be late for one
         .start();
     wait_until("a check", || (!origin.requests().is_empty()).then_some(()));
     let (started, before) = (Instant::now(), origin.requests().len());
     wait_until("ten checks more", || {
         (origin.requests().len() >= before + 10).then_some(())
     });
-    // Jitter is a tenth. Four workers would have come to ten four times as soon.
+    // Jitter is a tenth. Four workers would have come to ten in two and a half seconds.
     let took = started.elapsed();
-    assert!(
-        took >= Duration::from_millis(9 * 180 - 200),
-        "ten checks took {took:?}"
-    );
-    let seen = origin.requests();
-    assert_eq!(origin.accepted(), seen.len());
-    for (index, check) in seen.iter().enumerate() {
-        assert_eq!(check.connection, index);
+    assert!(took >= Duration::from_secs(5), "ten checks took {took:?}");
+    let seen = wait_until("each connection has brought its check", || {
+        let (accepted, seen) = (origin.accepted(), origin.requests());
+        (accepted == seen.len()).then_some(seen)
+    });
+    let connections: HashSet<_> = seen.iter().map(|check| check.connection).collect();
+    assert_eq!(connections.len(), seen.len());
+    for check in &seen {
         assert_eq!(check.summary(), "GET /health");
         assert_eq!(check.head.field("host"), Some("check.test"));
         assert!(
@@ -175,6 +177,7 @@ fn below_the_panic_threshold_endpoints_that_are_down_are_asked() {
 
 #[test]
 fn a_reload_keeps_what_checks_have_found() {
+    let unhurried = QUICK.replace("100ms", "2500ms"); // the first check is made at once
     let (one, is_well) = origin_with_health("one");
     let (other, _) = origin_with_health("other");
     is_well.store(false, Ordering::SeqCst);
@@ -182,7 +185,7 @@ fn a_reload_keeps_what_checks_have_found() {
         .top("workers = 2")
         .listens_plain()
         .text("[[route]]\nupstream = \"app\"")
-        .upstream("app", &[one.address(), other.address()], QUICK)
+        .upstream("app", &[one.address(), other.address()], &unhurried)
         .expects_log("the endpoint is down")
         .start();
     until_up(&atlas, one.address(), false);
@@ -194,7 +197,7 @@ fn a_reload_keeps_what_checks_have_found() {
     let before = live(&one);
     // No check comes for an hour; the upstream is another object of the worker's.
     atlas.rewrite(|text| {
-        text.replace("interval = \"100ms\"", "interval = \"1h\"")
+        text.replace("interval = \"2500ms\"", "interval = \"1h\"")
             .replace("[upstream.app]", "[upstream.app]\npool_idle_max = 7")
     });
     atlas.reload();
@@ -204,7 +207,7 @@ fn a_reload_keeps_what_checks_have_found() {
     }
     assert_eq!(live(&one), before);
     // Without checks nothing is down.
-    atlas.rewrite(|text| text.replace(&QUICK.replacen("100ms", "1h", 1), ""));
+    atlas.rewrite(|text| text.replace(&unhurried.replacen("2500ms", "1h", 1), ""));
     atlas.reload();
     assert!(!atlas.metrics().contains("atlas_endpoint_up{"));
     wait_until("it is asked again", || {

@@ -8,16 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::full;
+use crate::balance::stop;
 use crate::support::{Atlas, Builder, Origin, Then, atlas, free_port, origin, wait_until};
 
-/// Short times; one worker, so that the endpoints take turns.
+/// One worker, so that the endpoints take turns.
 fn upstream(endpoints: &[&str], lines: &str) -> Builder {
-    let lines = format!("connect_timeout = \"300ms\"\nresponse_timeout = \"300ms\"\n{lines}");
     atlas()
         .top("workers = 1")
         .listens_plain()
         .text("[[route]]\nupstream = \"app\"")
-        .upstream("app", endpoints, &lines)
+        .upstream("app", endpoints, lines)
         .expects_log("is ejected")
         .expects_log("cannot connect")
 }
@@ -67,7 +67,7 @@ fn one_of_three(bad: &str, lines: &str, failing: (u16, usize), cause: &str, may_
     let failed: Vec<_> = statuses.iter().filter(|one| **one != 200).copied().collect();
     assert_eq!(failed, vec![status; count], "{cause}: {statuses:?}");
     assert!(
-        slowest[0] < may_take + Duration::from_secs(2),
+        slowest[0] < may_take + Duration::from_secs(15),
         "{cause}: {slowest:?}"
     );
     let ejections = atlas.metric("atlas_upstream_ejections_total", &[&format!("cause=\"{cause}\"")]);
@@ -95,7 +95,8 @@ fn one_that_refuses_costs_no_client_anything() {
 fn one_that_hangs_before_it_accepts_costs_its_connect_timeout() {
     let stuck = full();
     let bad = stuck.address.to_string();
-    one_of_three(&bad, "", (200, 0), "timed_out", Duration::from_millis(300));
+    let lines = "connect_timeout = \"2s\"";
+    one_of_three(&bad, lines, (200, 0), "timed_out", Duration::from_secs(2));
 }
 
 #[test]
@@ -106,8 +107,14 @@ fn one_that_hangs_after_it_accepted_is_504() {
             Ok(Then::Close)
         })
         .start();
-    let timeout = Duration::from_millis(300);
-    one_of_three(silent.address(), "", (504, 3), "timed_out", timeout);
+    let lines = "response_timeout = \"2s\"";
+    one_of_three(
+        silent.address(),
+        lines,
+        (504, 3),
+        "timed_out",
+        Duration::from_secs(2),
+    );
     assert_eq!(
         silent.requests().len(),
         3,
@@ -167,13 +174,13 @@ fn slowness_is_a_failure_where_that_is_asked_for() {
     let bad = origin()
         .handles_all(|exchange| {
             // What it does takes so long.
-            std::thread::sleep(Duration::from_millis(120));
+            std::thread::sleep(Duration::from_millis(1_200));
             exchange.answer(200, &[], b"late")
         })
         .start();
     let wells = [origin().start(), origin().start()];
     let endpoints = [wells[0].address(), bad.address(), wells[1].address()];
-    let atlas = upstream(&endpoints, "outliers = { slow_after = \"100ms\" }").start();
+    let atlas = upstream(&endpoints, "outliers = { slow_after = \"1s\" }").start();
     let seen = ask(&atlas, "/slow");
     assert!(seen.statuses.iter().all(|status| *status == 200));
     assert_eq!(
@@ -334,10 +341,12 @@ fn one_that_comes_back_is_tried_once_and_then_asked_like_the_others() {
         })
         .start();
     let well = origin().start();
-    // Longer than a slow machine takes for what is asked meanwhile.
     let lines = "outliers = { status = [502], ejection_time = \"1s\", ejection_time_max = \"2s\" }";
     let atlas = upstream(&[bad.address(), well.address()], lines).start();
-    ask(&atlas, "/");
+    wait_until("it is ejected", || {
+        atlas.get("/");
+        (atlas.metric("atlas_upstream_ejections_total", &["app"]) > 0.0).then_some(())
+    });
     // Each time one exchange tries it, and it is left alone for longer.
     let before = bad.requests().len();
     atlas.log_line(&["is ejected for 1s after 3 failures in a row"]);
@@ -372,7 +381,7 @@ fn a_reload_keeps_what_was_learnt_and_the_last_resort_is_better_than_nobody() {
     (0..10).for_each(|_| assert_eq!(atlas.get("/").status, 200));
     assert_eq!(refused(&atlas), before, "it is still ejected");
     // The other one dies, and the one that is ejected is back: nobody else is left.
-    drop(well);
+    stop(well);
     let _back: Origin = origin().on_port(port).answers("/", "back").start();
     assert_eq!(atlas.get("/").text(), "back");
     atlas.log_line(&["the endpoint is well again", &dead]);

@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 
-use super::{full, is_up, until_up};
+use super::{full, until_up};
 use crate::support::{Origin, Then, atlas, ca, cert, free_port, origin, wait_until};
 
 /// An origin that answers the check by these bytes.
@@ -103,7 +103,7 @@ fn a_check_has_a_port_a_host_and_tls_of_its_own() {
             &[app.address()],
             &format!(
                 "host = \"app.test\"\n[upstream.app.health]\npath = \"/ready?deep=1\"\nbody = \"is ready\"\nport = {port}\n\
-                 interval = \"100ms\"\ntimeout = \"100ms\""
+                 interval = \"1s\"\ntimeout = \"1s\""
             ),
         )
         .upstream(
@@ -120,7 +120,8 @@ fn a_check_has_a_port_a_host_and_tls_of_its_own() {
     assert!(app.requests().is_empty());
     assert_eq!(secure.request().summary(), "GET /ready");
     wait_until("three checks", || (checked.requests().len() >= 3).then_some(()));
-    assert!(is_up(&atlas, app.address()) && is_up(&atlas, secure.address()));
+    until_up(&atlas, app.address(), true);
+    until_up(&atlas, secure.address(), true);
     // What is checked goes away; what is asked does not know of it.
     drop(checked);
     until_up(&atlas, app.address(), false);

@@ -450,7 +450,7 @@ fn an_endpoint_that_lets_its_time_pass_is_asked_whether_it_is_there() {
             }
         }
     });
-    let atlas = towards(&slow, "response_timeout = \"300ms\"", &[]);
+    let atlas = towards(&slow, "response_timeout = \"3s\"", &[]);
     for _ in 0..3 {
         timed_out(&atlas);
         assert_eq!(atlas.connect().get("/").status, 200);
@@ -470,7 +470,7 @@ fn an_endpoint_that_lets_its_time_pass_is_asked_whether_it_is_there() {
         }
     });
     let said = "a connection of HTTP/2 ended with what was on it: upstream idle timed_out";
-    let atlas = towards(&dead, "response_timeout = \"300ms\"", &[said]);
+    let atlas = towards(&dead, "response_timeout = \"3s\"", &[said]);
     timed_out(&atlas);
     assert_eq!(atlas.connect().get("/").status, 200);
     assert_eq!(dead.accepted(), 2);

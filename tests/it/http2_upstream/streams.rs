@@ -357,12 +357,14 @@ fn requests_beyond_every_connection_wait_their_turn_or_are_told() {
         }
     });
     // Long enough for all to be opened, one after the other.
-    let atlas = towards(&endpoint, "connect_timeout = \"3s\"", &[]);
+    let atlas = towards(&endpoint, "connect_timeout = \"12s\"", &[]);
     let mut waiting = at_once(&atlas, 64);
     wait_until("all connections are full", || {
         (endpoint.accepted() == 64).then_some(())
     });
-    let told = atlas.connect().get("/told");
+    let mut beyond = atlas.connect();
+    beyond.patience(std::time::Duration::from_secs(60));
+    let told = beyond.get("/told");
     assert_eq!(told.status, 503, "{}", told.text());
     assert_eq!(atlas.exchange("/told")["cause"], "limit_reached");
     let mut last = atlas.connect();
