@@ -554,17 +554,16 @@ impl<'d> Passage<'_, '_, 'd> {
     /// Waits for the answer to a request that is sent, and passes it on, unless the client goes away;
     /// but gives a 101 back.
     pub(super) async fn receive(&mut self, body: &RequestBody<'_>) -> Result<Option<ResponseHead>, End> {
-        let answered = pin!(self.receive_in_time());
         if !body.is_finished() {
-            return answered.await;
+            return self.receive_in_time(false).await;
         }
-        match select(answered, pin!(body.client_gone())).await {
+        match select(pin!(self.receive_in_time(true)), pin!(body.client_gone())).await {
             Either::Left((result, _)) => result,
             Either::Right((gone, _)) => Err(gone),
         }
     }
 
-    async fn receive_in_time(&mut self) -> Result<Option<ResponseHead>, End> {
+    async fn receive_in_time(&mut self, has_all: bool) -> Result<Option<ResponseHead>, End> {
         let timeout = self.upstream.settings().response_timeout;
         let last = Deadline::within(timeout);
         let mut deadline = Deadline::within(self.leash.timeout(timeout));
@@ -576,6 +575,9 @@ impl<'d> Passage<'_, '_, 'd> {
             if !head.status.is_informational() {
                 self.is_slow |= self.upstream.is_slow(|| timeout.saturating_sub(last.left(now())));
                 let head = self.unless_refused(head)?;
+                if !has_all {
+                    self.response.close_after(); // what is left of the body is nobody's
+                }
                 return self.answer(head).await.map(|()| None);
             }
             if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -647,9 +649,6 @@ impl<'d> Passage<'_, '_, 'd> {
             }
         }
         self.refused = None;
-        if !body.is_finished() {
-            self.response.close_after(); // what is left of the body is nobody's
-        }
         let answered = self.receive(body).await;
         (answered.map(|_| End::finished(Side::Upstream)), None)
     }

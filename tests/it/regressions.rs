@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -34,6 +35,43 @@ fn a_worker_with_nothing_to_do_does_not_end_the_drain_of_another() {
         atlas.signal(Signal::TERM);
         assert_eq!(client.answer().text(), "slow");
         assert_eq!(atlas.exit_code(), 0);
+    });
+}
+
+#[test]
+fn an_answer_behind_which_the_endpoint_resets_tells_a_client_that_still_sends_to_stop() {
+    // It promised that the connection would go on, and closed it.
+    on_both_drivers(|driver| {
+        let (reject, rejects) = std::sync::mpsc::channel();
+        let rejects = Mutex::new(rejects);
+        let origin = origin()
+            .handles_all(move |exchange| {
+                let _ = rejects.lock().unwrap().recv();
+                exchange.send("HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")?;
+                Ok(Then::Reset)
+            })
+            .start();
+        let atlas = atlas()
+            .top("workers = 1")
+            .listens_plain()
+            .forwards_to(&origin)
+            .driver(driver)
+            .start();
+        let mut client = atlas.connect();
+        client.send("PUT /much HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000000\r\n\r\n");
+        client.send([0; 1000]);
+        wait_until("the origin has it", || (origin.open() == 1).then_some(()));
+        // Then Atlas finds all at once: more of the body, the answer and the reset.
+        atlas.signal(Signal::STOP);
+        client.send([0; 1000]);
+        reject.send(()).unwrap();
+        wait_until("the origin has reset", || (origin.open() == 0).then_some(()));
+        atlas.signal(Signal::CONT);
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.text().as_str()), (413, "no"));
+        assert_eq!(answer.field("connection"), Some("close"));
+        drop(client);
+        assert_eq!(atlas.exchange("/much")["cause"], "finished");
     });
 }
 
