@@ -274,7 +274,8 @@ impl Connection {
             head.push_str(&format!("Content-Length: {}\r\n", body.len()));
         }
         head.push_str("\r\n");
-        self.send(head).send(body).answer_to(method)
+        // At once: who answers without a look at the body does not find it missing.
+        self.send([head.as_bytes(), body].concat()).answer_to(method)
     }
 
     /// Reads what comes until the peer ends the connection.
