@@ -246,7 +246,7 @@ fn an_endpoint_that_speaks_without_tls_is_told_apart() {
     );
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An origin that tells when it was asked, and how the connection ended after its answer with `more` fields in it. It
 /// answers no POST.

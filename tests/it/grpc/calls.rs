@@ -110,7 +110,7 @@ fn a_deadline_is_told_and_kept() {
         runtime().block_on(async {
             let mut client = connect(atlas.address()).await;
             let mut asks = Request::new(Bytes::from_static(b"deadline"));
-            asks.set_timeout(Duration::from_secs(20));
+            asks.set_timeout(Duration::from_secs(60));
             let told = client.unary(asks).await.unwrap().into_inner();
             assert_eq!(told, "20000000u");
             let before = calls.cancelled.load(SeqCst);

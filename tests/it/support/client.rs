@@ -13,7 +13,7 @@ use super::certs::{Kind, ca};
 use super::wire::{Framing, Head, Wire};
 
 /// How long a client waits for bytes before its test fails.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A response, whole.
 #[derive(Clone, Debug)]
