@@ -1,12 +1,12 @@
 //! What endpoints send that they must not, or not so often: each ends by its name, within its time.
 
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use super::session::{Session, plays, reset};
+use super::session::{Session, plays, plays_over, reset};
 use super::towards;
 use crate::support::frames::*;
-use crate::support::{Atlas, Origin, origin, wait_until};
+use crate::support::{Atlas, Origin, atlas, ca, cert, origin, wait_until};
 
 type Script = Box<dyn Fn(&mut Session, u32) + Send + Sync>;
 
@@ -493,4 +493,38 @@ fn an_endpoint_that_shuts_its_window_holds_a_request_for_its_time_only() {
         (&record["phase"], &record["cause"]),
         (&"request_body".into(), &"timed_out".into())
     );
+}
+
+#[test]
+fn an_endpoint_whose_records_are_damaged_is_named() {
+    let over = origin().tls_for(cert(&["a.test"]), "h2");
+    let is_idle = Arc::new(Barrier::new(2));
+    let then = is_idle.clone();
+    let endpoint = plays_over(over, &[], move |session| {
+        while let Some((stream, _)) = session.request() {
+            session.answer(stream, "ok");
+            if session.number == 0 {
+                then.wait();
+                session.damage();
+            }
+        }
+    });
+    let said = "a connection of HTTP/2 ended with what was on it: upstream idle record_damaged";
+    let atlas = atlas()
+        .listens_plain()
+        .file("ca.pem", ca().pem())
+        .top("workers = 1")
+        .forwards_to_with(
+            &endpoint,
+            "http2 = true\ntls = { ca = \"ca.pem\", server_name = \"a.test\" }",
+        )
+        .expects_log(said)
+        .start();
+    assert_eq!(atlas.connect().get("/").text(), "ok");
+    is_idle.wait();
+    wait_until("the connection is given up", || {
+        (endpoint.open() == 0).then_some(())
+    });
+    assert_eq!(atlas.connect().get("/").text(), "ok", "on another connection");
+    atlas.log_line(&[said]);
 }

@@ -25,12 +25,21 @@ pub fn plays(script: impl Fn(&mut Session) + Send + Sync + 'static) -> Origin {
 
 /// The same with settings.
 pub fn plays_with(settings: &[(u16, u32)], script: impl Fn(&mut Session) + Send + Sync + 'static) -> Origin {
+    plays_over(origin(), settings, script)
+}
+
+/// The same over TLS of one's own.
+pub fn plays_over(
+    origin: origin::Builder,
+    settings: &[(u16, u32)],
+    script: impl Fn(&mut Session) + Send + Sync + 'static,
+) -> Origin {
     let settings: Vec<u8> = settings
         .iter()
         .flat_map(|(id, value)| setting(*id, *value))
         .collect();
     let count = std::sync::atomic::AtomicUsize::new(0);
-    origin()
+    origin
         .raw(move |stream| {
             let number = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             let mut session = Session {
@@ -55,6 +64,12 @@ impl Session {
     /// Sends bytes as they are; whether Atlas still takes them.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
+    }
+
+    /// Sends a TLS record that no key opens.
+    pub fn damage(&self) {
+        let record = [&[23, 3, 3, 0, 32][..], &[0; 32]].concat();
+        let _ = self.stream.tcp().write_all(&record);
     }
 
     /// The next frame; `None` at the end of the connection.

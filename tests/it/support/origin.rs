@@ -138,6 +138,13 @@ impl Builder {
         self.tls_as(server_config(&leaf))
     }
 
+    /// Speaks TLS and this protocol over it.
+    pub fn tls_for(self, leaf: Leaf, protocol: &str) -> Self {
+        let mut config = server_config(&leaf);
+        config.alpn_protocols = vec![protocol.into()];
+        self.tls_as(config)
+    }
+
     /// Speaks TLS in its own way.
     pub fn tls_as(mut self, config: rustls::ServerConfig) -> Self {
         self.tls = Some(config.into());
