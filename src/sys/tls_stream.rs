@@ -24,6 +24,8 @@ use crate::buffer::Buffer;
 pub struct TlsStream {
     stream: Either,
     wire: Rc<Queues>,
+    /// A record was not good.
+    failed: Option<rustls::Error>,
 }
 
 enum Either {
@@ -47,6 +49,7 @@ impl TlsStream {
         Self {
             stream: Either::Server(stream),
             wire: queues,
+            failed: None,
         }
     }
 
@@ -58,6 +61,7 @@ impl TlsStream {
         Self {
             stream: Either::Client(stream),
             wire: queues,
+            failed: None,
         }
     }
 
@@ -84,27 +88,41 @@ impl TlsStream {
     /// closed without close_notify, `InvalidData` with the `rustls::Error` inside when a record is
     /// not good. `Ok(0)` is the peer's close_notify.
     pub fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if let Some(error) = self.failed.clone() {
+            let refused = || io::Error::new(io::ErrorKind::InvalidData, error);
+            return self.read_rest(into).ok_or_else(refused);
+        }
         loop {
-            let target = Raw {
-                start: into.as_mut_ptr(),
-                len: into.len(),
-            };
-            let result = match &mut self.stream {
-                Either::Server(stream) => at_once(stream.read(target)).0,
-                Either::Client(stream) => at_once(stream.read(target)).0,
-            };
-            match result {
+            match self.read_once(into) {
                 // After one `WouldBlock` monoio-rustls hands the same error out once more before
                 // it looks at the wire again; so ask until the wire is really empty.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.wire.has_more() => {}
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    // Whatever follows is not opened any more, and asking again gives the same error.
+                    // Whatever follows is not opened any more.
                     self.wire.incoming.borrow_mut().clear();
                     self.end_incoming();
-                    return Err(error);
+                    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+                    self.failed = inner.cloned();
+                    return self.read_rest(into).ok_or(error);
                 }
                 result => return result,
             }
+        }
+    }
+
+    /// Reads what was opened before a record that is not good.
+    fn read_rest(&mut self, into: &mut [u8]) -> Option<usize> {
+        self.read_once(into).ok().filter(|count| *count > 0)
+    }
+
+    fn read_once(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let target = Raw {
+            start: into.as_mut_ptr(),
+            len: into.len(),
+        };
+        match &mut self.stream {
+            Either::Server(stream) => at_once(stream.read(target)).0,
+            Either::Client(stream) => at_once(stream.read(target)).0,
         }
     }
 

@@ -260,6 +260,28 @@ fn a_record_that_is_not_good_is_answered_with_its_alert() {
 }
 
 #[test]
+fn what_came_before_a_record_that_is_not_good_is_read_first() {
+    let client = |mut client: Client| {
+        client.conn.writer().write_all(b"hello").unwrap();
+        let mut records = Vec::new();
+        while client.conn.wants_write() {
+            client.conn.write_tls(&mut records).unwrap();
+        }
+        records.extend([23, 3, 3, 0, 64]);
+        records.extend([0; 64]);
+        client.sock.write_all(&records).unwrap();
+        assert!(read_to_end(&mut client).is_err());
+    };
+    serve(client, async |transport: Transport| {
+        assert_eq!(read_count(&transport, 5).await, b"hello");
+        for _ in 0..3 {
+            let error = transport.read(&mut [0; 10]).await.unwrap_err();
+            assert_eq!(Cause::of(&error), Cause::RecordDamaged);
+        }
+    });
+}
+
+#[test]
 fn a_record_longer_than_any_may_be_is_told_from_a_damaged_one() {
     let client = |mut client: Client| {
         client.sock.write_all(&[23, 3, 3, 0x48, 0]).unwrap();
