@@ -35,7 +35,7 @@ mod tests {
     use std::io::{ErrorKind, Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsFd;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::*;
 
@@ -55,7 +55,7 @@ mod tests {
         ours.write_all(b"never taken").unwrap();
         // Over loopback its reset is mostly there before `write` returns, before Linux 6.5 a little later where
         // ksoftirqd has work; then no more can be written.
-        let sent = Instant::now();
+        let sent = crate::time::now();
         while ours.write_all(b"x").is_ok() {
             assert!(sent.elapsed() < Duration::from_secs(30), "the peer resets");
         }
@@ -80,7 +80,7 @@ mod tests {
         rustix::net::sockopt::set_tcp_quickack(&theirs, false).unwrap(); // as after an exchange or two
         rustix::net::sockopt::set_socket_linger(&theirs, Some(Duration::ZERO)).unwrap();
         let before = tcp_bytes_acked(ours.as_fd());
-        let sent = Instant::now();
+        let sent = crate::time::now();
         ours.write_all(b"taken").unwrap();
         theirs.read_exact(&mut [0; 5]).unwrap();
         drop(theirs);
