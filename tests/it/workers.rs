@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Builder, Connection, Driver, atlas, on_both_drivers, origin, wait_until};
+use crate::support::{Atlas, Builder, Connection, Driver, atlas, on_both_drivers, origin, wait_until};
 
 const HELLO: &str = "[[route]]\nrespond = { status = 200, body = \"hello\" }";
 
@@ -109,13 +109,7 @@ fn running_out_of_descriptors_neither_spins_nor_kills() {
             .collect();
         // What it did for those it took is not what is measured.
         std::thread::sleep(Duration::from_millis(300));
-        let used = atlas.cpu_time();
-        std::thread::sleep(Duration::from_secs(1));
-        let spent = atlas.cpu_time() - used;
-        assert!(
-            spent < Duration::from_millis(300),
-            "{driver:?}: it spins: {spent:?} in a second"
-        );
+        rests(&atlas, Duration::from_millis(300));
         // Those who got in are served.
         assert_eq!(held[0].get("/").text(), "hello", "{driver:?}");
         held.truncate(1);
@@ -157,20 +151,36 @@ fn an_idle_atlas_uses_no_cpu() {
         let atlas = atlas().listens_tls("a.test").text(HELLO).driver(driver).start();
         let mut client = atlas.connect();
         client.get("/");
-        // A clock that ticks every 10 ms charges each tick to whoever runs just then: the least of some
-        // seconds is what Atlas used, and one that spins does in each.
-        let is_idle = |spent: &Duration| *spent <= Duration::from_millis(30);
-        let mut seconds = Vec::new();
-        while seconds.len() < 5 && !seconds.iter().any(is_idle) {
-            let used = atlas.cpu_time();
-            std::thread::sleep(Duration::from_secs(1));
-            seconds.push(atlas.cpu_time() - used);
-        }
-        assert!(
-            seconds.iter().any(is_idle),
-            "{driver:?}: {seconds:?} in a second each"
-        );
+        rests(&atlas, Duration::from_millis(30));
     });
+}
+
+/// Fails if Atlas uses more than this in each of five seconds. A clock that ticks every 10 ms charges each tick to
+/// whoever runs just then, and where the machine has other things to do waking up alone costs milliseconds: what a
+/// thread uses that does nothing else is added a few times.
+fn rests(atlas: &Atlas, allowed: Duration) {
+    let is_idle = |(spent, waking): &(Duration, Duration)| *spent <= allowed + *waking * 5;
+    let mut seconds = Vec::new();
+    while seconds.len() < 5 && !seconds.iter().any(is_idle) {
+        let used = atlas.cpu_time();
+        let waking = second_of_waking();
+        seconds.push((atlas.cpu_time() - used, waking));
+    }
+    assert!(
+        seconds.iter().any(is_idle),
+        "it spins: {seconds:?} in a second each, of Atlas and of waking up"
+    );
+}
+
+/// What it costs to wake up about as often in a second as the threads of the logs do.
+fn second_of_waking() -> Duration {
+    let used = || {
+        let clock = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::try_from(clock).expect("it counts up")
+    };
+    let before = used();
+    (0..40).for_each(|_| std::thread::sleep(Duration::from_millis(25)));
+    used() - before
 }
 
 #[test]
