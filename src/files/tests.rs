@@ -500,8 +500,16 @@ fn a_deleted_file_is_closed_soon_after() {
                 .filter(|path| path.to_string_lossy().contains("a.txt") && path.starts_with(folder))
                 .count()
         };
-        get(&root, "/a.txt", &[]).await.unwrap();
-        assert_eq!(open(), 1, "kept for the next request");
+        // More than once where it came so late that it was closed again.
+        let mut tries = 0;
+        loop {
+            get(&root, "/a.txt", &[]).await.unwrap();
+            if open() == 1 {
+                break;
+            }
+            tries += 1;
+            assert!(tries < 10, "it is not kept for the next request");
+        }
         std::fs::remove_file(folder.join("a.txt")).unwrap();
         crate::runtime::sleep(FRESH * 2 + FRESH / 2).await;
         assert_eq!(open(), 0);

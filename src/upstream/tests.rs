@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use super::*;
 use crate::outcome::Refusal;
+use crate::runtime::tests::nobody;
 use crate::runtime::{self, Address, Preference};
 
 pub(super) fn settings(endpoints: Vec<EndpointSettings>) -> Settings {
@@ -44,11 +45,6 @@ fn listener() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
-}
-
-/// An address nobody listens on.
-fn nobody() -> SocketAddr {
-    listener().1
 }
 
 fn run<F: Future<Output = ()>>(body: impl FnOnce() -> F) {

@@ -91,7 +91,7 @@ impl Guest {
             load: None,
             modules: Vec::new(),
             requires: "ktls",
-            limit: Duration::from_secs(300),
+            limit: Duration::from_secs(1800), // for what hangs: it takes some minutes
             environment: Vec::new(),
             arguments: Vec::new(),
         }

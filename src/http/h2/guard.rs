@@ -358,6 +358,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::time::simulated;
 
     const TOLERANT: Settings = Settings {
         streams_max: 10,
@@ -381,8 +382,19 @@ mod tests {
         guard.observe(bytes, sent, |_| ())
     }
 
+    /// The clock stands still, so that buckets keep what they hold however long a test takes.
+    fn of_client() -> Guard {
+        simulated::set(now());
+        Guard::of_client(&TOLERANT)
+    }
+
+    fn of_endpoint() -> Guard {
+        simulated::set(now());
+        Guard::of_endpoint(&TOLERANT)
+    }
+
     fn guard() -> Guard {
-        let mut guard = Guard::of_client(&TOLERANT);
+        let mut guard = of_client();
         observe(&mut guard, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 0).expect("it is the preface");
         guard
     }
@@ -423,7 +435,7 @@ mod tests {
             bytes.extend(frame(RST_STREAM, 0, 4));
         }
         for size in [1, 2, 7, 9, 10, 64, 1000] {
-            let mut guard = Guard::of_client(&TOLERANT);
+            let mut guard = of_client();
             let told = bytes
                 .chunks(size)
                 .try_for_each(|piece| observe(&mut guard, piece, 0));
@@ -505,7 +517,7 @@ mod tests {
     #[test]
     fn an_endpoint_owes_a_head_and_trailers_for_each_request_and_has_some_ahead() {
         let head = frame(HEADERS, END_HEADERS, 1);
-        let mut guard = Guard::of_endpoint(&TOLERANT);
+        let mut guard = of_endpoint();
         for _ in 0..10_000 {
             guard.asked();
             for _ in 0..HEADS_PER_REQUEST {
@@ -515,7 +527,7 @@ mod tests {
         let told = (0..=HEADS_AHEAD_MAX).try_for_each(|_| observe(&mut guard, &head, 0));
         assert_eq!(told, Err(Cause::FrameFlood), "nobody has asked for these");
         // What was not sent is not saved up beyond a bound.
-        let mut guard = Guard::of_endpoint(&TOLERANT);
+        let mut guard = of_endpoint();
         (0..10_000).for_each(|_| guard.asked());
         let most = HEADS_OWED_MAX + HEADS_AHEAD_MAX;
         let told = (0..=most).try_for_each(|_| observe(&mut guard, &head, 0));
@@ -525,7 +537,7 @@ mod tests {
     #[test]
     fn an_endpoint_may_reset_each_request_once_and_has_some_ahead() {
         let reset = frame(RST_STREAM, 0, 4);
-        let mut guard = Guard::of_endpoint(&TOLERANT);
+        let mut guard = of_endpoint();
         for _ in 0..10_000 {
             guard.asked();
             assert_eq!(observe(&mut guard, &reset, 0), Ok(()));
@@ -557,6 +569,7 @@ mod tests {
         observe(&mut guard, &headers[..4], 0).unwrap();
         let since = guard.unfinished();
         assert!(since.is_some());
+        simulated::set(now() + Duration::from_secs(1));
         observe(&mut guard, &headers[4..], 0).unwrap();
         assert_eq!(guard.unfinished(), since, "the block has not ended");
         observe(&mut guard, &frame(CONTINUATION, END_HEADERS, 3), 0).unwrap();

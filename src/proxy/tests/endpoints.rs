@@ -1,5 +1,7 @@
 //! Endpoints that close, die, answer wrongly or cannot be reached.
 
+use std::sync::mpsc::channel;
+
 use super::*;
 
 /// Answers each request without a body by the connection's number.
@@ -21,7 +23,8 @@ fn a_connection_serves_one_client_after_another() {
 
 #[test]
 fn a_connection_the_endpoint_has_closed_costs_the_client_nothing() {
-    let origin = origin(|mut stream, number| {
+    let (tell, told) = channel();
+    let origin = origin(move |mut stream, number| {
         // All of it: bytes left unread would make the close a reset.
         let _ = stream.read(&mut [0; 4096]);
         let _ = write!(
@@ -29,12 +32,14 @@ fn a_connection_the_endpoint_has_closed_costs_the_client_nothing() {
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{}",
             number % 10
         );
+        drop(stream);
+        let _ = tell.send(());
     });
-    let all = serve(&to(&[origin]), |address| {
+    let all = serve(&to(&[origin]), move |address| {
         for request in [GET, POST, GET, POST] {
             let answer = ask(address, request);
             assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-            pause(20);
+            told.recv_timeout(LONG).unwrap();
         }
     });
     check(&all, &["200 upstream done finished"; 4]);
@@ -110,7 +115,7 @@ fn an_endpoint_that_does_not_answer_right_gets_the_client_an_error() {
 
 #[test]
 fn endpoints_that_cannot_be_reached_are_passed_over() {
-    let refusing = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let refusing = nobody();
     let all = serve(&to(&[refusing]), |address| drop(ask(address, GET)));
     check(&all, &["502 upstream connect refused"]);
     let all = serve(&to(&[refusing, origin(numbered)]), |address| {
@@ -131,19 +136,20 @@ fn endpoints_that_cannot_be_reached_are_passed_over() {
 
 #[test]
 fn a_client_that_vanishes_frees_the_endpoint() {
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tell, told) = channel();
     let origin = origin(move |mut stream, _| {
-        read_head(&mut stream);
+        let _ = tell.send(read_head(&mut stream).len());
         // The proxy closes while this side has said nothing yet.
         let _ = tell.send(stream.read(&mut [0]).unwrap_or(0));
     });
-    let all = serve(&to(&[origin]), |address| {
+    let mut given = to(&[origin]);
+    given.response_timeout = LONG;
+    let all = serve(&given, move |address| {
         let mut client = connect(address);
         client.write_all(GET.as_bytes()).unwrap();
-        pause(50);
+        assert!(told.recv_timeout(LONG).unwrap() > 0, "it is asked");
         drop(client);
-        pause(100);
+        assert_eq!(told.recv_timeout(LONG), Ok(0));
     });
     check(&all, &["499 downstream response closed"]);
-    assert_eq!(told.recv_timeout(Duration::from_secs(5)), Ok(0));
 }

@@ -16,6 +16,7 @@ use super::super::{
 };
 use super::Authority;
 use crate::offload::Offload;
+use crate::offload::tests::probe;
 use crate::outcome::{Carrier, Cause, End, Phase, Refusal, Side};
 use crate::runtime::{self, Address, Preference, Socket, before};
 use crate::time::Deadline;
@@ -38,7 +39,7 @@ impl Layer {
         match self {
             Self::Rustls => Offload::absent(Refusal::NoUlp),
             Self::Sealed => Offload::assumed(),
-            Self::Kernel => Offload::probe(),
+            Self::Kernel => probe(),
         }
     }
 
@@ -377,7 +378,8 @@ fn an_endpoint_that_speaks_no_tls_or_nothing_is_given_up() {
             });
             run(Preference::Auto, async {
                 let socket = Socket::connect(&address).await.unwrap();
-                let deadline = Deadline::within(SECOND / 5);
+                let patience = if answer.is_some() { SECOND * 15 } else { SECOND / 5 };
+                let deadline = Deadline::within(patience);
                 let failed = connect(socket, &client, "a.test", &bench.offload, deadline)
                     .await
                     .err()

@@ -21,7 +21,7 @@ use super::tests::{
     read_count, read_to_end, run, set_tiny, shake_over, shake_sealed,
 };
 use super::*;
-use crate::offload::tests::SUITES;
+use crate::offload::tests::{SUITES, probe};
 use crate::offload::{self, Direction, FirstKeys};
 use crate::outcome::Cause;
 use crate::pipe::{self, Pipe};
@@ -46,7 +46,7 @@ const CLOSE_NOTIFY: [u8; 2] = [1, 0];
 /// What this kernel can do; `None` says that the test is skipped.
 pub(crate) fn offload() -> Option<Arc<Offload>> {
     static PROBED: OnceLock<Arc<Offload>> = OnceLock::new();
-    let offload = PROBED.get_or_init(|| Arc::new(Offload::probe())).clone();
+    let offload = PROBED.get_or_init(|| Arc::new(probe())).clone();
     if let Some(refusal) = offload.refusal() {
         #[expect(clippy::print_stderr, reason = "who reads the test's output has to know")]
         {

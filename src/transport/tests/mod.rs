@@ -156,7 +156,7 @@ fn close_notify_is_an_end_in_order() {
             0,
             "the end stays the end"
         );
-        assert!(transport.close(Deadline::within(SECOND)).await);
+        assert!(transport.close(Deadline::within(LONG)).await);
     });
 }
 
@@ -493,7 +493,7 @@ fn a_plain_connection_reads_writes_and_ends() {
             let request = read_count(&transport, 100_000).await;
             assert_eq!(transport.read(&mut [0; 10]).await.unwrap(), 0);
             transport.write_all(&request, LONG).await.unwrap();
-            assert!(transport.close(Deadline::within(SECOND)).await);
+            assert!(transport.close(Deadline::within(LONG)).await);
         });
         client.join().unwrap();
     }
