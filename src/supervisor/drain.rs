@@ -30,11 +30,13 @@ impl<S: Source> Supervisor<S> {
             cut: 0,
         };
         for (step, until) in [
-            (Step::Started, grace),
-            (Step::IdleEnds, end),
-            (Step::Cut, Deadline::after(end.instant(), CUT_TIMEOUT)),
+            (Step::Started, Some(grace)),
+            (Step::IdleEnds, Some(end)),
+            (Step::Cut, None),
         ] {
             self.tell_all(|| Command::Drain(step));
+            // What is cut has its time from when it is told, however late that was.
+            let until = until.unwrap_or_else(|| Deadline::within(CUT_TIMEOUT));
             left.wait(events, until, &self.writer).await?;
             if left.workers.is_empty() {
                 break;

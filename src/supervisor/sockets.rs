@@ -15,8 +15,9 @@ use crate::worker::QUEUE_TIMEOUT;
 /// How long an address that is in use is tried again at a start, and how often.
 const IN_USE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The same at a reload: a listener of Atlas's own that the last one has taken away may still empty its queue.
-const STILL_IN_USE_TIMEOUT: Duration = QUEUE_TIMEOUT.saturating_add(IN_USE_TIMEOUT);
+/// The same at a reload: a listener of Atlas's own that the last one has taken away may still empty its queue,
+/// and its worker may be busy when that is over.
+const STILL_IN_USE_TIMEOUT: Duration = QUEUE_TIMEOUT.saturating_add(Duration::from_secs(5));
 const IN_USE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Which addresses are bound. Their sockets belong to the workers.
