@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::Signal;
 
 use crate::guest;
-use crate::support::{atlas, command, has, wait_until};
+use crate::support::{atlas, command, free_port, has, wait_until};
 
 struct Demo(Child);
 
@@ -18,9 +18,7 @@ impl Drop for Demo {
 
 /// One that serves; its port.
 fn start() -> (Demo, String) {
-    // Free a moment ago; the demo takes it a moment later.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let port = free.unwrap().port().to_string();
+    let port = free_port().to_string();
     let demo = Command::new(env!("CARGO_BIN_EXE_atlas"))
         .args(["demo", "--port", &port])
         .stdin(Stdio::null())
@@ -40,7 +38,7 @@ fn curl(port: &str, arguments: &[&str], paths: &[&str]) -> String {
     let urls = paths.iter().map(|path| format!("https://localhost:{port}{path}"));
     let urls: Vec<String> = urls.collect();
     let urls = urls.iter().map(String::as_str);
-    let words = ["-sk", "--max-time", "60"]
+    let words = ["-sk", "--max-time", "280"]
         .into_iter()
         .chain(arguments.iter().copied());
     let words: Vec<&str> = words.chain(urls).collect();

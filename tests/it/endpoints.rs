@@ -93,7 +93,7 @@ fn an_origin_that_does_not_answer_is_504() {
     let started = Instant::now();
     let answer = atlas.get("/");
     assert_eq!(answer.status, 504);
-    assert!(started.elapsed() < Duration::from_secs(3));
+    assert!(started.elapsed() < Duration::from_secs(15));
     assert!(
         answer.field("proxy-status").unwrap().contains("timeout"),
         "{answer:?}"
@@ -155,11 +155,9 @@ fn a_connect_that_hangs_is_504_within_its_deadline() {
     let started = Instant::now();
     let answer = atlas.get("/");
     assert_eq!(answer.status, 504, "{answer:?}");
-    assert!(
-        started.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        started.elapsed()
-    );
+    let took = started.elapsed();
+    // What the deadline is by itself.
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 #[test]

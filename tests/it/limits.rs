@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Connection, Ending, Then, alone, atlas, origin, wait_until};
+use crate::support::{Connection, Ending, Then, alone, atlas, origin, wait_long_until, wait_until};
 
-/// How late a deadline of some hundred milliseconds may be on a busy machine.
-const LATE: Duration = Duration::from_secs(3);
+/// How late a deadline of some hundred milliseconds may be on a busy machine; it is 10 s if nobody says otherwise.
+const LATE: Duration = Duration::from_secs(9);
 
 #[test]
 fn a_head_that_does_not_come_whole_is_408() {
@@ -67,12 +67,12 @@ fn a_body_slower_than_the_least_rate_is_ended() {
     client.send("POST /slow HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000\r\n\r\n");
     let started = Instant::now();
     // The grace is 5 s; a byte every 50 ms is far below the rate.
-    while client.try_send("x").is_ok() && started.elapsed() < Duration::from_secs(12) {
+    while client.try_send("x").is_ok() && started.elapsed() < Duration::from_secs(30) {
         std::thread::sleep(Duration::from_millis(50));
     }
     let took = started.elapsed();
     assert!(
-        took > Duration::from_secs(4) && took < Duration::from_secs(10),
+        took > Duration::from_secs(4) && took < Duration::from_secs(25),
         "{took:?}"
     );
     let record = atlas.exchange("/slow");
@@ -242,7 +242,7 @@ fn five_thousand_connections_at_once() {
         .listens_plain()
         .listens_tls("a.test")
         .forwards_to(&origin)
-        .text("[timeouts]\nidle = \"120s\"")
+        .text("[timeouts]\nidle = \"30m\"")
         .start();
     let before = atlas.memory_kib();
     let mut clients: Vec<Connection> = Vec::new();
@@ -279,7 +279,7 @@ fn five_thousand_connections_at_once() {
         assert_eq!(client.get("/second").status, 200);
     }
     drop(clients);
-    wait_until("all are gone", || {
+    wait_long_until("all are gone", Duration::from_secs(120), || {
         (atlas.metric("atlas_downstream_connections_open", &[]) == 0.0).then_some(())
     });
 }

@@ -1,6 +1,7 @@
 //! Long bodies, spliced where the kernel has both ends and copied where it has not: the same bytes
 //! and the same ends either way.
 
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -158,11 +159,16 @@ fn one_without_content_moves_nothing() {
     }
 }
 
-/// Sends a head that promises more than comes, and then does as told.
-fn breaks_off(then: Then) -> Origin {
+/// A head that promises more than comes, and what comes.
+fn more_is_promised() -> Vec<u8> {
     let mut bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n".to_vec();
     bytes.extend_from_slice(&noise(700_000));
-    origin().sends("/", bytes, then).start()
+    bytes
+}
+
+/// Sends less than it promises, and then does as told.
+fn breaks_off(then: Then) -> Origin {
+    origin().sends("/", more_is_promised(), then).start()
 }
 
 #[test]
@@ -265,18 +271,22 @@ fn a_client_that_stops_amid_one_meets_its_deadline() {
 
 #[test]
 fn an_origin_that_stops_amid_one_meets_its_deadline() {
+    let promises_more = more_is_promised();
+    let (tell, told) = mpsc::channel();
+    let told = Mutex::new(told);
     let origin = origin()
-        .handles("/", |exchange| {
-            if exchange.head.word(0) == "GET" {
-                exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")?;
-                exchange.send(noise(700_000))?;
-            }
+        .handles("/", move |exchange| {
             // Silent for longer than Atlas waits, and open.
-            std::thread::sleep(Duration::from_secs(2));
+            if exchange.head.word(0) == "GET" {
+                exchange.send(&promises_more)?;
+                exchange.wait_for_close();
+            } else {
+                let _ = told.lock().unwrap().recv_timeout(Duration::from_secs(60));
+            }
             Ok(Then::Close)
         })
         .start();
-    let atlas = in_front_of(&origin, "idle_timeout = \"400ms\"").start();
+    let atlas = in_front_of(&origin, "idle_timeout = \"3s\"").start();
     for listener in [PLAIN, TLS] {
         let mut client = atlas.connect_to(listener);
         client.send(format!("GET /?down{listener} HTTP/1.1\r\nHost: a.test\r\n\r\n"));
@@ -293,6 +303,7 @@ fn an_origin_that_stops_amid_one_meets_its_deadline() {
         let piece = noise(1_000_000);
         while client.try_send(&piece).is_ok() {}
         ends_by(&atlas, &format!("/?up{listener}"), "upstream", "timed_out");
+        tell.send(()).unwrap();
     }
 }
 

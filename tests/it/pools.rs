@@ -13,7 +13,7 @@ fn a_connection_that_is_too_old_takes_no_request() {
     let atlas = atlas()
         .top("workers = 1")
         .listens_plain()
-        .forwards_to_with(&origin, "pool_lifetime = \"2s\"")
+        .forwards_to_with(&origin, "pool_lifetime = \"5s\"\npool_idle_timeout = \"10m\"")
         .start();
     let mut requests = 0;
     wait_until("another connection is made", || {
@@ -22,7 +22,7 @@ fn a_connection_that_is_too_old_takes_no_request() {
         (origin.accepted() == 2).then_some(())
     });
     assert!(requests > 2, "it is used until then");
-    wait_until("the old one is closed", || (origin.open() == 1).then_some(()));
+    wait_until("the old one is closed", || (origin.open() <= 1).then_some(()));
     // Nobody asks: it is closed all the same, long before it has been idle for too long.
     wait_until("the idle one is closed", || (origin.open() == 0).then_some(()));
 }
@@ -78,9 +78,11 @@ fn each_endpoint_and_each_workers_reuse_are_told() {
         )
     };
     for origin in [&one, &other] {
+        wait_until("none of its requests is under way", || {
+            (of("atlas_endpoint_requests_open", origin, "") == 0.0).then_some(())
+        });
         assert_eq!(of("atlas_endpoint_requests_total", origin, "new"), 1.0);
         assert_eq!(of("atlas_endpoint_requests_total", origin, "reused"), 9.0);
-        assert_eq!(of("atlas_endpoint_requests_open", origin, ""), 0.0);
         assert_eq!(of("atlas_endpoint_ejected", origin, ""), 0.0);
         wait_until("its idle connection is seen", || {
             (of("atlas_endpoint_connections_idle", origin, "") == 1.0).then_some(())

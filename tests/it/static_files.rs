@@ -132,15 +132,22 @@ fn the_end_of_a_long_file_is_not_kept_back() {
     let long = noise(1_200_007);
     let atlas = serves("").file("site/long", long.clone()).start();
     let mut client = atlas.connect();
-    let started = Instant::now();
+    let mut fastest = [Duration::MAX; 2];
     for end in (600_001..).step_by(29_999).take(20) {
-        assert!(client.get("/long").body == long);
         let range = format!("bytes=0-{end}");
-        let part = client.request("GET", "/long", &[("Range", &range)], b"");
-        assert!(part.body == long[..=end]);
+        let cases = [(vec![], &long[..]), (vec![("Range", &*range)], &long[..=end])];
+        for ((fields, expected), fastest) in cases.into_iter().zip(&mut fastest) {
+            let started = Instant::now();
+            let answer = client.request("GET", "/long", &fields, b"");
+            *fastest = started.elapsed().min(*fastest);
+            assert!(answer.body == expected);
+        }
     }
-    let took = started.elapsed();
-    assert!(took < Duration::from_secs(5), "40 of them took {took:?}"); // and 8 s, kept back
+    // Kept back, none of them is there sooner than after 200 ms.
+    assert!(
+        fastest.iter().all(|took| *took < Duration::from_millis(150)),
+        "{fastest:?}"
+    );
 }
 
 #[test]

@@ -164,12 +164,12 @@ fn an_idle_relay_ends() {
     let lines = "mode = \"tcp\"\nupstream = \"app\"";
     let atlas = atlas()
         .listener(false, lines)
-        .upstream("app", &[origin.address()], "idle_timeout = \"400ms\"")
+        .upstream("app", &[origin.address()], "idle_timeout = \"6s\"")
         .start();
     let mut client = atlas.connect();
-    for _ in 0..4 {
-        // Half of the time it may be idle.
-        std::thread::sleep(Duration::from_millis(200));
+    for _ in 0..13 {
+        // Less than it may be idle, and in all more.
+        std::thread::sleep(Duration::from_millis(500));
         client.send("x");
         assert_eq!(client.read_exactly(1), b"x", "traffic keeps it open");
     }

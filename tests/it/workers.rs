@@ -1,8 +1,8 @@
 //! Workers: how many, on which driver, and what they do when the machine runs short.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::support::{Atlas, Builder, Connection, Driver, atlas, on_both_drivers, origin, wait_until};
+use crate::support::{Atlas, Builder, Connection, Driver, alone, atlas, on_both_drivers, origin, wait_until};
 
 const HELLO: &str = "[[route]]\nrespond = { status = 200, body = \"hello\" }";
 
@@ -115,7 +115,7 @@ fn running_out_of_descriptors_neither_spins_nor_kills() {
         held.truncate(1);
         wait_until("others are served again", || {
             let mut client = Connection::plain(atlas.address()).ok()?;
-            client.patience(Duration::from_millis(500));
+            client.patience(Duration::from_secs(3));
             client.try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").ok()?;
             client.try_answer().ok()
         });
@@ -185,25 +185,33 @@ fn second_of_waking() -> Duration {
 
 #[test]
 fn small_answers_are_not_held_back_by_nagle() {
+    let _alone = alone();
     let origin = origin()
         .handles_all(|exchange| {
             exchange.read_body()?;
-            exchange.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")?;
-            exchange.send("1\r\nb\r\n")?;
-            exchange.send("0\r\n\r\n")?;
+            // Each goes on by itself.
+            for piece in [
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n",
+                "1\r\nb\r\n",
+                "0\r\n\r\n",
+            ] {
+                std::thread::sleep(Duration::from_millis(2));
+                exchange.send(piece)?;
+            }
             Ok(crate::support::Then::Keep)
         })
         .start();
     let atlas = atlas().listens_tls("a.test").forwards_to(&origin).start();
     let mut client = atlas.connect();
-    let started = std::time::Instant::now();
-    for _ in 0..25 {
-        assert_eq!(client.get("/").text(), "ab");
+    // Nagle and delayed acknowledgements together would cost 40 ms each, in every round.
+    let is_prompt = |took: &Duration| *took < Duration::from_millis(800);
+    let mut rounds = Vec::new();
+    while rounds.len() < 10 && !rounds.iter().any(is_prompt) {
+        let started = Instant::now();
+        for _ in 0..25 {
+            assert_eq!(client.get("/").text(), "ab");
+        }
+        rounds.push(started.elapsed());
     }
-    // Nagle and delayed acknowledgements together would cost 40 ms each.
-    assert!(
-        started.elapsed() < Duration::from_millis(800),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(rounds.iter().any(is_prompt), "{rounds:?} for 25 each");
 }

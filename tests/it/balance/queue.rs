@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::{balanced, named};
-use crate::support::{Atlas, Connection, Origin, alone, atlas, origin, wait_until};
+use crate::support::{Atlas, Connection, Origin, atlas, origin, wait_until};
 
 /// Lets requests through, one at a time.
 #[derive(Clone, Default)]
@@ -20,7 +20,7 @@ impl Gate {
     fn pass(&self) {
         let mut open = self.0.0.lock().unwrap();
         while *open == 0 {
-            let (next, waited) = self.0.1.wait_timeout(open, Duration::from_secs(20)).unwrap();
+            let (next, waited) = self.0.1.wait_timeout(open, Duration::from_secs(60)).unwrap();
             assert!(!waited.timed_out(), "the gate stays shut");
             open = next;
         }
@@ -42,6 +42,9 @@ fn gated(gate: &Gate) -> (Origin, Arc<AtomicUsize>) {
         .start();
     (origin, told)
 }
+
+/// Far longer than a test needs to go through its steps.
+const PATIENT: &str = "queue_timeout = \"60s\"";
 
 fn ask(atlas: &Atlas, path: &str) -> Connection {
     let mut client = atlas.connect();
@@ -65,7 +68,7 @@ fn waits(atlas: &Atlas, count: usize) {
 fn who_waits_is_served_in_order_and_never_more_than_may() {
     let gate = Gate::default();
     let (origin, most) = gated(&gate);
-    let atlas = balanced(std::slice::from_ref(&origin), &["connections_max = 2"], "");
+    let atlas = balanced(std::slice::from_ref(&origin), &["connections_max = 2"], PATIENT);
     let mut clients = Vec::new();
     for number in 0..8 {
         clients.push(ask(&atlas, &format!("/{number}")));
@@ -95,10 +98,10 @@ fn who_waits_is_served_in_order_and_never_more_than_may() {
 
 #[test]
 fn who_waits_too_long_or_is_one_too_many_gets_503_by_name() {
-    let _alone = alone();
     let gate = Gate::default();
     let (origin, _) = gated(&gate);
-    let lines = "queue_max = 1\nqueue_timeout = \"300ms\"";
+    // Twice what it is by itself.
+    let lines = "queue_max = 1\nqueue_timeout = \"10s\"";
     let atlas = balanced(std::slice::from_ref(&origin), &["connections_max = 1"], lines);
     let mut served = ask(&atlas, "/served");
     wait_until("it is asked", || (origin.requests().len() == 1).then_some(()));
@@ -114,8 +117,8 @@ fn who_waits_too_long_or_is_one_too_many_gets_503_by_name() {
     );
     assert_eq!(refused.field("retry-after"), Some("1"));
     assert!(
-        started.elapsed() < Duration::from_millis(250),
-        "it is told at once"
+        started.elapsed() < Duration::from_secs(9),
+        "it does not wait as the other does"
     );
     let answer = late.answer();
     let took = started.elapsed();
@@ -126,7 +129,7 @@ fn who_waits_too_long_or_is_one_too_many_gets_503_by_name() {
             .unwrap()
             .contains("upstream_queue_timed_out")
     );
-    assert!((250..1500).contains(&took.as_millis()), "{took:?}");
+    assert!((9..20).contains(&took.as_secs()), "{took:?}");
     gate.open(1);
     assert_eq!(served.answer().status, 200);
     for (path, cause) in [("/late", "queue_timed_out"), ("/refused", "queue_full")] {
@@ -150,7 +153,7 @@ fn who_waits_too_long_or_is_one_too_many_gets_503_by_name() {
 fn a_client_that_goes_away_leaves_the_queue() {
     let gate = Gate::default();
     let (origin, _) = gated(&gate);
-    let atlas = balanced(std::slice::from_ref(&origin), &["connections_max = 1"], "");
+    let atlas = balanced(std::slice::from_ref(&origin), &["connections_max = 1"], PATIENT);
     let mut first = ask(&atlas, "/first");
     wait_until("it is asked", || (origin.requests().len() == 1).then_some(()));
     let gone = ask(&atlas, "/gone");
@@ -169,7 +172,7 @@ fn backups_do_not_stand_in_for_those_who_are_busy() {
     let gate = Gate::default();
     let (busy, _) = gated(&gate);
     let origins = [busy, named(1).remove(0)];
-    let atlas = balanced(&origins, &["connections_max = 1", "backup = true"], "");
+    let atlas = balanced(&origins, &["connections_max = 1", "backup = true"], PATIENT);
     let mut first = ask(&atlas, "/1");
     wait_until("it is asked", || (origins[0].requests().len() == 1).then_some(()));
     let mut second = ask(&atlas, "/2");
@@ -189,7 +192,7 @@ fn in_tcp_mode_connections_wait_too() {
         .top("workers = 1")
         .listener(false, "mode = \"tcp\"\nupstream = \"app\"\n")
         .text(&format!(
-            "[upstream.app]\nendpoints = [{{ address = {:?}, connections_max = 1 }}]",
+            "[upstream.app]\nendpoints = [{{ address = {:?}, connections_max = 1 }}]\n{PATIENT}",
             origin.address()
         ))
         .start();

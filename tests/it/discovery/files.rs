@@ -1,5 +1,6 @@
 //! Endpoints from a file of their own, which others write while Atlas runs.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use super::names::endpoints;
@@ -19,6 +20,14 @@ fn replace(atlas: &Atlas, name: &str, content: &str) {
     let beside = atlas.folder().join("beside");
     std::fs::write(&beside, content).unwrap();
     std::fs::rename(&beside, atlas.folder().join(name)).unwrap();
+}
+
+/// Where it is. It is not emptied first, so that nobody reads a file without a word.
+fn write_over(atlas: &Atlas, name: &str, content: &str) {
+    let path = atlas.folder().join(name);
+    assert!(content.len() as u64 >= path.metadata().unwrap().len());
+    let mut file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all(content.as_bytes()).unwrap();
 }
 
 fn json(origins: &[&Origin]) -> String {
@@ -117,7 +126,7 @@ fn a_file_of_toml_has_the_words_of_the_configuration() {
     assert_eq!(asked, [6, 2, 0]);
     // Written over where it is, and not put in its place.
     let shut = content.replace("weight = 3", "drain = true");
-    std::fs::write(atlas.folder().join("app.toml"), &shut).unwrap();
+    write_over(&atlas, "app.toml", &shut);
     wait_until("the large one is drained", || {
         let before = large.requests().len();
         (0..4).for_each(|_| assert_eq!(atlas.get("/").status, 200));

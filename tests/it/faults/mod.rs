@@ -13,18 +13,19 @@ use process::Process;
 
 use crate::support::{Answer, Atlas, Connection, atlas};
 
-/// Every timeout of the upstream that is looked at.
-const TIMEOUT: Duration = Duration::from_secs(1);
+/// Every timeout of the upstream that is looked at: longer than a machine with other things to do holds up a
+/// process.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Beside what has to be waited for, on a machine that has other things to do.
-const SLACK: Duration = Duration::from_secs(2);
+/// Beside what has to be waited for, on such a machine; less than one timeout more.
+const SLACK: Duration = Duration::from_millis(4500);
 
 /// An Atlas of one worker, on which everybody meets: requests go to the first, to the second when that
 /// does not take them, and below `/calm` to the third alone.
 fn in_front_of(first: &str, second: &str, calm: &str, route: &str) -> Atlas {
     let endpoints = format!("endpoints = [{first:?}, {{ address = {second:?}, backup = true }}]");
-    let timeouts =
-        ["connect_timeout", "response_timeout", "idle_timeout"].map(|key| format!("{key} = \"1s\"\n"));
+    let timeouts = ["connect_timeout", "response_timeout", "idle_timeout"]
+        .map(|key| format!("{key} = \"{}s\"\n", TIMEOUT.as_secs()));
     atlas()
         .top("workers = 1")
         .listens_plain()

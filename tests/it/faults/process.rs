@@ -170,10 +170,10 @@ fn answers(address: SocketAddr) {
         .sends("/resets-in-the-head", "HTTP/1.1 200 OK\r\nConte", Then::Reset)
         .sends("/says-garbage", "220 mail.test ESMTP\r\n\r\n", Then::Close)
         .handles("/is-slow", |exchange| {
-            sleep(super::TIMEOUT / 2);
+            sleep(super::TIMEOUT / 4);
             exchange.send(HALF)?;
             for _ in 0..4 {
-                sleep(super::TIMEOUT / 2);
+                sleep(super::TIMEOUT / 4);
                 exchange.send("s")?;
             }
             Ok(Then::Keep)

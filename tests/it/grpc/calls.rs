@@ -110,7 +110,7 @@ fn a_deadline_is_told_and_kept() {
         runtime().block_on(async {
             let mut client = connect(atlas.address()).await;
             let mut asks = Request::new(Bytes::from_static(b"deadline"));
-            asks.set_timeout(Duration::from_secs(60));
+            asks.set_timeout(Duration::from_secs(20));
             let told = client.unary(asks).await.unwrap().into_inner();
             assert_eq!(told, "20000000u");
             let before = calls.cancelled.load(SeqCst);
@@ -182,7 +182,7 @@ fn what_atlas_has_to_say_itself_is_a_status_of_grpc() {
         .start();
     assert_eq!(code(&nowhere).0, Code::Unimplemented);
     let calls = Calls::default();
-    let slow = before(&serve(&calls), Driver::Auto, "response_timeout = \"200ms\"");
+    let slow = before(&serve(&calls), Driver::Auto, "response_timeout = \"3s\"");
     runtime().block_on(async {
         let mut client = connect(slow.address()).await;
         let status = client.say("hang").await.unwrap_err();

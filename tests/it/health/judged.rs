@@ -58,10 +58,11 @@ fn whatever_an_origin_does_wrong_takes_it_out_with_a_reason() {
         ),
     ];
     let mut builder = atlas().file("ca.pem", ca().pem()).listens_plain();
-    for (index, (endpoint, lines, _)) in cases.iter().enumerate() {
+    for (index, (endpoint, lines, reason)) in cases.iter().enumerate() {
+        let timeout = if reason.contains("it hangs") { "4s" } else { "20s" };
         let health = format!(
             "{lines}\n[upstream.u{index}.health]\npath = \"/health\"\nstatus = [\"2xx\", 304]\nbody = \"ready\"\n\
-             interval = \"60s\"\ntimeout = \"500ms\""
+             interval = \"60s\"\ntimeout = {timeout:?}"
         );
         builder = builder
             .text(&format!(

@@ -19,7 +19,7 @@ fn drains(origin: &Origin, timeout: &str) -> crate::support::Builder {
 fn what_was_asked_is_answered_and_the_client_hears_that_it_shall_go() {
     on_both_drivers(|driver| {
         let origin = slow();
-        let atlas = drains(&origin, "10s").driver(driver).start();
+        let atlas = drains(&origin, "60s").driver(driver).start();
         let mut http2 = atlas.http2();
         let streams: Vec<_> = (0..10).map(|_| http2.begin(&get("/slow", &[]), true)).collect();
         wait_until("the origin has them", || {
@@ -31,6 +31,7 @@ fn what_was_asked_is_answered_and_the_client_hears_that_it_shall_go() {
         // GOAWAY that refuses nothing yet, so that what crosses it is served (RFC 9113 §6.8).
         http2.until("GOAWAY", |http2| http2.goaways.first().cloned());
         let crossed = http2.begin(&get("/slow", &[]), true);
+        origin.go_on();
         for stream in streams.into_iter().chain([crossed]) {
             let got = http2.answer(stream);
             assert_eq!((got.status(), got.text()), (200, "ababababab".to_owned()));
@@ -64,7 +65,7 @@ fn the_deadline_cuts_streams_that_do_not_end_and_tells_so() {
 #[test]
 fn after_a_reload_clients_come_over_with_their_next_connection() {
     let origin = slow();
-    let atlas = drains(&origin, "10s").start();
+    let atlas = drains(&origin, "60s").start();
     let mut http2 = atlas.http2();
     let slow = http2.begin(&get("/slow", &[]), true);
     wait_until("the origin has it", || {
@@ -72,6 +73,7 @@ fn after_a_reload_clients_come_over_with_their_next_connection() {
     });
     atlas.rewrite(|text| text.replace("[timeouts]", "[timeouts]\nidle = \"50s\""));
     atlas.reload();
+    origin.go_on();
     assert_eq!(http2.answer(slow).text(), "ababababab");
     assert_eq!(http2.end().map(|goaway| goaway.code), Some(NO_ERROR));
     assert_eq!(atlas.http2().get("/").status(), 200);

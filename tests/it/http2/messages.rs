@@ -449,7 +449,7 @@ fn bodies_beyond_their_limit_are_refused_while_they_come() {
     let atlas = atlas()
         .listens_tls("a.test")
         .forwards_to(&origin)
-        .text("[limits]\nbody = \"1KiB\"\n[timeouts]\nbody = \"300ms\"")
+        .text("[limits]\nbody = \"1KiB\"\n[timeouts]\nbody = \"3s\"")
         .start();
     let mut http2 = atlas.http2();
     let stream = http2.begin(&request("POST", "/long", &[]), false);

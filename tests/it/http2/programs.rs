@@ -59,7 +59,7 @@ fn curl_speaks_http2_in_all_its_ways() {
     let url = format!("http://{}/large", atlas.address_of(1));
     let output = command(
         "curl",
-        &["-sS", "--max-time", "20", "--http2-prior-knowledge", &url],
+        &["-sS", "--max-time", "280", "--http2-prior-knowledge", &url],
         b"",
     );
     assert_eq!(

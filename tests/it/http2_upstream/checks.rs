@@ -7,7 +7,9 @@ use super::session::{Session, plays};
 use crate::support::frames::headers;
 use crate::support::{Atlas, Driver, atlas, origin, wait_until};
 
-const CHECK: &str = "[upstream.app.health]\npath = \"/health\"\ninterval = \"500ms\"\ntimeout = \"500ms\"\nfall = 1\nrise = 1";
+/// The first check is made at once.
+const CHECK: &str =
+    "[upstream.app.health]\npath = \"/health\"\ninterval = \"10s\"\ntimeout = \"10s\"\nfall = 1\nrise = 1";
 
 fn is_up(atlas: &Atlas) -> bool {
     atlas.metric("atlas_endpoint_up", &["app"]) > 0.0
@@ -34,7 +36,7 @@ fn one_without_tls_is_asked_by_http2() {
     });
     let atlas = super::towards(
         &endpoint,
-        &format!("{CHECK}\nbody = \"ready\""),
+        &format!("{}\nbody = \"ready\"", CHECK.replace("10s", "4s")),
         &["the endpoint is down"],
     );
     wait_until("a check", || (!seen.lock().unwrap().is_empty()).then_some(()));
@@ -88,8 +90,7 @@ fn over_tls_what_the_endpoint_chooses_is_spoken() {
             .tls_lines(&format!("alpn = [{protocol:?}]"))
             .text("[[route]]\nrespond = 200")
             .start();
-        let unhurried = CHECK.replace("500ms", "2s"); // the first check is made at once
-        let atlas = super::before(&endpoint, Driver::Auto, &unhurried);
+        let atlas = super::before(&endpoint, Driver::Auto, CHECK);
         let record = endpoint.exchange("/health");
         assert_eq!(record["alpn"], protocol, "{record}");
         assert_eq!(record["status"], 200, "{record}");

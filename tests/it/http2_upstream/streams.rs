@@ -534,7 +534,7 @@ fn a_client_whose_window_is_filled_by_what_waits_is_not_blamed_for_it() {
     const EACH: usize = 256 * 1024; // together they fill the window of all bodies
     let endpoint = plays_with(&[(INITIAL_WINDOW_SIZE, 0)], |session| {
         let streams = take(session, STUCK + 1);
-        std::thread::sleep(std::time::Duration::from_millis(2500)); // far longer than a client may take
+        std::thread::sleep(std::time::Duration::from_secs(10)); // far longer than a client may take
         let much = (1_u32 << 21).to_be_bytes();
         session.send(frame(WINDOW_UPDATE, 0, 0, much));
         for stream in &streams {
@@ -550,7 +550,7 @@ fn a_client_whose_window_is_filled_by_what_waits_is_not_blamed_for_it() {
         }
         session.serve();
     });
-    let atlas = towards(&endpoint, "\n[timeouts]\nbody = \"600ms\"", &[]);
+    let atlas = towards(&endpoint, "\n[timeouts]\nbody = \"3s\"", &[]);
     let mut http2 = atlas.http2();
     http2.settled();
     let begin = |http2: &mut Http2, path| http2.begin(&request("POST", path, &[]), false);

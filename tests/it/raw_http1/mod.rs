@@ -201,7 +201,6 @@ fn run(atlas: &Atlas, origin: &Origin, cases: Vec<Case>) {
 fn check(atlas: &Atlas, origin: &Origin, case: &Case) -> Result<(), String> {
     let before = origin.requests().len();
     let mut client = atlas.connect();
-    client.patience(std::time::Duration::from_secs(5));
     client
         .try_send(&case.sends)
         .map_err(|error| format!("sending failed: {error}"))?;
@@ -284,7 +283,6 @@ fn proper_refusal(answer: &crate::support::Answer, after: After) -> Result<(), S
 }
 
 fn closed(client: &mut Connection) -> Result<(), String> {
-    client.patience(std::time::Duration::from_secs(5));
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| client.read_to_end()));
     match ended {
         Ok((rest, Ending::Closed)) if rest.is_empty() => Ok(()),

@@ -359,7 +359,6 @@ fn run(tls: bool) {
 
 fn check(atlas: &Atlas, origin: &Origin, at: usize, case: &Case) -> Result<(), String> {
     let mut client = atlas.connect();
-    client.patience(std::time::Duration::from_secs(5));
     let request = format!(
         "{} /{at} HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\n\r\n",
         case.method

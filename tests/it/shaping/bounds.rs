@@ -82,7 +82,7 @@ fn what_is_under_way_counts_on_after_a_reload() {
 fn those_that_wait_for_an_endpoint_count() {
     let origin = holding();
     let endpoint = format!(
-        "[[route]]\nupstream = \"app\"\n[upstream.app]\nrequests_max = 2\nendpoints = [{{ address = {:?}, connections_max = 1 }}]",
+        "[[route]]\nupstream = \"app\"\n[upstream.app]\nrequests_max = 2\nqueue_timeout = \"60s\"\nendpoints = [{{ address = {:?}, connections_max = 1 }}]",
         origin.address()
     );
     let atlas = atlas().top("workers = 1").listens_plain().text(&endpoint).start();

@@ -323,6 +323,10 @@ pub fn signal(process: &Child, signal: Signal) {
     kill_process(pid, signal).expect("the process is there");
 }
 
+/// Of an Atlas that ends. Its log's thread has a second for the last records and may not be let run in it; tests
+/// that look for records fail without them.
+const EXCUSED: &str = "the last access log records could not be written";
+
 /// An Atlas that runs. When dropped it is told to drain, and its log is searched for what the
 /// test did not expect.
 pub struct Atlas {
@@ -477,11 +481,13 @@ impl Atlas {
         })
     }
 
-    /// Writes another configuration: what the change makes of the text that is there.
+    /// Writes another configuration: what the change makes of the text that is there. Nobody reads half of it.
     pub fn rewrite(&self, change: impl FnOnce(String) -> String) {
         let file = self.folder().join("atlas.toml");
         let text = std::fs::read_to_string(&file).expect("it was written");
-        std::fs::write(file, change(text)).expect("the folder is writable");
+        let next = file.with_extension("next");
+        std::fs::write(&next, change(text)).expect("the folder is writable");
+        std::fs::rename(next, file).expect("the folder is writable");
     }
 
     /// Sends HUP and waits until Atlas has counted what came of it. (Its log leaves lines out that
@@ -559,7 +565,7 @@ impl Atlas {
     }
 
     /// How long its only worker has been ready to run so far while something else had the core.
-    pub fn worker_held_up(&self) -> Duration {
+    fn worker_held_up(&self) -> Duration {
         let tasks = format!("/proc/{}/task", self.pid());
         let is_worker = |task: &PathBuf| {
             let name = std::fs::read_to_string(task.join("comm"));
@@ -569,6 +575,16 @@ impl Atlas {
             .expect("it runs")
             .map(|task| task.expect("it can be listed").path());
         held_up(&tasks.find(is_worker).expect("it has a worker"))
+    }
+
+    /// What this took without the time in which it was the machine that did not let the only worker or this thread
+    /// run: other programs have the cores, too, and what they do says nothing of Atlas.
+    pub fn time_of(&self, what: impl FnOnce()) -> Duration {
+        let held_up = || self.worker_held_up() + held_up(Path::new("/proc/thread-self"));
+        let (before, started) = (held_up(), Instant::now());
+        what();
+        let took = started.elapsed();
+        took.saturating_sub(held_up() - before)
     }
 
     /// How many descriptors it has open.
@@ -589,7 +605,7 @@ impl Atlas {
         let mut words = vec![
             "-sS",
             "--max-time",
-            "20",
+            "280",
             "--cacert",
             &authority,
             "--resolve",
@@ -614,9 +630,12 @@ impl Drop for Atlas {
             let _ = process.kill();
             let _ = process.wait();
         }
+        let expected = |line: &str| {
+            let parts = self.built.expected.iter().map(String::as_str);
+            parts.chain([EXCUSED]).any(|part| line.contains(part))
+        };
         let bad = |line: &&String| {
-            (line.contains("WARN") || line.contains("ERROR") || line.contains("panicked"))
-                && !self.built.expected.iter().any(|part| line.contains(part))
+            (line.contains("WARN") || line.contains("ERROR") || line.contains("panicked")) && !expected(line)
         };
         let log = self.log();
         let unexpected: Vec<_> = log.iter().filter(bad).collect();

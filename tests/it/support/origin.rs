@@ -481,7 +481,7 @@ pub struct Stream {
 
 impl Stream {
     fn new(socket: Socket, tls: Option<&Arc<rustls::ServerConfig>>) -> Self {
-        let limit = Some(Duration::from_secs(60));
+        let limit = Some(Duration::from_secs(300));
         let _ = match &socket {
             Socket::Tcp(stream) => stream
                 .set_nodelay(true)

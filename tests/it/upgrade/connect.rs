@@ -427,8 +427,8 @@ fn a_tunnel_in_which_nothing_moves_is_ended() {
 
 #[test]
 fn a_tunnel_in_which_one_side_speaks_stays_open() {
-    const MESSAGES: usize = 10;
-    let pause = || std::thread::sleep(std::time::Duration::from_millis(250)); // all of them take two timeouts
+    const MESSAGES: usize = 13;
+    let pause = || std::thread::sleep(std::time::Duration::from_millis(500)); // all of them take longer than the timeout
     let origin = origin()
         .raw(move |stream| {
             let Ok(mut socket) = tungstenite::accept(stream) else {
@@ -445,7 +445,7 @@ fn a_tunnel_in_which_one_side_speaks_stays_open() {
         .start();
     let atlas = atlas()
         .listens_plain()
-        .text("[timeouts]\ntunnel = \"1s\"")
+        .text("[timeouts]\ntunnel = \"6s\"")
         .forwards_to(&origin)
         .start();
     let mut socket = socket(&atlas, 0);

@@ -3,7 +3,7 @@
 mod connect;
 mod websocket;
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
 use std::time::Duration;
 
@@ -49,10 +49,14 @@ fn in_front_of(origin: &Origin, lines: &str) -> Atlas {
 
 /// A client that has got its 101.
 fn switched(atlas: &Atlas, listener: usize) -> Connection {
-    let mut client = atlas.connect_to(listener);
-    client.send(ASKS);
-    assert_eq!(client.head().unwrap().word(1), "101");
-    client
+    try_switched(atlas, listener).unwrap()
+}
+
+fn try_switched(atlas: &Atlas, listener: usize) -> io::Result<Connection> {
+    let mut client = atlas.try_connect_to(listener)?;
+    client.try_send(ASKS)?;
+    assert_eq!(client.head()?.word(1), "101");
+    Ok(client)
 }
 
 fn says(client: &mut Connection, words: &str) {
@@ -314,17 +318,21 @@ fn a_client_that_vanishes_frees_the_origin() {
 #[test]
 fn a_tunnel_in_which_nothing_moves_ends() {
     let origin = echoes("");
-    let atlas = in_front_of(&origin, "[timeouts]\ntunnel = \"400ms\"\nidle = \"100ms\"");
-    for listener in [PLAIN, TLS] {
-        let mut client = switched(&atlas, listener);
-        for _ in 0..4 {
-            // Half of the time it may be silent, and more than a connection without a request may.
-            assert!(client.is_silent_for(Duration::from_millis(200)));
-            says(&mut client, "still there");
+    let atlas = in_front_of(&origin, "[timeouts]\ntunnel = \"6s\"\nidle = \"300ms\"");
+    // A client that asks too late is closed before it does.
+    let mut clients =
+        [TLS, PLAIN].map(|listener| wait_until("it asks in time", || try_switched(&atlas, listener).ok()));
+    for _ in 0..13 {
+        // Longer than a connection without a request may be silent, and less than a tunnel may; in all more.
+        std::thread::sleep(Duration::from_millis(500));
+        for client in &mut clients {
+            says(client, "still there");
         }
-        assert_eq!(client.ends().0, Ending::Closed);
-        wait_until("the origin hears of it", || (origin.open() == 0).then_some(()));
     }
+    for client in &mut clients {
+        assert_eq!(client.ends().0, Ending::Closed);
+    }
+    wait_until("the origin hears of it", || (origin.open() == 0).then_some(()));
     ends_by(&atlas, "/up", ["atlas", "relay", "idle"]);
 }
 
@@ -364,7 +372,13 @@ fn a_drain_waits_for_tunnels_and_then_cuts_them() {
 #[test]
 fn a_reload_leaves_tunnels_alone() {
     let origin = echoes("");
-    let atlas = in_front_of(&origin, "[timeouts]\ndrain = \"300ms\"");
+    let atlas = atlas()
+        .listens_plain()
+        .listens_tls("a.test")
+        .forwards_to(&origin)
+        .text("[timeouts]\ndrain = \"300ms\"")
+        .expects_log("cut at the drain timeout") // its tunnel is open to the end
+        .start();
     let mut client = switched(&atlas, TLS);
     atlas.rewrite(|text| text.replace("300ms", "200ms"));
     atlas.reload();
