@@ -589,6 +589,8 @@ fn small_pieces_wait_for_a_slow_client_as_large_ones_do() {
             .listens_plain()
             .top("workers = 1")
             .forwards_to_with(&endpoint, "http2 = true")
+            // A slow machine takes its time to read them all, in which this client takes nothing.
+            .text("[limits]\nmin_rate = \"0B\"\n[timeouts]\nwrite = \"5m\"")
             .driver(driver)
             .start();
         let mut reader = atlas.http2_with(&[(4, 1)]);
