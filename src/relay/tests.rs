@@ -605,17 +605,9 @@ fn two_flows_that_never_pause_leave_the_timers_their_time(carriers: Carriers) {
             for (number, (downstream, upstream)) in ours.into_iter().enumerate() {
                 let moved = moved.clone();
                 let relay = async move {
-                    let (downstream, upstream) = (downstream.transport(), upstream.transport());
-                    let stop = pin!(async {
-                        runtime::sleep(Duration::from_millis(600)).await;
-                        while upstream.bytes_out() == 0 && !patience.passed(now()) {
-                            runtime::sleep(Duration::from_millis(5)).await;
-                        }
-                    });
-                    let work = pin!(both_ways_by(way, Ahead::default(), &downstream, &upstream, IDLE));
-                    select(work, stop).await;
+                    let count = relay_for_a_while(way, downstream, upstream, patience).await;
                     let mut counts = moved.get();
-                    counts[number] = upstream.bytes_out();
+                    counts[number] = count;
                     moved.set(counts);
                 };
                 runtime::spawn(relay, |panic| panic!("{panic}"));
@@ -640,6 +632,20 @@ fn two_flows_that_never_pause_leave_the_timers_their_time(carriers: Carriers) {
             thread.join().unwrap();
         }
     }
+}
+
+/// Relays for 600 ms, and until something has moved; how much that was.
+async fn relay_for_a_while(way: u32, downstream: Ours, upstream: Ours, patience: Deadline) -> u64 {
+    let (downstream, upstream) = (downstream.transport(), upstream.transport());
+    let stop = pin!(async {
+        runtime::sleep(Duration::from_millis(600)).await;
+        while upstream.bytes_out() == 0 && !patience.passed(now()) {
+            runtime::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let work = pin!(both_ways_by(way, Ahead::default(), &downstream, &upstream, IDLE));
+    select(work, stop).await;
+    upstream.bytes_out()
 }
 
 /// As one is whose record was taken from the socket to its end when the connection moved into the kernel.

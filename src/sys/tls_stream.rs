@@ -86,7 +86,8 @@ impl TlsStream {
     ///
     /// `WouldBlock` when [`Self::incoming`] has to be filled first, `UnexpectedEof` when the peer
     /// closed without close_notify, `InvalidData` with the `rustls::Error` inside when a record is
-    /// not good. `Ok(0)` is the peer's close_notify.
+    /// not good: behind what came before it, and as often as it is asked for. `Ok(0)` is the peer's
+    /// close_notify.
     pub fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if let Some(error) = self.failed.clone() {
             let refused = || io::Error::new(io::ErrorKind::InvalidData, error);
